@@ -1,0 +1,77 @@
+# Everything a contributor runs. Needs python3 (3.11 or newer) with venv, and a package index; nothing installed by hand.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# A second interpreter, of another minor version than the first. A name on PATH proves nothing (a pyenv shim may
+# refuse to run), so each candidate has to say its version.
+minor = $(shell $(1) -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+candidates := python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) \
+              $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)
+SECOND ?= $(firstword $(foreach python,$(candidates),\
+              $(if $(filter-out $(call minor,$(PYTHON)),$(call minor,$(python))),$(python))))
+SECOND_VENV = .venv-$(call minor,$(SECOND))
+
+# Hypothesis draws more examples where CI=true says so.
+export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
+
+.PHONY: help demo test test-second lint types layers check bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+
+demo: $(VENV)/.installed  ## Run the documented first scan, docs/demo.py
+	$(BIN)/python docs/demo.py
+
+test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
+	@$(call say_interpreter,$(BIN)/python)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-second:  ## Run the tests on a second interpreter, where there is one
+ifneq ($(SECOND),)
+	@$(MAKE) --no-print-directory $(SECOND_VENV)/.installed
+	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
+	$(SECOND_VENV)/bin/python -m pytest $(ARGS)
+else
+	@echo "==> no second interpreter (3.12 or 3.13) here: tests ran on one only"
+endif
+
+lint: $(VENV)/.installed  ## Check style and docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/numpydoc lint rainbear_dask/*.py
+
+types: $(VENV)/.installed  ## Check types
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed  ## Check which module imports which
+	$(BIN)/lint-imports
+
+check: lint types layers test test-second  ## All of the above but demo: what CI runs
+
+bench: $(VENV)/.installed  ## Run the benchmarks and print their figures
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## Remove environments, caches and builds
+	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is newer than pyproject.toml exactly when what it asks for is installed.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq -e '.[test,dev]'
+	@touch $@
+
+.venv-3.%/.installed: pyproject.toml
+	$(SECOND) -m venv --clear .venv-3.$*
+	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
+	@touch $@
