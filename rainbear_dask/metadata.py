@@ -1,0 +1,123 @@
+"""What a store holds, as plain frozen data: no array is opened and no chunk is read here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+Region = tuple[tuple[int, int], ...]
+"""A part of an array: the half-open range of positions along each dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpec:
+    """A recipe to open one group of a store again, in any process: plain data that pickles.
+
+    Parameters
+    ----------
+    label : str
+        How messages, plans and reprs name the store: its address without any credentials.
+    source
+        What to open: a path or URL (str), or an object that zarr reads from (a ``zarr.abc.store.Store``).
+    version : str
+        Digest of the metadata documents and of what else the store tells cheaply of its state. It catches a resize,
+        a new codec or a rewritten store, not a chunk overwritten in place.
+    group : str
+        Path of the group inside the store, without a slash at either end; "" is the root.
+    options : mapping of str to object
+        Storage options that go with a URL. They may hold credentials, so no repr and no key shows them.
+    opened : str
+        Names this opening. Caches are keyed by it, so that a scan made after the store was rewritten never meets
+        what an earlier scan had cached; results are not, so that the same question has the same Dask key.
+    """
+
+    label: str
+    source: Any = field(repr=False, compare=False)
+    version: str
+    group: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    opened: str = ""
+
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        """Content for a Dask key: which data, never with which credentials."""
+        return (self.label, self.version, self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayMeta:
+    """One array of a group, as its metadata document describes it.
+
+    Parameters
+    ----------
+    path : str
+        Path below the scan's group: ``t2m``, or ``child/t2m`` in a tree.
+    dims : tuple of str
+        Name of each dimension, in array order.
+    shape, chunks : tuple of int
+        Length of the array, and of the unit that is decoded (the inner chunk of a shard), along each dimension.
+    shards : tuple of int or None
+        Length of the unit that is stored, where the array is sharded; each a multiple of ``chunks``.
+    dtype : numpy.dtype
+        Stored type in the machine's byte order; ``object`` or ``StringDType`` for variable-length strings.
+    fill_value
+        What a missing chunk holds: a NumPy scalar of ``dtype``, a str, or None where the store names none.
+    attributes : mapping
+        User attributes, JSON types.
+    document : str
+        The array's metadata document (JSON), enough to open it without asking the store again.
+    """
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+    fill_value: Any = field(compare=False)
+    attributes: Mapping[str, Any] = field(hash=False)
+    document: str = field(repr=False)
+    zarr_format: int = 3
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def itemsize(self) -> int:
+        """Decoded bytes per element; an estimate for strings of variable length."""
+        return self.dtype.itemsize or 16
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of one whole chunk."""
+        return prod(self.chunks) * self.itemsize
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks in the whole array."""
+        return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True) if c)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMeta:
+    """A group and all below it, in store order.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        How to open it again.
+    arrays : mapping of str to ArrayMeta
+        Readable arrays by path, in store order.
+    groups : mapping of str to mapping
+        Attributes of the group itself (path "") and of each group below it, by path.
+    left_out : mapping of str to str
+        Arrays that cannot be read, by path, each with the reason.
+    """
+
+    spec: StoreSpec
+    arrays: Mapping[str, ArrayMeta]
+    groups: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, str]
