@@ -1,0 +1,215 @@
+"""Which index positions a question may touch: sets along one dimension, and unions of boxes of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexSet:
+    """Positions along one dimension, as sorted, disjoint, non-adjacent half-open spans.
+
+    The normal form is unique, so two sets are equal when their spans are.
+
+    Parameters
+    ----------
+    starts, stops : ndarray of int64, shape (n,)
+        Span ``i`` is ``starts[i] <= position < stops[i]``.
+
+    Raises
+    ------
+    ValueError
+        If the spans are not in that normal form.
+    """
+
+    starts: Positions
+    stops: Positions
+
+    def __post_init__(self) -> None:
+        if not ((self.starts < self.stops).all() and (self.stops[:-1] < self.starts[1:]).all()):
+            raise ValueError("spans must be non-empty, sorted, disjoint and not adjacent")
+
+    @classmethod
+    def from_spans(cls, spans: Sequence[tuple[int, int]]) -> Self:
+        """Union of any half-open spans, in any order; empty ones are allowed."""
+        pairs = np.array(spans, dtype=np.int64).reshape(-1, 2)
+        return cls._union(pairs[:, 0], pairs[:, 1])
+
+    @classmethod
+    def from_mask(cls, mask: npt.NDArray[np.bool_]) -> Self:
+        """Positions at which ``mask``, of shape (n,), is true."""
+        edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0)).astype(np.int64)
+        return cls(edges[::2], edges[1::2])
+
+    @classmethod
+    def span(cls, start: int, stop: int) -> Self:
+        """Positions from ``start`` up to but not including ``stop``."""
+        return cls.from_spans([(start, stop)])
+
+    @classmethod
+    def _union(cls, starts: Positions, stops: Positions) -> Self:
+        some = starts < stops
+        starts, stops = starts[some], stops[some]
+        order = np.argsort(starts, kind="stable")
+        starts, reach = starts[order], np.maximum.accumulate(stops[order])
+        fresh = np.ones(len(starts), dtype=bool)
+        fresh[1:] = starts[1:] > reach[:-1]  # adjacent spans join: start == reach is not fresh
+        last = np.append(fresh[1:], True) if len(starts) else fresh
+        return cls(starts[fresh], reach[last])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IndexSet):
+            return NotImplemented
+        return np.array_equal(self.starts, other.starts) and np.array_equal(self.stops, other.stops)
+
+    def __hash__(self) -> int:
+        return hash((self.starts.tobytes(), self.stops.tobytes()))
+
+    def __len__(self) -> int:
+        return int((self.stops - self.starts).sum())
+
+    def __bool__(self) -> bool:
+        return len(self.starts) > 0
+
+    def __or__(self, other: Self) -> Self:
+        return self._union(np.concatenate([self.starts, other.starts]), np.concatenate([self.stops, other.stops]))
+
+    def __and__(self, other: Self) -> Self:
+        # spans first..last-1 of other overlap each span of self
+        first = np.searchsorted(other.stops, self.starts, side="right")
+        last = np.searchsorted(other.starts, self.stops, side="left")
+        mine = np.repeat(np.arange(len(self.starts)), last - first)
+        offset = np.arange(len(mine)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+        theirs = first[mine] + offset
+        return type(self)(
+            np.maximum(self.starts[mine], other.starts[theirs]),
+            np.minimum(self.stops[mine], other.stops[theirs]),
+        )
+
+    @property
+    def hull(self) -> tuple[int, int]:
+        """Smallest span that holds every position; (0, 0) if there is none."""
+        return (int(self.starts[0]), int(self.stops[-1])) if self else (0, 0)
+
+    def within(self, start: int, stop: int) -> Self:
+        """Positions from ``start`` up to but not including ``stop``."""
+        return self & self.span(start, stop)
+
+    def first(self, count: int) -> Self:
+        """The ``count`` lowest positions (all, if there are fewer)."""
+        before = np.cumsum(self.stops - self.starts) - (self.stops - self.starts)
+        stops = np.minimum(self.stops, self.starts + np.maximum(count - before, 0))
+        return self._union(self.starts, stops)
+
+    def positions(self) -> Positions:
+        """Every position, ascending, shape (len(self),)."""
+        lengths = self.stops - self.starts
+        skipped = self.starts - (np.cumsum(lengths) - lengths)
+        positions: Positions = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(skipped, lengths)
+        return positions
+
+    def chunks(self, size: int) -> Self:
+        """Indices of the chunks of ``size`` positions that hold a position of the set."""
+        return self._union(self.starts // size, -(-self.stops // size))
+
+    def runs(self, size: int) -> list[tuple[int, int]]:
+        """Spans to read: one for each run of neighbouring chunks of ``size``, no wider than the set needs.
+
+        Every position of the set lies in one span, and each chunk that holds one meets exactly one span.
+        """
+        touched = self.chunks(size)
+        first = np.searchsorted(self.starts, touched.starts * size, side="left")
+        last = np.searchsorted(self.stops, touched.stops * size, side="right") - 1
+        return list(zip(self.starts[first].tolist(), self.stops[last].tolist(), strict=True))
+
+
+Box = Mapping[str, IndexSet]
+"""A product of index sets, by dimension; a dimension left out is not constrained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A union of boxes that holds every matching row, and perhaps others.
+
+    Every operation keeps that promise: past ``MAX_BOXES`` a result is widened, never narrowed.
+
+    Parameters
+    ----------
+    boxes : tuple of Box
+        May overlap. No box has an empty index set.
+    exact : bool
+        Whether the boxes hold matching rows only, so that no filter is needed after reading.
+    """
+
+    boxes: tuple[Box, ...]
+    exact: bool
+
+    MAX_BOXES: ClassVar[int] = 64
+
+    @classmethod
+    def everything(cls, *, exact: bool = False) -> Self:
+        """Every row; ``exact`` if each of them is known to match."""
+        return cls(({},), exact)
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """No row: none can match."""
+        return cls((), exact=True)
+
+    @classmethod
+    def along(cls, dim: str, index: IndexSet) -> Self:
+        """Exactly the rows at these positions of one dimension."""
+        return cls(({dim: index},), exact=True) if index else cls.nothing()
+
+    def __and__(self, other: Self) -> Self:
+        """Rows that may be in both."""
+        ours, theirs, exact = self.boxes, other.boxes, self.exact and other.exact
+        while len(ours) * len(theirs) > self.MAX_BOXES:
+            exact = False
+            if len(ours) >= len(theirs):
+                ours = (_hull(ours),)
+            else:
+                theirs = (_hull(theirs),)
+        met = (_meet(a, b) for a in ours for b in theirs)
+        return type(self)(_merge(box for box in met if all(box.values())), exact)
+
+    def __or__(self, other: Self) -> Self:
+        """Rows that may be in one or the other."""
+        boxes = _merge((*self.boxes, *other.boxes))
+        if {} in boxes:  # it holds all the others
+            boxes = ({},)
+        if len(boxes) > self.MAX_BOXES:
+            return type(self)((_hull(boxes),), exact=False)
+        return type(self)(boxes, self.exact and other.exact)
+
+
+def _meet(a: Box, b: Box) -> Box:
+    return {**a, **b, **{d: a[d] & b[d] for d in a.keys() & b.keys()}}
+
+
+def _hull(boxes: Sequence[Box]) -> Box:
+    """Smallest box that holds all of them."""
+    shared = [d for d in boxes[0] if all(d in box for box in boxes)]
+    return {d: reduce(IndexSet.__or__, (box[d] for box in boxes)) for d in shared}
+
+
+def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:
+    """Join boxes that differ along one dimension only: their union is a box."""
+    merged: list[Box] = []
+    for box in boxes:
+        fresh = box
+        while (twin := next((m for m in merged if _differ_in(m, fresh) <= 1), None)) is not None:
+            merged.remove(twin)
+            fresh = {d: twin[d] | fresh[d] for d in fresh}
+        merged.append(fresh)
+    return tuple(merged)
+
+
+def _differ_in(a: Box, b: Box) -> float:
+    return sum(a[d] != b[d] for d in a) if a.keys() == b.keys() else float("inf")

@@ -1,0 +1,107 @@
+"""From arrays over some dimensions to columns with one row per cell of a box."""
+
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+
+def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> pl.Series:
+    """Repeat an array along the dimensions that it lacks, so that it has one value per cell of a box.
+
+    Parameters
+    ----------
+    values : Series
+        The array, flat in C order of ``dims``.
+    dims : tuple of str
+        Its dimensions, in array order; each is in ``box``. None for a scalar.
+    box : mapping of str to int
+        Lengths (n_0, n_1, ...) of the box's dimensions, in row order.
+
+    Returns
+    -------
+    Series
+        n_0 * n_1 * ... values in C order of the box (the last dimension varies fastest). Where ``dims`` are all the
+        box's dimensions in order, it is ``values`` itself.
+
+    Notes
+    -----
+    Same order as ``xarray.Dataset.to_dataframe(dim_order=list(box))``, which the tests use as the oracle.
+    """
+    if dims == tuple(box) or (all(n == 1 for d, n in box.items() if d not in dims) and _in_order(dims, box)):
+        return values
+    if values.dtype.is_numeric() or values.dtype.is_temporal():
+        physical = values.to_physical()
+        if not physical.has_nulls():
+            column = np.empty(tuple(box.values()), dtype=physical.to_numpy().dtype)
+            column[...] = _aligned(physical.to_numpy(), dims, box)
+            return pl.Series(values.name, column.reshape(-1)).cast(values.dtype)
+    index = np.arange(len(values), dtype=np.uint32 if len(values) < 2**32 else np.uint64)
+    everywhere = np.broadcast_to(_aligned(index, dims, box), tuple(box.values()))
+    return values.gather(pl.Series(everywhere.reshape(-1)))
+
+
+def pick(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int], rows: npt.NDArray[np.int64]) -> pl.Series:
+    """Give an array's values at some rows of a box: ``spread(values, dims, box).gather(rows)``, built for them alone.
+
+    Parameters
+    ----------
+    values, dims, box
+        As in `spread`.
+    rows : ndarray of int64, shape (k,)
+        Row numbers in C order of the box.
+
+    Returns
+    -------
+    Series
+        k values.
+    """
+    index = np.zeros(len(rows), dtype=np.int64)
+    strides = _strides(box)
+    step = len(values)
+    for dim in dims:
+        step //= max(box[dim], 1)
+        index += rows // strides[dim] % box[dim] * step
+    return values.gather(pl.Series(index))
+
+
+def nest(frame: pl.DataFrame) -> pl.DataFrame:
+    """Pack the columns named ``child/variable`` into one Struct column ``child``, level by level.
+
+    Returns
+    -------
+    DataFrame
+        A struct stands where its first field stood; fields keep their order.
+    """
+    if not any("/" in name for name in frame.columns):
+        return frame
+    packed: dict[str, list[pl.Series]] = {}
+    for column in frame.iter_columns():
+        head, _, rest = column.name.partition("/")
+        packed.setdefault(head, []).append(column.alias(rest))
+    return pl.DataFrame(
+        [
+            frame[head] if head in frame.columns else nest(pl.DataFrame(fields)).to_struct(head)
+            for head, fields in packed.items()
+        ]
+    )
+
+
+def _in_order(dims: tuple[str, ...], box: Mapping[str, int]) -> bool:
+    order = list(box)
+    places = [order.index(d) for d in dims if box[d] != 1]
+    return places == sorted(places)
+
+
+def _aligned(flat: npt.NDArray[np.generic], dims: tuple[str, ...], box: Mapping[str, int]) -> npt.NDArray[np.generic]:
+    """Shape a flat array so that NumPy broadcasts it against the box."""
+    cube = flat.reshape([box[d] for d in dims])
+    cube = cube.transpose(sorted(range(len(dims)), key=lambda i: list(box).index(dims[i])))
+    return cube.reshape([n if d in dims else 1 for d, n in box.items()])
+
+
+def _strides(box: Mapping[str, int]) -> dict[str, int]:
+    lengths = list(box.values())
+    return {d: prod(lengths[i + 1 :]) for i, d in enumerate(box)}

@@ -1,0 +1,33 @@
+"""Hypothesis profiles, and what several test modules start."""
+
+import os
+
+import pytest
+from distributed import LocalCluster
+from hypothesis import HealthCheck, Phase, settings
+
+# Explaining a failure runs it many more times, and most of these tests write a store each time.
+WRITES_STORES = {
+    "deadline": None,
+    "phases": [phase for phase in Phase if phase is not Phase.explain],
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("dev", max_examples=100, **WRITES_STORES)
+settings.register_profile("ci", max_examples=400, print_blob=True, **WRITES_STORES)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A scheduler and two worker processes, each of one thread, on this machine."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """A client of the cluster, which the scan finds by itself as long as the test runs."""
+    with cluster.get_client() as client:
+        yield client

@@ -1,0 +1,158 @@
+"""Plans: tasks cover the selection once, no chunk is touched in vain, and counts are known beforehand."""
+
+from itertools import pairwise, product
+from math import prod
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
+from rainbear_dask.plan import Blocks, build_plan
+from rainbear_dask.selection import IndexSet, Selection
+from rainbear_dask.table import Table, build_table
+
+SIZES = {"t": 9, "y": 7, "x": 8}
+masks = {d: st.lists(st.booleans(), min_size=n, max_size=n).map(np.array) for d, n in SIZES.items()}
+boxes = st.lists(st.fixed_dictionaries({}, optional=masks), max_size=4)
+grids = st.fixed_dictionaries({d: st.integers(1, n) for d, n in SIZES.items()})
+
+
+def index_sets(box):
+    return {d: IndexSet.from_mask(mask) for d, mask in box.items()}
+
+
+def wanted(box) -> np.ndarray:
+    """Mask of the cells of a box."""
+    whole = np.ones(tuple(SIZES.values()), dtype=bool)
+    for axis, (dim, n) in enumerate(SIZES.items()):
+        shape = [1] * len(SIZES)
+        shape[axis] = n
+        whole &= np.asarray(box.get(dim, np.ones(n, dtype=bool))).reshape(shape)
+    return whole
+
+
+def units_of(cells: np.ndarray, grid) -> set[tuple[int, ...]]:
+    return {tuple(int(i) // grid[d] for i, d in zip(cell, SIZES, strict=True)) for cell in np.argwhere(cells)}
+
+
+@given(boxes, grids, st.integers(1, 40))
+def test_blocks_hold_every_selected_cell_once_and_no_other_unit(some, grid, units):
+    some = [box for box in some if all(mask.any() for mask in box.values())]
+    union = np.any([wanted(box) for box in some], axis=0) if some else np.zeros(tuple(SIZES.values()), dtype=bool)
+    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units)
+    seen = np.zeros(tuple(SIZES.values()), dtype=int)
+    corners = []
+    for index, _ in blocks:
+        seen[np.ix_(*(positions.positions() for positions in index))] += 1
+        assert prod(len(p.chunks(grid[d])) for p, d in zip(index, SIZES, strict=True)) <= units
+        corners.append(tuple(p.hull[0] for p in index))
+    assert (seen[union] == 1).all()  # no row is lost, none is there twice
+    assert seen.max(initial=0) <= 1
+    assert units_of(seen > 0, grid) == units_of(union, grid)
+    assert blocks.num_units == len(units_of(union, grid))
+    assert blocks.num_blocks == len(corners)
+    assert blocks.num_rows >= int((seen > 0).sum())
+    if len(some) == 1:
+        assert blocks.num_rows == int(union.sum())
+        assert (seen > 0).sum() == union.sum()
+        assert corners == sorted(corners)
+
+
+def array(path, dims, chunks, *, shards=None, sizes=SIZES) -> ArrayMeta:
+    shape = tuple(sizes[d] for d in dims)
+    return ArrayMeta(path, dims, shape, chunks, shards, np.dtype("f4"), None, {}, "")
+
+
+def table(*arrays: ArrayMeta) -> Table:
+    meta = StoreMeta(StoreSpec("a.zarr", None, "1"), {a.path: a for a in arrays}, {"": {}}, {})
+    return build_table(meta, read=lambda _: np.zeros(0), sample=lambda _: np.zeros(0))
+
+
+def plan_of(tab: Table, selection=None, **options):
+    return build_plan(tab, selection or Selection.everything(exact=True), columns=tab.leaves(None), **options)
+
+
+def test_a_whole_table_is_cut_along_the_first_dimension_so_that_rows_are_in_c_order():
+    sizes = {"t": 100, "y": 10, "x": 10}
+    tab = table(array("v", ("t", "y", "x"), (1, 5, 5), sizes=sizes))
+    plan = build_plan(tab, Selection.everything(exact=True), columns=tab.leaves(None), task_bytes=5000)
+    hulls = [tuple(p.hull for p in task.index) for task in plan.tasks()]
+    assert {h[1:] for h in hulls} == {((0, 10), (0, 10))}
+    assert [(a, b) for (a, b), *_ in hulls] == list(pairwise([a for (a, _), *_ in hulls] + [100]))
+    assert 1 < len(hulls) < 100
+    assert plan.num_tasks == len(hulls)
+
+
+@pytest.mark.parametrize("shards", [None, (9, 7, 8)])
+def test_counts_are_those_of_the_inner_chunks(shards):
+    plan = plan_of(
+        table(array("v", ("t", "y", "x"), (3, 7, 2), shards=shards)), Selection.along("x", IndexSet.span(3, 5))
+    )
+    assert plan.num_chunks_kept == 3 * 2
+    assert plan.num_chunks == 3 * 4
+    assert plan.bytes_kept == 6 * 3 * 7 * 2 * 4
+    assert plan.max_rows == 9 * 7 * 2
+
+
+def test_sparse_positions_share_a_task():
+    sizes = {"t": 10_000}
+    tab = table(array("v", ("t",), (1,), sizes=sizes))
+    every_100th = IndexSet.from_mask(np.arange(10_000) % 100 == 0)
+    assert plan_of(tab, Selection.along("t", every_100th)).num_tasks == 1
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5, 8, 9, 55, 56, 57, 111, 112, 113, 500, 504, 600])
+def test_a_limit_cuts_tasks_to_the_rows_wanted(limit):
+    tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
+    tasks = list(
+        build_plan(tab, Selection.everything(exact=True), columns=tab.leaves(None), limit=limit, task_bytes=500).tasks()
+    )
+    rows = [cell for task in tasks for cell in product(*(p.positions().tolist() for p in task.index))]
+    assert rows[:limit] == list(product(*(range(n) for n in SIZES.values())))[:limit]
+    assert len(rows) < limit + 8
+
+
+def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
+    tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
+    plan = build_plan(
+        tab, Selection.everything(), columns=tab.leaves(None), filters=tab.leaves(["v"]), predicate=b"p", limit=1
+    )
+    assert sum(task.num_rows for task in plan.tasks()) == prod(SIZES.values())
+
+
+def test_a_task_inside_one_exact_box_needs_no_filter():
+    tab = table(array("v", ("t", "y", "x"), (3, 7, 8)))
+    early, low = Selection.along("t", IndexSet.span(0, 4)), Selection.along("x", IndexSet.span(0, 2))
+    for selection, filtered in [(early & low, [False]), (early | low, [False, True])]:
+        plan = build_plan(tab, selection, columns=tab.leaves(None), filters=tab.leaves(["t"]), predicate=b"p")
+        assert sorted({task.scan.predicate is not None for task in plan.tasks()}) == filtered
+        assert all((task.scan.predicate is None) == (task.scan.filters == ()) for task in plan.tasks())
+
+
+def test_different_chunk_grids_are_cut_at_a_common_multiple():
+    plan = plan_of(table(array("a", ("t", "y"), (2, 7)), array("b", ("t", "y"), (3, 7))))
+    starts = [
+        task.index[0].hull
+        for task in build_plan(plan.table, plan.selection, columns=plan.scan.columns, task_bytes=1).tasks()
+    ]
+    assert starts == [(0, 6), (6, 9)]
+
+
+def test_over_the_limit_of_chunks_nothing_is_run():
+    plan = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2)), array("w", ("t", "y", "x"), (3, 7, 2))))
+    plan.check(12)
+    with pytest.raises(PlanTooLargeError, match="max_chunks_to_read exceeded: 12 chunks needed, limit is 11") as caught:
+        plan.check(11)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, pl.exceptions.ComputeError)
+
+
+def test_the_report_names_chunks_rows_tasks_and_columns():
+    report = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))).explain()
+    assert "4 of 12" in report
+    assert "112 at most, of 504" in report
+    assert "t, y, x, v" in report

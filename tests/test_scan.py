@@ -1,0 +1,294 @@
+"""The whole way from a store to a frame: what is read, in what order, where it runs, and what goes wrong."""
+
+import os
+import pickle
+import shutil
+import time
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from polars.exceptions import ColumnNotFoundError, ComputeError
+from polars.testing import assert_frame_equal
+from zarr.storage import LocalStore
+
+import rainbear_dask as rd
+from rainbear_dask.exceptions import (
+    ChunkReadError,
+    PlanTooLargeError,
+    RainbearError,
+    StoreNotFoundError,
+    UnknownColumnError,
+)
+from rainbear_dask.execute import iter_frames
+from rainbear_dask.scan import plans_of
+from tests.oracle import expected_frame
+from tests.stores import CountingStore
+
+c = pl.col
+SHAPE = {"time": 48, "lat": 12, "lon": 20}
+CHUNKS = (24, 4, 5)  # 2 x 3 x 4 = 24 chunks
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> str:
+    """A small field of two variables: 24 chunks each, hourly time, descending latitude."""
+    path = str(tmp_path_factory.mktemp("scan") / "field.zarr")
+    shape = tuple(SHAPE.values())
+    ds = xr.Dataset(
+        {
+            name: (tuple(SHAPE), np.random.default_rng(seed).normal(280, 10, shape).astype("f4"))
+            for seed, name in enumerate(["t2m", "sst"])
+        },
+        {
+            "time": np.datetime64("2020-01-31T12", "ns") + np.arange(48) * np.timedelta64(1, "h"),
+            "lat": np.linspace(82.5, -82.5, 12),
+            "lon": np.arange(20) * 18.0,
+        },
+    )
+    ds.to_zarr(path, encoding={name: {"chunks": CHUNKS} for name in ds}, zarr_format=3, consolidated=False)
+    return path
+
+
+@pytest.fixture
+def counted(url) -> CountingStore:
+    return CountingStore(LocalStore(url, read_only=True))
+
+
+@pytest.mark.parametrize(
+    ("predicate", "chunks"),
+    [
+        (c.lat > 45, 8),
+        ((c.lat > 45) & (c.lon < 90), 2),
+        (c.time >= datetime(2020, 2, 1), 24),
+        (c.time >= datetime(2020, 2, 1, 12), 12),
+        (c.time.dt.month() == 1, 12),
+        (c.time.dt.hour() == 7, 24),
+        (((c.lat > 60) & (c.lon < 18)) | ((c.lat < -60) & (c.lon > 340)), 4),
+        (~(c.lat < 45), 8),
+        (c.lat.is_in([82.5, -82.5]), 16),
+        (c.lat.abs() < 10, 8),
+        (((c.lon + 180) % 360 - 180).abs() <= 18, 12),
+        ((c.lat > 45) & (c.t2m > 280), 8),
+        (c.t2m > 1000, 24),
+        (c.lat > 100, 0),
+        (pl.lit(value=False), 0),
+    ],
+)
+def test_a_filter_reads_only_its_chunks(url, counted, predicate, chunks):
+    actual = rd.scan_zarr(counted).filter(predicate).collect()
+    assert len(counted.chunks("t2m")) == chunks
+    assert_frame_equal(actual, expected_frame(url).filter(predicate), check_row_order=False)
+    assert max(counted.requests.values(), default=0) <= 1  # nothing is asked for twice
+
+
+def test_only_the_columns_asked_for_and_filtered_by_are_read(counted):
+    rd.scan_zarr(counted).filter(c.lat > 45).select("t2m").collect()
+    assert not counted.chunks("sst")
+
+
+def test_columns_that_the_filter_does_not_need_are_read_only_where_a_row_survives(counted):
+    assert rd.scan_zarr(counted).filter(c.t2m > 1000).collect().is_empty()
+    assert len(counted.chunks("t2m")) == 24
+    assert not counted.chunks("sst")
+
+
+def test_coordinates_alone_read_no_data_variable(counted):
+    coordinates = rd.scan_zarr(counted).select("lat", "lon").unique().collect()
+    assert coordinates.height == 12 * 20
+    assert not counted.chunks("t2m") | counted.chunks("sst")
+
+
+def test_a_count_reads_no_data_variable(counted):
+    assert rd.scan_zarr(counted).select(pl.len()).collect().item() == 48 * 12 * 20
+    assert not counted.chunks("t2m") | counted.chunks("sst")
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_head_reads_the_chunks_of_its_rows(url, counted, engine):
+    actual = rd.scan_zarr(counted).head(30).collect(engine=engine)
+    assert_frame_equal(actual, expected_frame(url).head(30))
+    assert len(counted.chunks("t2m")) == 4
+
+
+def test_explain_reads_coordinates_only(counted):
+    report = rd.explain(rd.scan_zarr(counted).filter(c.lat > 45).select("sst"))
+    assert "8 of 24" in report
+    assert not counted.chunks("t2m") | counted.chunks("sst") | counted.chunks("lon")
+
+
+def test_explain_of_a_query_over_two_scans_reports_both(url):
+    west, east = rd.scan_zarr(url).filter(c.lon < 18), rd.scan_zarr(url).filter(c.lon > 300)
+    assert rd.explain(pl.concat([west, east])).count("SCAN ") == 2
+
+
+def test_rows_are_in_c_order_on_every_run(url):
+    assert_frame_equal(rd.scan_zarr(url).collect(), expected_frame(url))
+
+
+def test_an_exact_filter_gives_rows_in_c_order_of_the_table(url):
+    predicate = (c.time.dt.hour() == 7) & (c.lat.abs() > 60)
+    assert_frame_equal(rd.scan_zarr(url).filter(predicate).collect(), expected_frame(url).filter(predicate))
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_queries_that_polars_keeps_to_itself_are_right(url, engine):
+    table, lazy = expected_frame(url), rd.scan_zarr(url)
+    for ask in (
+        lambda t: t.filter(c.lat > c.lat.max() - 20).sort("time", "lat", "lon"),
+        lambda t: t.group_by("lat").agg(c.t2m.max(), c.sst.min()).sort("lat"),
+        lambda t: t.tail(7),
+        lambda t: t.slice(1000, 5),
+        lambda t: t.filter(c.lat == 82.5, c.lon == 0).with_columns(change=c.t2m.diff()),
+        lambda t: t.select((c.t2m - c.sst).alias("d"), "time").filter(c.d > 25),
+        lambda t: t.filter(c.lon > 350).select("time", "lon"),
+    ):
+        assert_frame_equal(ask(lazy).collect(engine=engine), ask(table.lazy()).collect())
+
+
+def test_a_scan_reused_in_one_query_is_right(url):
+    lazy, table = rd.scan_zarr(url), expected_frame(url)
+
+    def anomaly(t):
+        mean = t.group_by("lat", "lon").agg(c.t2m.mean().alias("mean"))
+        return (
+            t.filter(c.lat > 60).join(mean, on=["lat", "lon"]).select("time", "lat", "lon", (c.t2m - c.mean).alias("a"))
+        )
+
+    assert_frame_equal(anomaly(lazy).collect(), anomaly(table.lazy()).collect(), check_row_order=False)
+
+
+def test_a_rewritten_store_is_seen_by_a_new_scan(tmp_path):
+    path = str(tmp_path / "a.zarr")
+    for start in (0.0, 100.0):
+        xr.Dataset({"v": ("x", np.arange(4.0))}, {"x": np.arange(4.0) + start}).to_zarr(
+            path, mode="w", consolidated=False
+        )
+        assert rd.scan_zarr(path).select("x").collect()["x"].to_list() == [start, start + 1, start + 2, start + 3]
+
+
+def test_a_scan_pickles(url):
+    lazy = rd.scan_zarr(url).filter(c.lat > 45)
+    assert_frame_equal(pickle.loads(pickle.dumps(lazy)).collect(), lazy.collect())
+
+
+# ---------------------------------------------------------------------- on a cluster
+
+
+@pytest.mark.cluster
+def test_a_cluster_gives_the_same_frames_in_the_same_order(url, client):
+    queries = [
+        lambda t: t,
+        lambda t: t.filter(c.lat > 45, c.t2m > 285),
+        lambda t: t.filter(c.time.dt.hour() < 3).select("lon", "sst"),
+        lambda t: t.head(100),
+        lambda t: t.filter(c.lat > 100),
+    ]
+    on_cluster = [ask(rd.scan_zarr(url, client=client)).collect() for ask in queries]
+    found_by_itself = [ask(rd.scan_zarr(url)).collect() for ask in queries]
+    table = expected_frame(url).lazy()
+    for actual, other, ask in zip(on_cluster, found_by_itself, queries, strict=True):
+        assert_frame_equal(actual, ask(table).collect())
+        assert_frame_equal(other, actual)
+
+
+@pytest.mark.cluster
+def test_tasks_run_on_the_workers_and_leave_nothing_there(url, client):
+    rd.scan_zarr(url).filter(c.t2m > 285).collect()
+    assert "scan-zarr" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    assert nothing_left(client)
+
+
+def nothing_left(client) -> bool:
+    """Whether the scheduler has forgotten every task; what a client gives up reaches it within moments."""
+    deadline = time.monotonic() + 10
+    while (
+        left := client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+    ) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left == 0
+
+
+@pytest.mark.cluster
+def test_a_damaged_chunk_ends_a_scan_on_a_cluster_with_one_clear_error(damaged, client):
+    with pytest.raises(ChunkReadError, match="t2m"):
+        rd.scan_zarr(damaged).collect()
+    assert nothing_left(client)
+
+
+@pytest.mark.cluster
+def test_a_half_read_stream_leaves_no_task(url, client):
+    plan = replace(plans_of(rd.scan_zarr(url))[0], task_bytes=1)
+    frames = iter_frames(plan.tasks(), client)
+    next(frames)
+    frames.close()
+    assert nothing_left(client)
+
+
+@pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
+def test_a_slow_caller_bounds_what_is_made(url, where, request):
+    client = request.getfixturevalue("client") if where == "cluster" else None
+    taken = []
+
+    def tasks():
+        for task in replace(plans_of(rd.scan_zarr(url))[0], task_bytes=1).tasks():
+            taken.append(task)
+            yield task
+
+    frames = iter_frames(tasks(), client)
+    next(frames)
+    time.sleep(0.2)
+    assert len(taken) <= 2 * max(os.cpu_count(), 2)
+    assert sum(frame.height for frame in frames) + 24 * 4 * 5 == 48 * 12 * 20
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+@pytest.fixture
+def damaged(url, tmp_path) -> str:
+    """A copy of the store in which one chunk is noise."""
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(url, path)
+    (path / "t2m" / "c" / "1" / "2" / "3").write_bytes(b"not a chunk")
+    return str(path)
+
+
+def test_a_damaged_chunk_is_named(damaged):
+    with pytest.raises(ChunkReadError) as caught:
+        rd.scan_zarr(damaged).collect()
+    for word in ("t2m", "(1, 2, 3)", "damaged.zarr"):
+        assert word in str(caught.value)
+    assert rd.scan_zarr(damaged).filter(c.lat > 0).collect().height == 48 * 6 * 20  # the others are still there
+
+
+def test_a_store_that_is_not_there(tmp_path):
+    with pytest.raises(StoreNotFoundError, match=r"no-such\.zarr"):
+        rd.scan_zarr(str(tmp_path / "no-such.zarr"))
+
+
+def test_an_unknown_variable_is_named_with_the_nearest(url):
+    with pytest.raises(UnknownColumnError, match=r"'t2n'.*Did you mean 't2m'") as caught:
+        rd.scan_zarr(url, variables=["t2n"])
+    assert isinstance(caught.value, KeyError)
+
+
+def test_an_unknown_column_in_a_query_is_polars_own_error(url):
+    with pytest.raises(ColumnNotFoundError, match="nope"):
+        rd.scan_zarr(url).filter(c.nope > 1).collect()
+
+
+@pytest.mark.parametrize("predicate", [c.lat + 1, c.lat.cast(pl.String)])
+def test_a_filter_that_is_not_boolean_is_refused(url, predicate):
+    with pytest.raises((ComputeError, RainbearError, pl.exceptions.InvalidOperationError), match=r"(?i)boolean"):
+        rd.scan_zarr(url).filter(predicate).collect()
+
+
+def test_over_the_limit_of_chunks_nothing_is_read(counted):
+    with pytest.raises(PlanTooLargeError, match="max_chunks_to_read exceeded: 24 chunks needed, limit is 5"):
+        rd.scan_zarr(counted, max_chunks_to_read=5).collect()
+    assert not counted.chunks("t2m")
+    assert rd.scan_zarr(counted, max_chunks_to_read=5).filter(c.lat == 82.5, c.lon == 0).collect().height == 48
