@@ -67,19 +67,21 @@ def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
 
 
 def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
-    """All decoded values of a column of one dimension, in position order.
+    """All decoded values of a column.
 
     Parameters
     ----------
     spec : StoreSpec
         Where the array is.
     column : Column
-        Over one dimension, of this ``length``.
+        Of any rank.
+    length : int
+        Number of its values.
 
     Returns
     -------
     Series
-        The positions themselves where the dimension has no array.
+        Flat in C order of the column's dimensions; the positions themselves where a dimension has no array.
     """
     if column.array is None or column.decoding is None:
         return pl.int_range(length, dtype=pl.Int64, eager=True).alias(column.name)

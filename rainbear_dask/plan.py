@@ -1,16 +1,19 @@
 """What a scan will read, known before anything is read: tasks, limits and a report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
 from itertools import pairwise
 from math import lcm, prod
+from operator import and_
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
+from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import Box, IndexSet, Positions, Selection
 from rainbear_dask.table import Column, Table
 
@@ -21,8 +24,25 @@ _FRAME_RATIO = 4  # a task's frame may be this many times as large: coordinates 
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """A conjunct that is still to be applied after reading.
+
+    Parameters
+    ----------
+    predicate : bytes
+        The expression, as Polars serializes it: ``==`` on an expression builds another expression, so a value that is
+        compared and hashed holds bytes.
+    columns : tuple of Column
+        What it needs.
+    """
+
+    predicate: bytes
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
-    """What all tasks of one plan have in common.
+    """What tasks of one plan have in common.
 
     Parameters
     ----------
@@ -32,18 +52,14 @@ class Scan:
         Dimensions of the rows, the last one varying fastest.
     columns : tuple of Column
         What a frame holds, in order.
-    filters : tuple of Column
-        What the predicate needs.
-    predicate : bytes or None
-        The filter still to be applied, as Polars serializes it: ``==`` on an expression builds another expression, so
-        a value that is compared and hashed holds bytes. None where the index sets alone are exact.
+    filters : tuple of Filter
+        Filters still to be applied, in the order in which they are.
     """
 
     spec: StoreSpec
     dims: tuple[str, ...]
     columns: tuple[Column, ...]
-    filters: tuple[Column, ...] = ()
-    predicate: bytes | None = None
+    filters: tuple[Filter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +204,10 @@ class ScanPlan:
     ----------
     table : Table
         Rows and columns of the whole table.
-    scan : Scan
-        What is asked of it.
-    selection : Selection
-        Index positions that may match.
+    columns : tuple of Column
+        What a frame holds, in order.
+    conjuncts : tuple of Conjunct
+        The filter, part by part, each with the index positions that it may match.
     limit : int or None
         Rows wanted at most. Tasks are cut short by it where no filter is left to apply.
     task_bytes : int
@@ -199,24 +215,44 @@ class ScanPlan:
     """
 
     table: Table
-    scan: Scan
-    selection: Selection
+    columns: tuple[Column, ...]
+    conjuncts: tuple[Conjunct, ...] = ()
     limit: int | None = None
     task_bytes: int = TASK_BYTES
 
     # ------------------------------------------------------------------ what is read
 
     @cached_property
+    def selection(self) -> Selection:
+        """Index positions that may match."""
+        # as if each part were exact: the whole is then not only where it had to be widened
+        parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
+        return reduce(and_, parts, Selection.everything(exact=True))
+
+    @cached_property
+    def filters(self) -> tuple[Filter, ...]:
+        """Conjuncts that a box of the selection does not settle: first on coordinates alone, then those that read least."""
+        settled = self.selection.exact
+        return self._ordered(c for c in self.conjuncts if not (settled and c.selection.exact))
+
+    def _ordered(self, conjuncts: Iterable[Conjunct]) -> tuple[Filter, ...]:
+        filters = [
+            Filter(conjunct.expr.meta.serialize(), self.table.leaves(dict.fromkeys(conjunct.expr.meta.root_names())))
+            for conjunct in conjuncts
+        ]
+        return tuple(sorted(filters, key=lambda f: sum(c.width for c in f.columns if c.role == "data")))
+
+    @cached_property
     def arrays(self) -> tuple[ArrayMeta, ...]:
         """Arrays read chunk by chunk: all but the coordinates, which workers keep."""
-        wanted = {c.name: c for c in (*self.scan.columns, *self.scan.filters)}
+        wanted = {c.name: c for columns in (self.columns, *(f.columns for f in self.filters)) for c in columns}
         return tuple(c.array for c in wanted.values() if c.array is not None and c.role == "data")
 
-    def chunks_kept(self, array: ArrayMeta) -> int:
-        """Chunks of one array that hold a selected position."""
+    def chunks_kept(self, array: ArrayMeta, selection: Selection | None = None) -> int:
+        """Chunks of one array that hold a position of a selection, by default of the plan's."""
         sizes = {dim: self.table.sizes[dim] for dim in array.dims}
         grid = dict(zip(array.dims, array.chunks, strict=True))
-        return Blocks(sizes, grid, self.selection.boxes).num_units
+        return Blocks(sizes, grid, (selection or self.selection).boxes).num_units
 
     @property
     def num_chunks_kept(self) -> int:
@@ -233,6 +269,11 @@ class ScanPlan:
         """Decoded bytes that will be read."""
         return sum(self.chunks_kept(array) * array.chunk_bytes for array in self.arrays)
 
+    @property
+    def bytes_total(self) -> int:
+        """Decoded bytes of the arrays that are read, before pruning."""
+        return sum(array.num_chunks * array.chunk_bytes for array in self.arrays)
+
     # ------------------------------------------------------------------ tasks
 
     @cached_property
@@ -244,7 +285,7 @@ class ScanPlan:
         arrays = [array for array in data if len(array.dims) == len(sizes)] or data
         grains = {dim: _grain(dim, size, arrays, self.task_bytes) for dim, size in sizes.items()}
         read = sum(prod(grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
-        made = prod(grains.values()) * sum(column.width for column in self.scan.columns)
+        made = prod(grains.values()) * sum(column.width for column in self.columns)
         unit_bytes = max(read, made // _FRAME_RATIO, 1)
         return Blocks(sizes, grains, self.selection.boxes, units=self.task_bytes // unit_bytes)
 
@@ -262,11 +303,12 @@ class ScanPlan:
     def tasks(self) -> Iterator[ScanTask]:
         """Tasks in C order of the chunk grid, made one by one as they are asked for."""
         wanted = self.limit
+        scan = Scan(self.table.spec, tuple(self.table.sizes), self.columns, self.filters)
+        # where boxes overlap in a block, its positions are more than those of any box: all conjuncts are applied again
+        anew = replace(scan, filters=self._ordered(self.conjuncts))
         for index, num_boxes in self.blocks:
-            # a block that lies in one exact box holds matching rows only
-            done = self.scan.predicate is None or (self.selection.exact and num_boxes == 1)
-            task = ScanTask(replace(self.scan, predicate=None, filters=()) if done else self.scan, index)
-            if wanted is None or not done:
+            task = ScanTask(scan if num_boxes == 1 else anew, index)
+            if wanted is None or task.scan.filters:
                 yield task
             elif wanted > 0:
                 yield task.head(wanted)
@@ -295,27 +337,29 @@ class ScanPlan:
             )
 
     def explain(self) -> str:
-        """Report of what will be read."""
+        """Report of what will be read, and of what each part of the filter does for it."""
         kept, total = self.num_chunks_kept, self.num_chunks
-        filtered = "none" if self.scan.predicate is None or self.selection.exact else "on each task"
         lines = [
             f"SCAN {self.table.spec.label}",
-            f"  chunks   {kept:,} of {total:,} ({_bytes(self.bytes_kept)} decoded)",
+            f"  chunks   {kept:,} of {total:,}, {_bytes(self.bytes_kept)} of {_bytes(self.bytes_total)} decoded",
             f"  rows     {self.max_rows:,} at most, of {self.table.num_rows:,}",
             f"  tasks    {self.num_tasks:,}",
-            f"  filter   {filtered}",
-            f"  columns  {', '.join(c.name for c in self.scan.columns)}",
+            f"  columns  {', '.join(c.name for c in self.columns)}",
         ]
+        for conjunct in self.conjuncts:
+            alone = sum(self.chunks_kept(array, conjunct.selection) for array in self.arrays)
+            note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
+            lines.append(f"  filter   {_short(conjunct.expr)}: keeps {alone:,} chunks{note}")
+        if self.table.repeats > 1:
+            lines.append(f"  repeats  {self.table.repeats:,.3g} rows for each value of the largest variable")
         return "\n".join(lines)
 
 
 def build_plan(
     table: Table,
-    selection: Selection,
     *,
     columns: Sequence[Column],
-    filters: Sequence[Column] = (),
-    predicate: bytes | None = None,
+    conjuncts: Sequence[Conjunct] = (),
     limit: int | None = None,
     task_bytes: int = TASK_BYTES,
 ) -> ScanPlan:
@@ -325,14 +369,10 @@ def build_plan(
     ----------
     table : Table
         What is scanned.
-    selection : Selection
-        Positions that may match.
     columns : sequence of Column
         Columns wanted, in order.
-    filters : sequence of Column
-        Columns that the predicate names.
-    predicate : bytes, optional
-        The filter, as Polars serializes it.
+    conjuncts : sequence of Conjunct
+        The filter, compiled.
     limit : int, optional
         Rows wanted at most.
     task_bytes : int
@@ -343,8 +383,10 @@ def build_plan(
     ScanPlan
         Nothing has been read for it but coordinates.
     """
-    scan = Scan(table.spec, tuple(table.sizes), tuple(columns), tuple(filters), predicate)
-    return ScanPlan(table, scan, selection, limit, task_bytes)
+    return ScanPlan(table, tuple(columns), tuple(conjuncts), limit, task_bytes)
+
+
+_MAX_MULTIPLE = 4
 
 
 def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta], task_bytes: int) -> int:
@@ -365,12 +407,14 @@ def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta], task_bytes: int) ->
     return min(common if common <= _MAX_MULTIPLE * longest else longest, max(size, 1))
 
 
-_MAX_MULTIPLE = 4
-
-
 def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
+
+
+def _short(expr: pl.Expr) -> str:
+    text = str(expr)
+    return text if len(text) <= 100 else f"{text[:97]}..."

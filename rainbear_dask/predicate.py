@@ -1,91 +1,191 @@
 """From a Polars predicate to the index positions that it can match.
 
-The tree of and, or and not is read through Polars' public API. Any other node is a leaf: it goes back to Polars, to be
-evaluated on the values of the coordinates that it names, so that comparisons, casts, calendar parts, float32, NaN and
+The tree of and, or, xor and not is read through Polars' public API. Any other node is a leaf: it goes back to Polars, to
+be evaluated on the values of the coordinates that it names, so that comparisons, casts, calendar parts, float32, NaN and
 null mean here exactly what they mean in the filter.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from math import prod
+from operator import and_, or_
 from typing import Literal
 
 import polars as pl
 from polars.exceptions import PolarsError
 
-from rainbear_dask.selection import IndexSet, Selection
+from rainbear_dask.selection import Selection
+from rainbear_dask.tidy import spread
+
+MAX_CELLS = 2**23
+"""Combinations of coordinates of several dimensions that planning tries at most."""
 
 
-def compile_predicate(predicate: pl.Expr, dims: Mapping[str, str], read: Callable[[str], pl.Series]) -> Selection:
-    """Select every row for which a predicate is true, and perhaps others.
+@dataclass(frozen=True, slots=True, eq=False)  # == on an expression builds another one
+class Conjunct:
+    """One part of a filter; a row must pass all of them.
+
+    Parameters
+    ----------
+    expr : Expr
+        A Boolean, elementwise expression.
+    selection : Selection
+        What it may match.
+    obstacle : str
+        Why the selection holds more than what matches; empty if it does not.
+    """
+
+    expr: pl.Expr
+    selection: Selection
+    obstacle: str
+
+
+def compile_predicate(
+    predicate: pl.Expr,
+    coordinates: Mapping[str, tuple[str, ...]],
+    sizes: Mapping[str, int],
+    read: Callable[[str], pl.Series],
+) -> list[Conjunct]:
+    """Select, for each conjunct of a predicate, every row for which it is true, and perhaps others.
 
     Parameters
     ----------
     predicate : Expr
         A Boolean, elementwise expression: what Polars hands to a reader.
-    dims : mapping of str to str
-        For each column whose values are known along one dimension alone, that dimension.
+    coordinates : mapping of str to tuple of str
+        Dimensions of each column whose values may be read for planning.
+    sizes : mapping of str to int
+        Length of each dimension, in row order.
     read : callable
-        Gives all values of such a column, in position order. Called only for columns that the predicate names.
+        Gives all values of such a column, flat in C order of its dimensions. Called only for columns that the
+        predicate names.
 
     Returns
     -------
-    Selection
-        ``exact`` where each part of the predicate depends on one dimension alone. What is not understood selects
-        everything: a gap here costs time, never rows.
+    list of Conjunct
+        Exact where a conjunct names coordinates alone, of one dimension or of few enough together. What is not
+        understood selects everything: a gap here costs time, never rows.
     """
-    return _compile(predicate, dims, read, outcome=True)
+    parts = _operands(predicate, "and")
+    joined = _Compiler(coordinates, sizes, read).joined(parts, and_)
+    conjuncts = []
+    for expr in joined:
+        compiler = _Compiler(coordinates, sizes, read)
+        selection = compiler.select(expr, outcome=True)
+        conjuncts.append(
+            Conjunct(expr, selection, "" if selection.exact else "; ".join(dict.fromkeys(compiler.obstacles)))
+        )
+    return conjuncts
 
 
-def _compile(expr: pl.Expr, dims: Mapping[str, str], read: Callable[[str], pl.Series], *, outcome: bool) -> Selection:
-    """Rows at which ``expr`` may come out as ``outcome``; a null is neither true nor false."""
-    kind, parts = _connective(expr)
-    if kind == "not":
-        return _compile(parts[0], dims, read, outcome=not outcome)
-    if kind != "leaf":
-        selections = [_compile(part, dims, read, outcome=outcome) for part in parts]
+class _Compiler:
+    def __init__(
+        self,
+        coordinates: Mapping[str, tuple[str, ...]],
+        sizes: Mapping[str, int],
+        read: Callable[[str], pl.Series],
+    ) -> None:
+        self._coordinates, self._sizes, self._read = coordinates, sizes, read
+        self.obstacles: list[str] = []
+
+    def select(self, expr: pl.Expr, *, outcome: bool) -> Selection:
+        """Rows at which ``expr`` may come out as ``outcome``; a null is neither true nor false."""
+        kind, parts = _connective(expr)
+        dims = self._dims(expr)
+        if kind == "leaf" or (dims is not None and len(dims) <= 1):
+            return self._evaluate(expr, dims, outcome=outcome)
+        if kind == "not":
+            return self.select(parts[0], outcome=not outcome)
+        if kind == "xor":
+            a, b = parts
+            same, other = self.select(a, outcome=True), self.select(a, outcome=False)
+            return (same & self.select(b, outcome=not outcome)) | (other & self.select(b, outcome=outcome))
+        parts = self.joined(parts, and_ if kind == "and" else or_)
+        if len(parts) == 1:
+            return self._evaluate(expr, dims, outcome=outcome)
+        selections = [self.select(part, outcome=outcome) for part in parts]
         # De Morgan: an "and" is false where any part is
-        meet = (kind == "and") == outcome
-        return reduce(Selection.__and__ if meet else Selection.__or__, selections)
-    names = list(dict.fromkeys(expr.meta.root_names()))
-    along = {dims.get(name) for name in names}
-    if len(along) > 1 or None in along:
+        return reduce(and_ if (kind == "and") == outcome else or_, selections)
+
+    def joined(self, parts: Sequence[pl.Expr], connective: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> list[pl.Expr]:
+        """Put parts on the same several dimensions together, to be evaluated as one: their boxes are fewer."""
+        groups: dict[object, list[pl.Expr]] = {}
+        for number, part in enumerate(parts):
+            dims = self._dims(part)
+            together = dims is not None and len(dims) > 1 and self._cells(dims) <= MAX_CELLS
+            groups.setdefault(dims if together else number, []).append(part)
+        return [reduce(connective, group) for group in groups.values()]
+
+    def _dims(self, expr: pl.Expr) -> tuple[str, ...] | None:
+        """Dimensions, in row order, of the coordinates that an expression names; None if it names anything else."""
+        names = expr.meta.root_names()
+        if any(name not in self._coordinates for name in names):
+            return None
+        wanted = {dim for name in names for dim in self._coordinates[name]}
+        return tuple(dim for dim in self._sizes if dim in wanted)
+
+    def _cells(self, dims: tuple[str, ...]) -> int:
+        return prod(self._sizes[dim] for dim in dims)
+
+    def _evaluate(self, expr: pl.Expr, dims: tuple[str, ...] | None, *, outcome: bool) -> Selection:
+        names = list(dict.fromkeys(expr.meta.root_names()))
+        if dims is None:
+            return self._unknown(f"needs {', '.join(name for name in names if name not in self._coordinates)}")
+        box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
+        if len(dims) > 1 and cells > MAX_CELLS:
+            return self._unknown(f"{' x '.join(dims)} has {cells:,} combinations, {MAX_CELLS:,} are tried at most")
+        try:
+            values = [spread(self._read(name), self._coordinates[name], box) for name in names]
+            result = pl.DataFrame(values or None, height=cells).select(expr).to_series()
+        except PolarsError as error:  # say a cast that fails on a value: the filter will tell, if it comes to that
+            return self._unknown(f"cannot be evaluated on coordinates: {error}")
+        if len(result) == 1:  # no column, or one value: the same for every row
+            result = result.new_from_index(0, cells)
+        if result.dtype != pl.Boolean or len(result) != cells:
+            return self._unknown("does not give one Boolean for each row")
+        mask = (result if outcome else ~result).fill_null(value=False)
+        return Selection.where(dims, mask.to_numpy().reshape(tuple(box.values())))
+
+    def _unknown(self, obstacle: str) -> Selection:
+        self.obstacles.append(obstacle)
         return Selection.everything()
-    try:
-        values = pl.DataFrame([read(name) for name in names])
-        result = values.select(expr).to_series()
-    except PolarsError:  # say a cast that fails on a value: the filter will tell, if it comes to that
-        return Selection.everything()
-    if not names:
-        return Selection.everything(exact=True) if result.to_list() == [outcome] else Selection.nothing()
-    if result.dtype != pl.Boolean or len(result) != values.height:
-        return Selection.everything()
-    mask = (result if outcome else ~result).fill_null(value=False)
-    (dim,) = along
-    return Selection.along(str(dim), IndexSet.from_mask(mask.to_numpy()))
 
 
-def _connective(expr: pl.Expr) -> tuple[Literal["and", "or", "not", "leaf"], list[pl.Expr]]:
-    """Which connective an expression is, and its operands; a chain of one connective is read as one."""
-    match expr.meta.pop():
-        case [operand] if (~operand).meta.eq(expr):
-            return "not", [operand]
-        case [right, left]:  # Polars pops the right operand first
-            if (left & right).meta.eq(expr):
-                return "and", _chain(expr, pl.Expr.__and__)
-            if (left | right).meta.eq(expr):
-                return "or", _chain(expr, pl.Expr.__or__)
+Connective = Literal["and", "or", "xor", "not", "leaf"]
+
+_BINARY: dict[Connective, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    "and": and_,
+    "or": or_,
+    "xor": lambda a, b: a ^ b,
+}
+
+
+def _connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
+    """Which connective an expression is, and its operands from left to right."""
+    parts = expr.meta.pop()[::-1]  # Polars pops the last operand first
+    if len(parts) == 1 and (~parts[0]).meta.eq(expr):
+        return "not", parts
+    if len(parts) == 2:
+        for kind, connect in _BINARY.items():
+            if connect(*parts).meta.eq(expr):
+                return kind, parts if kind == "xor" else _operands(expr, kind)
+    if parts and pl.all_horizontal(*parts).meta.eq(expr):
+        return "and", parts
+    if parts and pl.any_horizontal(*parts).meta.eq(expr):
+        return "or", parts
     return "leaf", []
 
 
-def _chain(expr: pl.Expr, connective: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> list[pl.Expr]:
-    """Operands of nested uses of one connective, left to right."""
-    operands: list[pl.Expr] = []
+def _operands(expr: pl.Expr, kind: Connective) -> list[pl.Expr]:
+    """Operands of nested uses of one connective, from left to right."""
+    found: list[pl.Expr] = []
     todo = [expr]
     while todo:
         node = todo.pop()
-        children = node.meta.pop()
-        if len(children) == 2 and connective(children[1], children[0]).meta.eq(node):
-            todo += children  # the left one is last, so it is taken first
+        parts = node.meta.pop()
+        if len(parts) == 2 and _BINARY[kind](parts[1], parts[0]).meta.eq(node):
+            todo += parts  # the left one is last, so it is taken first
         else:
-            operands.append(node)
-    return operands
+            found.append(node)
+    return found

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,7 +14,6 @@ from rainbear_dask.execute import active_client, iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.plan import ScanPlan, build_plan
 from rainbear_dask.predicate import compile_predicate
-from rainbear_dask.selection import Selection
 from rainbear_dask.store import open_store
 from rainbear_dask.table import Table, build_table, variables_by_dims
 from rainbear_dask.tidy import nest
@@ -248,18 +248,12 @@ def plan_scan(
     """Plan a scan; reads the coordinates that the predicate names, and nothing else."""
     leaves = table.leaves(columns)
     if predicate is None:
-        return build_plan(table, Selection.everything(exact=True), columns=leaves, limit=n_rows)
-
-    def read(name: str) -> pl.Series:
-        column = table.columns[name]
-        return coords.whole_column(table.spec, column, table.sizes[column.dims[0]])
-
-    dims = {name: c.dims[0] for name, c in table.columns.items() if c.role != "data" and len(c.dims) == 1}
-    return build_plan(
-        table,
-        compile_predicate(predicate, dims, read),
-        columns=leaves,
-        filters=table.leaves(dict.fromkeys(predicate.meta.root_names())),
-        predicate=predicate.meta.serialize(),
-        limit=n_rows,
+        return build_plan(table, columns=leaves, limit=n_rows)
+    known = {name: column for name, column in table.columns.items() if column.role != "data"}
+    conjuncts = compile_predicate(
+        predicate,
+        {name: column.dims for name, column in known.items()},
+        table.sizes,
+        lambda name: coords.whole_column(table.spec, known[name], prod(table.sizes[d] for d in known[name].dims)),
     )
+    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows)

@@ -48,6 +48,11 @@ class IndexSet:
         return cls(edges[::2], edges[1::2])
 
     @classmethod
+    def from_positions(cls, positions: Positions) -> Self:
+        """Any positions, in any order; repeated ones are allowed."""
+        return cls._union(positions, positions + 1)
+
+    @classmethod
     def span(cls, start: int, stop: int) -> Self:
         """Positions from ``start`` up to but not including ``stop``."""
         return cls.from_spans([(start, stop)])
@@ -150,7 +155,7 @@ class Selection:
     boxes: tuple[Box, ...]
     exact: bool
 
-    MAX_BOXES: ClassVar[int] = 64
+    MAX_BOXES: ClassVar[int] = 1024
 
     @classmethod
     def everything(cls, *, exact: bool = False) -> Self:
@@ -167,6 +172,35 @@ class Selection:
         """Exactly the rows at these positions of one dimension."""
         return cls(({dim: index},), exact=True) if index else cls.nothing()
 
+    @classmethod
+    def where(cls, dims: Sequence[str], mask: npt.NDArray[np.bool_]) -> Self:
+        """Exactly the rows at which ``mask``, of one axis for each of ``dims``, is true, within the budget of boxes.
+
+        Positions of the first dimension that have the same pattern along the others make one box, so that a mask that
+        is a product is one box, and a curved region on a grid of n rows is at most n boxes.
+        """
+        if not mask.any():
+            return cls.nothing()
+        if mask.ndim == 0:
+            return cls.everything(exact=True)
+        if mask.ndim == 1:
+            return cls.along(dims[0], IndexSet.from_mask(mask))
+        rows, step, exact = mask.reshape(len(mask), -1), 1, True
+        patterns, kind = _distinct(rows)
+        while len(patterns) > cls.MAX_BOXES:
+            step, exact = 2 * step, False  # neighbours together, as if they had each other's pattern
+            joined = np.logical_or.reduceat(rows, np.arange(0, len(rows), step), axis=0)
+            patterns, kind = _distinct(joined)
+        kind = np.repeat(kind, step)[: len(mask)]
+        boxes: list[Box] = []
+        for number, pattern in enumerate(patterns):
+            if pattern.any():
+                inner = cls.where(dims[1:], pattern.reshape(mask.shape[1:]))
+                exact = exact and inner.exact
+                along = IndexSet.from_mask(kind == number)
+                boxes += [{dims[0]: along, **box} for box in inner.boxes]
+        return cls._union(boxes, exact=exact)
+
     def __and__(self, other: Self) -> Self:
         """Rows that may be in both."""
         ours, theirs, exact = self.boxes, other.boxes, self.exact and other.exact
@@ -177,16 +211,19 @@ class Selection:
             else:
                 theirs = (_hull(theirs),)
         met = (_meet(a, b) for a in ours for b in theirs)
-        return type(self)(_merge(box for box in met if all(box.values())), exact)
+        return self._union((box for box in met if all(box.values())), exact=exact)
 
     def __or__(self, other: Self) -> Self:
         """Rows that may be in one or the other."""
-        boxes = _merge((*self.boxes, *other.boxes))
-        if {} in boxes:  # it holds all the others
-            boxes = ({},)
-        if len(boxes) > self.MAX_BOXES:
-            return type(self)((_hull(boxes),), exact=False)
-        return type(self)(boxes, self.exact and other.exact)
+        return self._union((*self.boxes, *other.boxes), exact=self.exact and other.exact)
+
+    @classmethod
+    def _union(cls, boxes: Iterable[Box], *, exact: bool) -> Self:
+        """Union of any boxes, within the budget."""
+        merged = _merge(boxes)
+        if {} in merged:  # it holds all the others
+            return cls.everything(exact=exact)
+        return cls(merged, exact) if len(merged) <= cls.MAX_BOXES else cls((_hull(merged),), exact=False)
 
 
 def _meet(a: Box, b: Box) -> Box:
@@ -201,15 +238,20 @@ def _hull(boxes: Sequence[Box]) -> Box:
 
 def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:
     """Join boxes that differ along one dimension only: their union is a box."""
-    merged: list[Box] = []
-    for box in boxes:
-        fresh = box
-        while (twin := next((m for m in merged if _differ_in(m, fresh) <= 1), None)) is not None:
-            merged.remove(twin)
-            fresh = {d: twin[d] | fresh[d] for d in fresh}
-        merged.append(fresh)
+    merged = list(boxes)
+    for dim in {dim: None for box in merged for dim in box}:
+        alike: dict[object, Box] = {}
+        for box in merged:
+            rest = (dim in box, frozenset((d, index) for d, index in box.items() if d != dim))
+            twin = alike.get(rest, {})
+            alike[rest] = {**box, dim: box[dim] | twin[dim]} if dim in twin else box
+        merged = list(alike.values())
     return tuple(merged)
 
 
-def _differ_in(a: Box, b: Box) -> float:
-    return sum(a[d] != b[d] for d in a) if a.keys() == b.keys() else float("inf")
+def _distinct(rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """The different rows of a mask, and which of them each row is."""
+    packed = np.ascontiguousarray(np.packbits(rows, axis=1))
+    whole = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, kind = np.unique(whole, return_index=True, return_inverse=True)
+    return rows[first], kind.reshape(-1)

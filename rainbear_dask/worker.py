@@ -1,7 +1,7 @@
 """What a worker does: from a scan task to a Polars frame."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import coords, store
-from rainbear_dask.metadata import ArrayMeta, Region
-from rainbear_dask.plan import ScanTask
+from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
+from rainbear_dask.plan import Filter, Scan, ScanTask
 from rainbear_dask.selection import IndexSet, Positions
 from rainbear_dask.table import Column
 from rainbear_dask.tidy import nest, pick, spread
@@ -39,70 +39,115 @@ def run_task(task: ScanTask) -> pl.DataFrame:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
-    scan = task.scan
-    box = {dim: len(positions) for dim, positions in zip(scan.dims, task.index, strict=True)}
-    if scan.predicate is None:
-        values = read_columns(task, scan.columns)
-        return pl.DataFrame([spread(values[c.name], c.dims, box) for c in scan.columns], height=task.num_rows)
-
-    values = read_columns(task, scan.filters)
-    tested = {c.name: spread(values[c.name], c.dims, box) for c in scan.filters}
-    predicate = pl.Expr.deserialize(io.BytesIO(scan.predicate))
-    rows = nest(pl.DataFrame(list(tested.values()), height=task.num_rows)).select(predicate).to_series().arg_true()
-    if rows.is_empty():
-        return pl.DataFrame(schema={c.name: c.dtype for c in scan.columns})
-    # what the filter did not need is read only now that a row survives
-    values |= read_columns(task, [c for c in scan.columns if c.name not in tested])
-    if len(rows) == task.num_rows:
-        kept = [tested[c.name] if c.name in tested else spread(values[c.name], c.dims, box) for c in scan.columns]
-    else:
-        where = rows.to_numpy().astype(np.int64)
-        kept = [
-            tested[c.name].gather(rows) if c.name in tested else pick(values[c.name], c.dims, box, where)
-            for c in scan.columns
-        ]
-    return pl.DataFrame(kept, height=len(rows))
+    scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
+    cells = _Cells(index, np.ones([len(positions) for positions in task.index], dtype=bool))
+    known: dict[str, pl.Series] = {}
+    for test in scan.filters:
+        known |= _columns(scan, [c for c in test.columns if c.name not in known], cells)
+        passed = _passed(test, known, cells.count)
+        if passed.all():
+            continue
+        known = {name: values.filter(passed) for name, values in known.items()}
+        cells = cells.where(passed.to_numpy())
+        if not cells.count:  # what no row needs is not read
+            return pl.DataFrame(schema={c.name: c.dtype for c in scan.columns})
+    known |= _columns(scan, [c for c in scan.columns if c.name not in known], cells)
+    return pl.DataFrame([known[c.name] for c in scan.columns] or None, height=cells.count)
 
 
-def read_columns(task: ScanTask, columns: Sequence[Column]) -> dict[str, pl.Series]:
-    """Read and decode some columns at the positions of a task.
+class _Cells:
+    """Cells of a box that are still wanted.
+
+    Parameters
+    ----------
+    index : mapping of str to IndexSet
+        Positions along each dimension.
+    wanted : ndarray of bool
+        Of the box's shape.
+    """
+
+    def __init__(self, index: Mapping[str, IndexSet], wanted: npt.NDArray[np.bool_]) -> None:
+        self.index, self._wanted = index, wanted
+        self.box = dict(zip(index, wanted.shape, strict=True))
+        self.count = int(np.count_nonzero(wanted))
+
+    def where(self, passed: npt.NDArray[np.bool_]) -> "_Cells":
+        """Those of the wanted cells that passed, in the smallest box that holds them."""
+        wanted = self._wanted.copy()
+        wanted[self._wanted] = passed
+        index = {}
+        for axis, (dim, positions) in enumerate(self.index.items()):
+            used = wanted.any(axis=tuple(a for a in range(wanted.ndim) if a != axis))
+            index[dim] = positions
+            if not used.all():
+                wanted = wanted.compress(used, axis=axis)
+                index[dim] = IndexSet.from_positions(positions.positions()[used])
+        return _Cells(index, wanted)
+
+    def column(self, values: pl.Series, dims: tuple[str, ...]) -> pl.Series:
+        """An array's values, given flat over the box of its dimensions, one for each wanted cell."""
+        if self.count == self._wanted.size:
+            return spread(values, dims, self.box)
+        if 3 * self.count > self._wanted.size:  # most are wanted: all are built faster than some are looked up
+            return spread(values, dims, self.box).filter(pl.Series(self._wanted.reshape(-1)))
+        return pick(values, dims, self.box, np.flatnonzero(self._wanted))
+
+
+def _columns(scan: Scan, columns: Sequence[Column], cells: _Cells) -> dict[str, pl.Series]:
+    values = read_columns(scan.spec, columns, cells.index)
+    return {c.name: cells.column(values.pop(c.name), c.dims) for c in columns}
+
+
+def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Series:
+    frame = pl.DataFrame([known[c.name] for c in test.columns] or None, height=count)
+    passed = nest(frame).select(pl.Expr.deserialize(io.BytesIO(test.predicate))).to_series().fill_null(value=False)
+    return passed.new_from_index(0, count) if len(passed) == 1 else passed  # one value where no column is named
+
+
+def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet]) -> dict[str, pl.Series]:
+    """Read and decode some columns at some positions.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        Where the arrays are.
+    columns : sequence of Column
+        What to read. All requests are in flight together.
+    index : mapping of str to IndexSet
+        Positions along each dimension of the table, in row order.
 
     Returns
     -------
     dict of str to Series
-        Per column, its values at the task's index sets of the column's own dimensions, flat in C order.
+        Per column, its values at the product of the positions of its own dimensions, flat in C order.
     """
-    index = dict(zip(task.scan.dims, task.index, strict=True))
-    rank = len(task.scan.dims)
-    stored: dict[str, npt.NDArray[Any]] = {}
-    wanted: list[tuple[ArrayMeta, Region]] = []
+    pieces: dict[str, list[npt.NDArray[Any]]] = {}
+    wanted: list[tuple[str, ArrayMeta, Region]] = []
     for column in columns:
         if column.array is not None:
-            if column.role == "data" and len(column.dims) == rank:
-                wanted += [(column.array, region) for region in _regions(column, index)]
-            else:  # other tasks need the same part of it
-                pieces = [coords.read(task.scan.spec, column.array, region) for region in _regions(column, index)]
-                stored[column.name] = _assemble(column, index, pieces)
-    arrived = iter(store.read_regions(task.scan.spec, wanted))
-    out: dict[str, pl.Series] = {}
+            if column.role == "data" and len(column.dims) == len(index):
+                wanted += [(column.name, column.array, region) for region in _regions(column, index)]
+            else:  # other tasks need the same parts of it
+                pieces[column.name] = [coords.read(spec, column.array, region) for region in _regions(column, index)]
+    for (name, *_), piece in zip(wanted, store.read_regions(spec, [w[1:] for w in wanted]), strict=True):
+        pieces.setdefault(name, []).append(piece)
+    values: dict[str, pl.Series] = {}
     for column in columns:
         if column.array is None or column.decoding is None:
-            out[column.name] = pl.Series(column.name, index[column.dims[0]].positions())
-            continue
-        if column.name not in stored:
-            pieces = [next(arrived) for _ in _regions(column, index)]
-            stored[column.name] = _assemble(column, index, pieces)
-        out[column.name] = column.decoding.decode(stored.pop(column.name)).alias(column.name)
-    return out
+            values[column.name] = pl.Series(column.name, index[column.dims[0]].positions())
+        else:
+            stored = _assemble(column, index, pieces.pop(column.name))
+            values[column.name] = column.decoding.decode(stored).alias(column.name)
+    return values
 
 
-def _regions(column: Column, index: dict[str, IndexSet]) -> list[Region]:
+def _regions(column: Column, index: Mapping[str, IndexSet]) -> list[Region]:
     """Parts of a column's array to read: runs of neighbouring chunks, no wider than the positions need."""
     chunks = column.array.chunks if column.array else ()
     return list(product(*(index[dim].runs(size) for dim, size in zip(column.dims, chunks, strict=True))))
 
 
-def _assemble(column: Column, index: dict[str, IndexSet], pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _assemble(column: Column, index: Mapping[str, IndexSet], pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Put the parts of an array together and take the positions wanted from them."""
     chunks = column.array.chunks if column.array else ()
     runs = [index[dim].runs(size) for dim, size in zip(column.dims, chunks, strict=True)]

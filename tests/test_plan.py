@@ -1,7 +1,9 @@
 """Plans: tasks cover the selection once, no chunk is touched in vain, and counts are known beforehand."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.plan import Blocks, build_plan
+from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Table, build_table
 
@@ -72,14 +75,19 @@ def table(*arrays: ArrayMeta) -> Table:
     return build_table(meta, read=lambda _: np.zeros(0), sample=lambda _: np.zeros(0))
 
 
-def plan_of(tab: Table, selection=None, **options):
-    return build_plan(tab, selection or Selection.everything(exact=True), columns=tab.leaves(None), **options)
+def plan_of(tab: Table, *selections: Selection, **options):
+    """A plan for a filter of which each part selects so; a part that is not exact reads the first variable."""
+    variable = next(name for name, column in tab.columns.items() if column.role == "data")
+    conjuncts = [
+        Conjunct(pl.col("t" if s.exact else variable) > 0, s, "" if s.exact else "needs it") for s in selections
+    ]
+    return build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, **options)
 
 
 def test_a_whole_table_is_cut_along_the_first_dimension_so_that_rows_are_in_c_order():
     sizes = {"t": 100, "y": 10, "x": 10}
     tab = table(array("v", ("t", "y", "x"), (1, 5, 5), sizes=sizes))
-    plan = build_plan(tab, Selection.everything(exact=True), columns=tab.leaves(None), task_bytes=5000)
+    plan = plan_of(tab, task_bytes=5000)
     hulls = [tuple(p.hull for p in task.index) for task in plan.tasks()]
     assert {h[1:] for h in hulls} == {((0, 10), (0, 10))}
     assert [(a, b) for (a, b), *_ in hulls] == list(pairwise([a for (a, _), *_ in hulls] + [100]))
@@ -108,9 +116,7 @@ def test_sparse_positions_share_a_task():
 @pytest.mark.parametrize("limit", [0, 1, 5, 8, 9, 55, 56, 57, 111, 112, 113, 500, 504, 600])
 def test_a_limit_cuts_tasks_to_the_rows_wanted(limit):
     tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
-    tasks = list(
-        build_plan(tab, Selection.everything(exact=True), columns=tab.leaves(None), limit=limit, task_bytes=500).tasks()
-    )
+    tasks = list(plan_of(tab, limit=limit, task_bytes=500).tasks())
     rows = [cell for task in tasks for cell in product(*(p.positions().tolist() for p in task.index))]
     assert rows[:limit] == list(product(*(range(n) for n in SIZES.values())))[:limit]
     assert len(rows) < limit + 8
@@ -118,9 +124,7 @@ def test_a_limit_cuts_tasks_to_the_rows_wanted(limit):
 
 def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
     tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
-    plan = build_plan(
-        tab, Selection.everything(), columns=tab.leaves(None), filters=tab.leaves(["v"]), predicate=b"p", limit=1
-    )
+    plan = plan_of(tab, Selection.everything(), limit=1)
     assert sum(task.num_rows for task in plan.tasks()) == prod(SIZES.values())
 
 
@@ -128,17 +132,42 @@ def test_a_task_inside_one_exact_box_needs_no_filter():
     tab = table(array("v", ("t", "y", "x"), (3, 7, 8)))
     early, low = Selection.along("t", IndexSet.span(0, 4)), Selection.along("x", IndexSet.span(0, 2))
     for selection, filtered in [(early & low, [False]), (early | low, [False, True])]:
-        plan = build_plan(tab, selection, columns=tab.leaves(None), filters=tab.leaves(["t"]), predicate=b"p")
-        assert sorted({task.scan.predicate is not None for task in plan.tasks()}) == filtered
-        assert all((task.scan.predicate is None) == (task.scan.filters == ()) for task in plan.tasks())
+        plan = plan_of(tab, selection)
+        assert sorted({bool(task.scan.filters) for task in plan.tasks()}) == filtered
+
+
+@pytest.mark.parametrize("most", [1, 2, 1024])
+@given(st.lists(st.tuples(boxes, st.booleans()), max_size=3), st.integers(1, 3000))
+def test_a_filter_is_left_out_only_where_every_row_passes_it(most, parts, task_bytes):
+    tab = table(array("v", tuple(SIZES), (2, 3, 3)))
+    selections = [
+        Selection(tuple(index_sets(box) for box in some if all(m.any() for m in box.values())), exact)
+        for some, exact in parts
+    ]
+    masks = [
+        np.any(
+            [wanted(b) for b in some if all(m.any() for m in b.values())] or [np.zeros(tuple(SIZES.values()), bool)],
+            axis=0,
+        )
+        for some, _ in parts
+    ]
+    conjuncts = [Conjunct(pl.col("v") > i, selection, "") for i, selection in enumerate(selections)]
+    with mock.patch.object(Selection, "MAX_BOXES", most):
+        tasks = list(build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, task_bytes=task_bytes).tasks())
+    seen = np.zeros(tuple(SIZES.values()), dtype=int)
+    for task in tasks:
+        cells = np.ix_(*(positions.positions() for positions in task.index))
+        seen[cells] += 1
+        left = {test.predicate for test in task.scan.filters}
+        for conjunct, mask in zip(conjuncts, masks, strict=True):
+            assert conjunct.expr.meta.serialize() in left or mask[cells].all()
+    assert seen.max(initial=0) <= 1
+    assert (seen[np.all(masks, axis=0) if masks else ...] == 1).all()
 
 
 def test_different_chunk_grids_are_cut_at_a_common_multiple():
     plan = plan_of(table(array("a", ("t", "y"), (2, 7)), array("b", ("t", "y"), (3, 7))))
-    starts = [
-        task.index[0].hull
-        for task in build_plan(plan.table, plan.selection, columns=plan.scan.columns, task_bytes=1).tasks()
-    ]
+    starts = [task.index[0].hull for task in replace(plan, task_bytes=1).tasks()]
     assert starts == [(0, 6), (6, 9)]
 
 

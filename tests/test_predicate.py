@@ -1,6 +1,8 @@
 """The planner's promise: every row that matches is in the selection."""
 
 from datetime import datetime
+from functools import reduce
+from operator import and_
 from unittest import mock
 
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from rainbear_dask import predicate as predicate_module
 from rainbear_dask.predicate import compile_predicate
 from rainbear_dask.selection import Selection
+from rainbear_dask.tidy import spread
 
 c = pl.col
 numbers = st.one_of(
@@ -74,7 +78,9 @@ def ask(predicate: pl.Expr, y: pl.Series, x: pl.Series) -> tuple[set[int], set[i
     """Rows that match by Polars on the whole table, rows selected, and the selection."""
     rows = y.to_frame().join(x.to_frame(), how="cross", maintain_order="left_right").with_columns(v=pl.lit(1.5))
     matching = set(rows.with_row_index().filter(predicate)["index"].to_list())
-    selection = compile_predicate(predicate, {"y": "y", "x": "x"}, {"y": y, "x": x}.__getitem__)
+    sizes = {"y": len(y), "x": len(x)}
+    conjuncts = compile_predicate(predicate, {"y": ("y",), "x": ("x",)}, sizes, {"y": y, "x": x}.__getitem__)
+    selection = reduce(and_, (conjunct.selection for conjunct in conjuncts))
     mask = np.zeros((len(y), len(x)), dtype=bool)
     for box in selection.boxes:
         index = [box[d].positions() if d in box else np.arange(n) for d, n in zip("yx", mask.shape, strict=True)]
@@ -82,7 +88,7 @@ def ask(predicate: pl.Expr, y: pl.Series, x: pl.Series) -> tuple[set[int], set[i
     return matching, set(np.flatnonzero(mask).tolist()), selection
 
 
-@pytest.mark.parametrize("most", [1, 2, 64])
+@pytest.mark.parametrize("most", [1, 2, 1024])
 @given(y=coordinate("y"), x=coordinate("x"), predicate=predicates(["y", "x", "v"]))
 def test_selection_holds_every_matching_row(most, y, x, predicate):
     with mock.patch.object(Selection, "MAX_BOXES", most):
@@ -97,9 +103,15 @@ def test_selection_holds_every_matching_row(most, y, x, predicate):
 @given(y=coordinate("y"), x=coordinate("x"), predicate=predicates(["y"]))
 def test_a_predicate_on_one_dimension_is_exact(y, x, predicate):
     matching, chosen, selection = ask(predicate, y, x)
-    if "^" not in str(predicate) and "any_horizontal" not in str(predicate):
-        assert selection.exact
+    assert selection.exact
     assert matching == chosen
+
+
+def select(predicate: pl.Expr, values: pl.Series) -> Selection:
+    """What a predicate selects along one dimension."""
+    name = values.name
+    conjuncts = compile_predicate(predicate, {name: (name,)}, {name: len(values)}, lambda _: values)
+    return reduce(and_, (conjunct.selection for conjunct in conjuncts))
 
 
 HOURS = pl.Series("time", [datetime(2020, 1, 1 + h // 24, h % 24) for h in range(96)], dtype=pl.Datetime("ns"))
@@ -121,7 +133,7 @@ LON = pl.Series("lon", np.arange(0, 360, 2.5))
     ],
 )
 def test_times_prune_in_any_form(predicate, count):
-    selection = compile_predicate(predicate, {"time": "time"}, lambda _: HOURS)
+    selection = select(predicate, HOURS)
     assert selection.exact
     assert [len(box["time"]) for box in selection.boxes] == [count]
 
@@ -138,17 +150,19 @@ def test_times_prune_in_any_form(predicate, count):
     ],
 )
 def test_arithmetic_casts_and_functions_prune(predicate, count):
-    selection = compile_predicate(predicate, {"lon": "lon"}, lambda _: LON)
+    selection = select(predicate, LON)
     assert selection.exact
     assert [len(box["lon"]) for box in selection.boxes] == [count]
 
 
 def test_an_unknown_side_of_and_is_ignored_and_of_or_selects_all():
-    dims, read = {"lon": "lon"}, lambda _: LON
-    assert (
-        compile_predicate((c.lon < 5) & (c.v > 1), dims, read).boxes == compile_predicate(c.lon < 5, dims, read).boxes
-    )
-    assert compile_predicate((c.lon < 5) | (c.v > 1), dims, read).boxes == ({},)
+    assert select((c.lon < 5) & (c.v > 1), LON).boxes == select(c.lon < 5, LON).boxes
+    assert select((c.lon < 5) | (c.v > 1), LON).boxes == ({},)
+
+
+def test_conjuncts_say_what_stands_in_the_way():
+    conjuncts = compile_predicate((c.lon < 5) & (c.v > c.u), {"lon": ("lon",)}, {"lon": 144}, lambda _: LON)
+    assert [(conjunct.selection.exact, conjunct.obstacle) for conjunct in conjuncts] == [(True, ""), (False, "needs v, u")]
 
 
 def test_only_coordinates_that_are_named_are_read():
@@ -158,17 +172,63 @@ def test_only_coordinates_that_are_named_are_read():
         asked.append(name)
         return LON.alias(name)
 
-    compile_predicate((c.lon < 5) & (c.v > 1), {"lon": "lon", "lat": "lat"}, read)
+    compile_predicate((c.lon < 5) & (c.v > 1), {"lon": ("lon",), "lat": ("lat",)}, {"lat": 3, "lon": 144}, read)
     assert asked == ["lon"]
 
 
 def test_a_leaf_that_polars_cannot_evaluate_selects_everything():
-    selection = compile_predicate(c.lon.str.to_datetime() > datetime(2020, 1, 1), {"lon": "lon"}, lambda _: LON)
-    assert selection == Selection.everything()
+    assert select(c.lon.str.to_datetime() > datetime(2020, 1, 1), LON) == Selection.everything()
 
 
 def test_a_chain_of_many_conjuncts_is_read():
-    predicate = pl.all_horizontal(c.lon >= 0)
+    predicate = c.lon >= 0
     for bound in range(600):
         predicate &= c.lon != bound
-    assert len(compile_predicate(predicate, {"lon": "lon"}, lambda _: LON).boxes[0]["lon"]) == 72
+    assert len(select(predicate, LON).boxes[0]["lon"]) == 72
+
+
+# ---------------------------------------------------------------------- several dimensions together
+
+Y, X = 6, 8
+PLANE = {"y": ("y",), "x": ("x",), "lat": ("y", "x"), "lon": ("x", "y"), "name": ("x",), "height": ()}
+PLANE_VALUES = {
+    "y": pl.Series("y", np.arange(Y)),
+    "x": pl.Series("x", np.arange(X)),
+    "lat": pl.Series("lat", (np.arange(Y)[:, None] * 2.0 + np.arange(X)[None] * 0.3).reshape(-1)),
+    "lon": pl.Series("lon", (np.arange(X)[:, None] * 2.0 - np.arange(Y)[None] * 0.4).reshape(-1)),
+    "name": pl.Series("name", list("abcdabcd")),
+    "height": pl.Series("height", [2.0]),
+}
+
+
+def plane_rows() -> pl.DataFrame:
+    box = {"y": Y, "x": X}
+    return pl.DataFrame([spread(PLANE_VALUES[name], dims, box) for name, dims in PLANE.items()]).with_columns(v=pl.lit(1.0))
+
+
+plane_predicates = predicates(["y", "x", "lat", "lon", "height", "v"])
+
+
+@pytest.mark.parametrize("most", [1, 3, 1024])
+@pytest.mark.parametrize("cells", [1, 2**23])
+@given(predicate=plane_predicates)
+def test_selection_holds_every_matching_row_of_a_plane(most, cells, predicate):
+    with mock.patch.object(Selection, "MAX_BOXES", most), mock.patch.object(predicate_module, "MAX_CELLS", cells):
+        conjuncts = compile_predicate(predicate, PLANE, {"y": Y, "x": X}, PLANE_VALUES.__getitem__)
+    selection = reduce(and_, (conjunct.selection for conjunct in conjuncts))
+    matching = np.zeros(Y * X, dtype=bool)
+    matching[plane_rows().with_row_index().filter(predicate)["index"].to_numpy()] = True
+    chosen = np.zeros((Y, X), dtype=bool)
+    for box in selection.boxes:
+        chosen[np.ix_(*(box[d].positions() if d in box else np.arange(n) for d, n in (("y", Y), ("x", X))))] = True
+    assert (matching <= chosen.reshape(-1)).all()
+    if selection.exact:
+        assert (matching == chosen.reshape(-1)).all()
+    if most == 1024 and cells > 1 and "v" not in predicate.meta.root_names():
+        assert selection.exact
+
+
+def test_parts_on_the_same_plane_are_one_conjunct():
+    inside = c.lat.is_between(4, 8) & (c.x > 1) & c.lon.is_between(3, 9) & (c.y > 1) & (c.v > 0)
+    conjuncts = compile_predicate(inside, PLANE, {"y": Y, "x": X}, PLANE_VALUES.__getitem__)
+    assert [set(conjunct.expr.meta.root_names()) for conjunct in conjuncts] == [{"lat", "lon"}, {"x"}, {"y"}, {"v"}]
