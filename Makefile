@@ -24,12 +24,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second lint types layers check bench clean
+.PHONY: help demo test test-second lint types layers check bench bench-quick clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
-demo: $(VENV)/.installed  ## Run the documented first scan, docs/demo.py
+demo: $(VENV)/.demo  ## Run the documented first scan, docs/demo.py
 	$(BIN)/python docs/demo.py
 
 test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
@@ -45,10 +45,9 @@ else
 	@echo "==> no second interpreter (3.12 or 3.13) here: tests ran on one only"
 endif
 
-lint: $(VENV)/.installed  ## Check style and docstrings
+lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/numpydoc lint rainbear_dask/*.py
 
 types: $(VENV)/.installed  ## Check types
 	$(BIN)/mypy
@@ -58,20 +57,39 @@ layers: $(VENV)/.installed  ## Check which module imports which
 
 check: lint types layers test test-second  ## All of the above but demo: what CI runs
 
-bench: $(VENV)/.installed  ## Run the benchmarks and print their figures
-	$(BIN)/python benchmarks/run.py
+bench: .venv-bench/.installed  ## Time and memory beside rainbear and xarray, whole stores (long)
+	.venv-bench/bin/python -m benchmarks.run $(ARGS)
+
+bench-quick: .venv-bench/.installed  ## The same on shorter stores (two minutes), and chunks read by form of question
+	.venv-bench/bin/python -m benchmarks.run --quick
+	.venv-bench/bin/python -m benchmarks.predicate_forms
 
 clean:  ## Remove environments, caches and builds
-	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# CMIP6 files that the tests read; without the package's own reader of them, which needs iris, GEOS and PROJ.
+TEST_FILES := 'esmvaltool-sample-data>=0.0.4'
 
 # The stamp is newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -qq -e '.[test,dev]'
+	$(BIN)/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 .venv-3.%/.installed: pyproject.toml
 	$(SECOND) -m venv --clear .venv-3.$*
 	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
+	.venv-3.$*/bin/python -m pip install -qq --no-deps $(TEST_FILES)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq -e '.[demo]'
+	@touch $@
+
+# rainbear needs Python 3.12: the second interpreter, if there is one, else the only one, perhaps without rainbear.
+.venv-bench/.installed: pyproject.toml
+	$(or $(SECOND),$(PYTHON)) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install -qq -e '.[bench]'
 	@touch $@

@@ -23,10 +23,8 @@ A null that no attribute declares comes from NaT alone, and from NaN among times
 import re
 import struct
 from base64 import b64decode
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import chain
 from math import isinf, isnan
 from typing import Any, Literal
 
@@ -34,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rainbear_dask.calendars import NANOSECONDS, NAT, NUMPY_NANOSECONDS, SECOND, Clock, clock_since
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata import ArrayMeta
 
@@ -54,159 +53,7 @@ _COLUMN_TYPES: dict[np.dtype[Any], pl.DataType] = {
     np.dtype("float64"): pl.Float64(),
 }
 
-_SECOND = 1_000_000_000
-_DAY = 86_400 * _SECOND
-_UNIT_SPELLINGS = {
-    1: ("nanoseconds", "nanosecond", "ns"),
-    1_000: ("microseconds", "microsecond", "microsecs", "microsec", "us"),
-    1_000_000: ("milliseconds", "millisecond", "millisecs", "millisec", "msecs", "msec", "ms"),
-    _SECOND: ("seconds", "second", "secs", "sec", "s"),
-    60 * _SECOND: ("minutes", "minute", "mins", "min"),
-    3600 * _SECOND: ("hours", "hour", "hrs", "hr", "h"),
-    _DAY: ("days", "day", "d"),
-}
-_NANOSECONDS = {word: size for size, words in _UNIT_SPELLINGS.items() for word in words}
-_NUMPY_UNITS = {"W": 7 * _DAY, "D": _DAY, "h": 3600 * _SECOND, "m": 60 * _SECOND}
-_NUMPY_UNITS |= {"s": _SECOND, "ms": 1_000_000, "us": 1_000, "ns": 1}
-
-_NAT = np.iinfo(np.int64).min  # what numpy, xarray and pandas store for "not a time"
-
-
-class Cycle:
-    """A calendar as a cycle of months, from 1 January of year 0: enough to tell dates from days, and days from dates.
-
-    Parameters
-    ----------
-    month_lengths : sequence of int
-        Days of each month of the cycle, a whole number of years.
-    """
-
-    def __init__(self, month_lengths: Sequence[int]) -> None:
-        self.years = len(month_lengths) // 12
-        self.month_starts = np.concatenate([[0], np.cumsum(month_lengths)])
-        self.days = int(self.month_starts[-1])
-
-    def day(self, year: Any, month: Any, day: Any) -> Any:
-        """Days from 0000-01-01 to a date, or to each of many."""
-        cycle, year = divmod(year, self.years)
-        return cycle * self.days + self.month_starts[year * 12 + month - 1] + day - 1
-
-    def date(self, days: _Array) -> tuple[_Array, _Array, _Array]:
-        """Year, month and day of the month, so many days after 0000-01-01."""
-        cycle, rest = np.divmod(days, self.days)
-        month = np.searchsorted(self.month_starts, rest, side="right") - 1
-        return cycle * self.years + month // 12, month % 12 + 1, rest - self.month_starts[month] + 1
-
-
-def _cycle(leap_years: Sequence[bool]) -> Cycle:
-    lengths = ((31, 29 if leap else 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31) for leap in leap_years)
-    return Cycle(list(chain.from_iterable(lengths)))
-
-
-_GREGORIAN = _cycle([year % 4 == 0 and (year % 100 != 0 or year == 0) for year in range(400)])
-_JULIAN = _cycle([True, False, False, False])
-_CALENDARS = {
-    "standard": _GREGORIAN,  # Julian before the reform
-    "proleptic_gregorian": _GREGORIAN,
-    "julian": _JULIAN,
-    "noleap": _cycle([False]),
-    "all_leap": _cycle([True]),
-    "360_day": Cycle([30] * 12),
-}
-_ALIASES = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
-_WITH_DATETIME_LABELS = ("standard", "proleptic_gregorian", "noleap")
-_WITHOUT_YEAR_ZERO = ("standard", "julian")
-_REFORM = int(_GREGORIAN.day(1582, 10, 15))
-_JULIAN_LEAD = 2  # 0000-01-01 came two days earlier in the Julian calendar than in the Gregorian
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """What a stored number of time counts.
-
-    Parameters
-    ----------
-    tick : int
-        Nanoseconds in one.
-    epoch : int
-        Nanoseconds from 1970-01-01T00:00:00 of the calendar to the time that 0 stands for; 0 for a duration.
-    calendar : str
-        CF name of the calendar, without its aliases.
-    """
-
-    tick: int
-    epoch: int = 0
-    calendar: str = "proleptic_gregorian"
-
-    def count(self, numbers: _Array, step: int) -> npt.NDArray[np.int64]:
-        """Steps of ``step`` nanoseconds from 1970 of the calendar to each stored number.
-
-        Integers are counted exactly, downwards where a step is longer than a tick. The whole part and the fraction of a
-        float are counted apart, the fraction to the nearest step. Raises OverflowError where int64 does not hold it.
-        """
-        fractional = numbers.dtype.kind == "f"
-        whole = np.floor(numbers) if fractional else numbers
-        first, last = int(whole.min()), int(whole.max())
-        low, high = ((number * self.tick + self.epoch) // step for number in (first, last + fractional))
-        if min(first, low - 1) < _NAT or max(last, high) > ~_NAT:
-            raise OverflowError
-        ticks = whole.astype(np.int64)
-        if self.tick >= step:
-            # The product and the epoch may each wrap around; their sum, which fits, comes out right all the same.
-            epoch = (self.epoch // step - _NAT) % 2**64 + _NAT
-            counts = ticks * (self.tick // step) + epoch
-        else:
-            quotient, remainder = divmod(self.epoch // self.tick, step // self.tick)
-            steps, ticks = np.divmod(ticks, step // self.tick)
-            counts = steps + (ticks + remainder) // (step // self.tick) + quotient
-        if fractional:
-            counts += np.rint((numbers - whole) * (self.tick / step)).astype(np.int64)
-        return counts
-
-    def datetimes(self, numbers: _Array, step: int) -> npt.NDArray[np.int64]:
-        """Steps from 1970 in Polars' calendar, the proleptic Gregorian, to the date and time with the same label."""
-        counts = self.count(numbers, step)
-        steps_per_day = _DAY // step
-        if self.calendar == "standard" and int(counts.min()) // steps_per_day + _days_to_1970("standard") < _REFORM:
-            raise OverflowError
-        if self.calendar == "noleap":
-            days, rest = np.divmod(counts, steps_per_day)
-            days = _GREGORIAN.day(*self._date(days)) - _days_to_1970("proleptic_gregorian")
-            low, high = int(days.min()) * steps_per_day, (int(days.max()) + 1) * steps_per_day
-            if low <= _NAT or high > ~_NAT:
-                raise OverflowError
-            counts = days * steps_per_day + rest
-        return counts
-
-    def texts(self, numbers: _Array, *, fraction: bool) -> pl.Series:
-        """Dates and times in ISO 8601, to the second, or with ``fraction`` to the microsecond."""
-        days, rest = np.divmod(self.count(numbers, 1_000), _DAY // 1_000)
-        year, month, day = self._date(days)
-        seconds, microseconds = np.divmod(rest, 1_000_000)
-        if year.min() < 0 or year.max() > 9999 or (not fraction and microseconds.any()):
-            raise OverflowError
-        pattern = b"0000-00-00T00:00:00.000000" if fraction else b"0000-00-00T00:00:00"
-        fields = [(0, 4, year), (5, 2, month), (8, 2, day)]
-        fields += [(11, 2, seconds // 3600), (14, 2, seconds // 60 % 60), (17, 2, seconds % 60)]
-        fields += [(20, 6, microseconds)] if fraction else []
-        letters = np.tile(np.frombuffer(pattern, np.uint8), (len(numbers), 1))
-        for start, width, field in fields:
-            for place in range(width):
-                letters[:, start + width - 1 - place] += (field // 10**place % 10).astype(np.uint8)
-        return pl.Series(letters.view(f"S{len(pattern)}").reshape(-1)).cast(pl.String)
-
-    def _date(self, days: _Array) -> tuple[_Array, _Array, _Array]:
-        days = days + _days_to_1970(self.calendar)
-        date = _CALENDARS[self.calendar].date(days)
-        if self.calendar == "standard" and (before := days < _REFORM).any():
-            julian = _JULIAN.date(days + _JULIAN_LEAD)
-            year, month, day = (np.where(before, old, new) for old, new in zip(julian, date, strict=True))
-            return year, month, day
-        return date
-
-
-def _days_to_1970(calendar: str) -> int:
-    return int(_CALENDARS[calendar].day(1970, 1, 1))
+_WITH_DATETIME_LABELS = ("standard", "proleptic_gregorian", "noleap")  # calendars with no date that Polars lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +146,7 @@ class Decoding:
             flat = flat.astype(np.float64, copy=False)
             absent = np.isnan(flat)
         else:
-            absent = flat == _NAT
+            absent = flat == NAT
         if masked is not None:
             absent |= masked
         if absent.all():
@@ -307,17 +154,19 @@ class Decoding:
         if absent.any():
             flat = np.where(absent, flat[np.argmin(absent)], flat)  # no fill value may count as out of range
         try:
+            times: _Array
             if isinstance(self.dtype, pl.Datetime):
-                series = pl.Series(clock.datetimes(flat, _NUMPY_UNITS[self.dtype.time_unit])).cast(self.dtype)
+                times = clock.datetimes(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
             elif isinstance(self.dtype, pl.Duration):
-                series = pl.Series(clock.count(flat, _NUMPY_UNITS[self.dtype.time_unit])).cast(self.dtype)
+                times = clock.count(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
             else:
-                series = clock.texts(flat, fraction=self.fraction)
+                times = clock.texts(flat, fraction=self.fraction)
         except OverflowError:
             raise StoreFormatError(
                 f"array {self.path!r} holds a time that its column, {self.dtype!r}, cannot hold: {flat.min()} to "
                 f"{flat.max()} as stored. Read the store with decode=False, or leave the array out (variables=)."
             ) from None
+        series = pl.Series(times).cast(self.dtype)
         return series.set(pl.Series(absent), None) if absent.any() else series
 
     def _decode_text(self, flat: _Array) -> pl.Series:
@@ -404,10 +253,10 @@ def _numpy_time_decoding(array: ArrayMeta) -> Decoding:
     if stored.kind == "M" and np.datetime_data(stored)[0] in ("Y", "M"):
         stored = np.dtype("datetime64[D]")  # the first day of it; their lengths differ
     unit, multiple = np.datetime_data(stored)
-    if unit not in _NUMPY_UNITS:
+    if unit not in NUMPY_NANOSECONDS:
         raise _no_column(array)
     dtype = pl.Datetime(_polars_unit(unit)) if stored.kind == "M" else pl.Duration(_polars_unit(unit))
-    return Decoding(array.path, dtype, stored, np.dtype(np.int64), clock=Clock(multiple * _NUMPY_UNITS[unit]))
+    return Decoding(array.path, dtype, stored, np.dtype(np.int64), clock=Clock(multiple * NUMPY_NANOSECONDS[unit]))
 
 
 def _polars_unit(numpy_unit: str) -> Literal["ns", "us", "ms"]:
@@ -443,8 +292,8 @@ def _time_decoding(numbers: Decoding, clock: Clock, sample: _Array | None) -> De
         texts = [short_text, long_text] if clock.calendar not in ("proleptic_gregorian", "noleap") else []
         return _first_that_holds([*labelled, *texts, numbers], sample)
     if clock.calendar in _WITH_DATETIME_LABELS:
-        return nanoseconds if abs(clock.epoch) < -_NAT else microseconds
-    in_seconds = numbers.dtype.is_integer() and clock.tick % _SECOND == clock.epoch % _SECOND == 0
+        return nanoseconds if abs(clock.epoch) < -NAT else microseconds
+    in_seconds = numbers.dtype.is_integer() and clock.tick % SECOND == clock.epoch % SECOND == 0
     return short_text if in_seconds else long_text
 
 
@@ -468,59 +317,18 @@ def _first_that_holds(decodings: list[Decoding], sample: _Array | None) -> Decod
     return decodings[-1]
 
 
-_SINCE = re.compile(r"\s*(\S+)\s+since\s+(\S.*)", re.IGNORECASE)
-_EPOCH = re.compile(
-    r"(?P<year>[+-]?\d{1,6}) (?:-(?P<month>0?[1-9]|1[0-2]) (?:-(?P<day>\d{1,2}))?)?"
-    r"(?:[T\ ]\ *(?P<hour>[01]?\d|2[0-3]) (?::(?P<minute>[0-5]?\d) (?::(?P<second>[0-5]?\d)(?:\.(?P<fraction>\d*))?)?)?)?"
-    r"\ *(?:Z|UTC|GMT|(?P<sign>[+-])(?P<zone_hours>\d{1,2})(?::?(?P<zone_minutes>\d{2}))?)?\s*",
-    re.IGNORECASE | re.ASCII | re.VERBOSE,
-)
-
-
 def _time_clock(array: ArrayMeta) -> Clock | None:
-    """The clock of CF time ``<unit> since <epoch>``, or None where the attributes give none."""
-    match = _SINCE.fullmatch(str(array.attributes.get("units", "")))
-    calendar = str(array.attributes.get("calendar", "standard")).lower()
-    calendar = _ALIASES.get(calendar, calendar)
-    if match is None or calendar not in _CALENDARS:
-        return None
-    unit, epoch = match[1].lower(), _epoch(match[2], calendar)
-    month = 30 * _DAY if calendar == "360_day" and unit in ("month", "months") else None
-    tick = _NANOSECONDS.get(unit, month)
-    return None if tick is None or epoch is None else Clock(tick, epoch, calendar)
-
-
-def _epoch(text: str, calendar: str) -> int | None:
-    """Nanoseconds from 1970 of the calendar to a date and time, or None where the calendar has no such date."""
-    match = _EPOCH.fullmatch(re.sub(r"^(\d{4})(\d{2})(\d{2})(?!\d)", r"\1-\2-\3", text))
-    if match is None:
-        return None
-    part = {name: int(digits or 0) for name, digits in match.groupdict("").items() if name not in ("sign", "fraction")}
-    year, month, day = part["year"], part["month"] or 1, 1 if match["day"] is None else part["day"]
-    if calendar in _WITHOUT_YEAR_ZERO:
-        if year == 0:
-            return None
-        year += year < 0  # 1 BC is written -1 there, and is year 0 of the arithmetic
-    cycle, lead = _CALENDARS[calendar], 0
-    if calendar == "standard" and (year, month, day) < (1582, 10, 15):
-        cycle, lead = _JULIAN, _JULIAN_LEAD
-    days = cycle.day(year, month, day)
-    if tuple(map(int, cycle.date(days))) != (year, month, day) or (lead and (year, month, day) > (1582, 10, 4)):
-        return None
-    minutes = part["hour"] * 60 + part["minute"]
-    zone = part["zone_hours"] * 60 + part["zone_minutes"]
-    minutes += zone if match["sign"] == "-" else -zone
-    seconds = (int(days) - lead - _days_to_1970(calendar)) * 86_400 + minutes * 60 + part["second"]
-    return seconds * _SECOND + int((match["fraction"] or "").ljust(9, "0")[:9])
+    """The clock of CF time, or None where the attributes give none."""
+    return clock_since(str(array.attributes.get("units", "")), str(array.attributes.get("calendar", "standard")))
 
 
 def _duration(array: ArrayMeta, *, coordinate: bool) -> tuple[pl.Duration, Clock] | None:
     """Type and clock of a duration, or None where the attributes declare none."""
     unit = str(array.attributes.get("units")).lower()
-    tick = _NANOSECONDS.get(unit)
+    tick = NANOSECONDS.get(unit)
     declared = re.fullmatch(r"timedelta64\[(\w+)\]", str(array.attributes.get("dtype")))
-    if declared is not None and declared[1] in _NUMPY_UNITS:
-        return pl.Duration(_polars_unit(declared[1])), Clock(tick or _NUMPY_UNITS[declared[1]])
+    if declared is not None and declared[1] in NUMPY_NANOSECONDS:
+        return pl.Duration(_polars_unit(declared[1])), Clock(tick or NUMPY_NANOSECONDS[declared[1]])
     if coordinate and tick is not None and len(unit) > 1:
         return pl.Duration("ns"), Clock(tick)
     return None

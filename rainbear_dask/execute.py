@@ -41,7 +41,8 @@ def iter_frames(
     client : distributed.Client, optional
         Where to run them; by default on threads of this process.
     limit : int, optional
-        Rows wanted at most. One task is then asked for first, and twice as many each time that it was not enough.
+        Rows wanted at most. One task is then asked for first; else as many as can run at the same time. Each time that
+        it was not enough, twice as many are.
 
     Yields
     ------
@@ -51,7 +52,7 @@ def iter_frames(
     """
     with _threads() if client is None else _cluster(client) as (submit, width):
         most = 2 * width
-        ahead = most if limit is None else 1
+        ahead = width if limit is None else 1
         todo, pending = iter(tasks), deque[Pending]()
         left = limit
         while left is None or left > 0:

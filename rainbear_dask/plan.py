@@ -14,11 +14,13 @@ import polars as pl
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
 from rainbear_dask.predicate import Conjunct
-from rainbear_dask.selection import Box, IndexSet, Positions, Selection
+from rainbear_dask.selection import Box, IndexSet, Selection
 from rainbear_dask.table import Column, Table
 
 TASK_BYTES = 64 * 2**20
-"""Decoded bytes of the chunks that one task reads, where the chunk grid allows it."""
+"""Decoded bytes of the chunks that one task reads at most, where the chunk grid allows it."""
+
+_FEW_TASKS, _SMALL_TASK = 16, 4 * 2**20  # a scan is cut into so many tasks, unless they would be smaller than that
 
 _FRAME_RATIO = 4  # a task's frame may be this many times as large: coordinates and repeated variables add to it
 
@@ -82,6 +84,11 @@ class ScanTask:
         """Rows before the filter."""
         return prod(len(positions) for positions in self.index)
 
+    def num_chunks(self, array: ArrayMeta) -> int:
+        """Chunks of one array that the task touches."""
+        index = dict(zip(self.scan.dims, self.index, strict=True))
+        return prod(len(index[dim].chunks(size)) for dim, size in zip(array.dims, array.chunks, strict=True))
+
     def head(self, count: int) -> "ScanTask":
         """The smallest task of this form that has the first ``count`` rows."""
         index, wanted = list(self.index), count
@@ -111,21 +118,27 @@ class Blocks:
     units : int
         Units in one block at most. The last dimensions are kept whole first, so that blocks in order are rows in
         order wherever they can be.
+    shards : mapping of str to int
+        Units that are stored together, along each dimension: a block ends with a shard where it can.
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], grains: Mapping[str, int], boxes: Sequence[Box], units: int = 1
+        self,
+        sizes: Mapping[str, int],
+        grains: Mapping[str, int],
+        boxes: Sequence[Box],
+        *,
+        units: int = 1,
+        shards: Mapping[str, int] | None = None,
     ) -> None:
-        self._dims = list(sizes)
-        self._grains = grains
-        self._boxes = [{d: box.get(d, IndexSet.span(0, n)) for d, n in sizes.items()} for box in boxes]
-        if any(n == 0 for n in sizes.values()):
-            self._boxes = []
-        self._per_block: dict[str, int] = {}
+        self._dims, self._grains, self._shards = list(sizes), grains, shards or {}
+        some = all(n > 0 for n in sizes.values())
+        self._boxes = [{d: box.get(d, IndexSet.span(0, n)) for d, n in sizes.items()} for box in boxes if some]
+        self._most: dict[str, int] = {}
         for dim in reversed(self._dims):
             there = max((len(box[dim].chunks(grains[dim])) for box in self._boxes), default=0)
-            self._per_block[dim] = max(1, min(units, there))
-            units //= self._per_block[dim]
+            self._most[dim] = max(1, min(units, there))
+            units //= self._most[dim]
         self._memo: dict[tuple[int, tuple[int, ...]], list[_Run]] = {}
 
     def __iter__(self) -> Iterator[tuple[tuple[IndexSet, ...], int]]:
@@ -135,7 +148,7 @@ class Blocks:
     @property
     def num_blocks(self) -> int:
         """Blocks in all."""
-        return self._total(lambda axis, run: -(-len(run.units) // self._per_block[self._dims[axis]]))
+        return self._total(lambda axis, run: len(self._cuts(axis, run.units)) - 1)
 
     @property
     def num_units(self) -> int:
@@ -145,7 +158,23 @@ class Blocks:
     @property
     def num_rows(self) -> int:
         """Cells in all blocks: exact for one box, an upper bound where boxes share a unit."""
-        return self._total(lambda axis, run: len(self._positions(axis, run.boxes, run.units[0], run.units[-1])))
+        return self._total(lambda axis, run: len(self._positions(axis, run.boxes, run.units)))
+
+    def num_touched(self, chunks: Mapping[str, int]) -> int:
+        """Chunks of another grid that blocks touch, one that two blocks touch being counted twice.
+
+        Parameters
+        ----------
+        chunks : mapping of str to int
+            Chunk length along each dimension.
+        """
+
+        def touched(axis: int, run: _Run) -> int:
+            pieces = self._pieces(axis, run.units)
+            size = chunks[self._dims[axis]]
+            return sum(len(self._positions(axis, run.boxes, piece).chunks(size)) for piece in pieces)
+
+        return self._total(touched)
 
     def _total(self, weigh: "Callable[[int, _Run], int]") -> int:
         @cache
@@ -157,43 +186,74 @@ class Blocks:
         return total(0, tuple(range(len(self._boxes)))) if self._boxes else 0
 
     def _walk(
-        self, axis: int, active: tuple[int, ...], pieces: tuple[Positions, ...]
+        self, axis: int, active: tuple[int, ...], pieces: tuple[IndexSet, ...]
     ) -> Iterator[tuple[tuple[IndexSet, ...], int]]:
         if not active:
             return
         if axis == len(self._dims):
-            yield tuple(self._positions(i, active, p[0], p[-1]) for i, p in enumerate(pieces)), len(active)
+            yield tuple(self._positions(i, active, piece) for i, piece in enumerate(pieces)), len(active)
             return
-        most = self._per_block[self._dims[axis]]
         for run in self._runs(axis, active):
-            for first in range(0, len(run.units), most):
-                yield from self._walk(axis + 1, run.boxes, (*pieces, run.units[first : first + most]))
+            for piece in self._pieces(axis, run.units):
+                yield from self._walk(axis + 1, run.boxes, (*pieces, piece))
 
-    def _positions(self, axis: int, active: Sequence[int], first: int, last: int) -> IndexSet:
-        """What some boxes hold of the units from first to last."""
+    def _positions(self, axis: int, active: Sequence[int], units: IndexSet) -> IndexSet:
+        """What some boxes hold from the first to the last of some units."""
         dim = self._dims[axis]
-        start, stop = int(first) * self._grains[dim], (int(last) + 1) * self._grains[dim]
+        first, last = units.hull
+        start, stop = first * self._grains[dim], last * self._grains[dim]
         return reduce(IndexSet.__or__, (self._boxes[i][dim].within(start, stop) for i in active))
+
+    def _pieces(self, axis: int, units: IndexSet) -> Iterator[IndexSet]:
+        return units.split(self._cuts(axis, units))
+
+    def _cuts(self, axis: int, units: IndexSet) -> Sequence[int]:
+        """Where units, counted from the first, are cut into pieces."""
+        dim, count = self._dims[axis], len(units)
+        most, per_shard = self._most[dim], self._shards.get(dim, 1)
+        if per_shard == 1:
+            return range(0, count + most, most) if count % most == 0 else [*range(0, count, most), count]
+        ends = units.count_below((units.chunks(per_shard).positions() + 1) * per_shard).tolist()
+        cuts = [0]
+        for end, following in zip(ends, [*ends[1:], None], strict=True):
+            while end - cuts[-1] > most:  # a shard that is more than a block, in even parts
+                left = end - cuts[-1]
+                cuts.append(cuts[-1] + -(-left // -(-left // most)))
+            if following is None or following - cuts[-1] > most:
+                cuts.append(end)
+        return cuts
 
     def _runs(self, axis: int, active: tuple[int, ...]) -> "list[_Run]":
         """Units of one dimension that some boxes hold, ascending, cut where the boxes that hold them change."""
         if (axis, active) not in self._memo:
             dim = self._dims[axis]
-            held = [self._boxes[i][dim].chunks(self._grains[dim]).positions() for i in active]
-            units = held[0] if len(held) == 1 else np.unique(np.concatenate(held))
-            holds = np.array([np.isin(units, some, assume_unique=True) for some in held])
-            cuts = np.flatnonzero((holds[:, 1:] != holds[:, :-1]).any(axis=0)) + 1
-            edges = [0, *cuts.tolist(), len(units)]
-            self._memo[axis, active] = [
-                _Run(units[a:b], tuple(i for i, there in zip(active, holds[:, a], strict=True) if there))
-                for a, b in pairwise(edges)
-            ]
+            held = [self._boxes[i][dim].chunks(self._grains[dim]) for i in active]
+            self._memo[axis, active] = [_Run(held[0], active)] if len(held) == 1 else _split(held, active)
         return self._memo[axis, active]
 
 
 class _Run(NamedTuple):
-    units: Positions
+    units: IndexSet
     boxes: tuple[int, ...]
+
+
+def _split(held: Sequence[IndexSet], names: Sequence[int]) -> list[_Run]:
+    """Cut the union of some sets where the sets that hold a position change."""
+    edges = np.unique(np.concatenate([part for one in held for part in (one.starts, one.stops)]))
+    starts, stops = edges[:-1], edges[1:]
+    holds = np.array(
+        [np.searchsorted(one.starts, starts, "right") > np.searchsorted(one.stops, starts, "right") for one in held]
+    )
+    some = holds.any(axis=0)
+    starts, stops, holds = starts[some], stops[some], holds[:, some]
+    changes = np.flatnonzero((holds[:, 1:] != holds[:, :-1]).any(axis=0)) + 1
+    return [
+        _Run(
+            IndexSet.from_spans(np.column_stack([starts[a:b], stops[a:b]])),
+            tuple(name for name, there in zip(names, holds[:, a], strict=True) if there),
+        )
+        for a, b in pairwise([0, *changes.tolist(), len(starts)])
+    ]
 
 
 @dataclass(frozen=True)
@@ -211,7 +271,7 @@ class ScanPlan:
     limit : int or None
         Rows wanted at most. Tasks are cut short by it where no filter is left to apply.
     task_bytes : int
-        Decoded bytes that a task reads, about.
+        Decoded bytes that a task reads at most, about.
     """
 
     table: Table
@@ -248,11 +308,17 @@ class ScanPlan:
         wanted = {c.name: c for columns in (self.columns, *(f.columns for f in self.filters)) for c in columns}
         return tuple(c.array for c in wanted.values() if c.array is not None and c.role == "data")
 
-    def chunks_kept(self, array: ArrayMeta, selection: Selection | None = None) -> int:
+    def chunks_selected(self, array: ArrayMeta, selection: Selection | None = None) -> int:
         """Chunks of one array that hold a position of a selection, by default of the plan's."""
         sizes = {dim: self.table.sizes[dim] for dim in array.dims}
         grid = dict(zip(array.dims, array.chunks, strict=True))
         return Blocks(sizes, grid, (selection or self.selection).boxes).num_units
+
+    def chunks_kept(self, array: ArrayMeta) -> int:
+        """Chunks of one array that will be read."""
+        if self.limit is not None and not self.filters and self.limit < self.blocks.num_rows:
+            return sum(task.num_chunks(array) for task in self.tasks())
+        return self.chunks_selected(array)
 
     @property
     def num_chunks_kept(self) -> int:
@@ -280,14 +346,31 @@ class ScanPlan:
     def blocks(self) -> Blocks:
         """How the selection is cut into tasks."""
         sizes = self.table.sizes
-        data = self.arrays or tuple(c.array for c in self.table.columns.values() if c.role == "data" and c.array)
-        # arrays of fewer dimensions are kept by workers, so they need not be cut along their own chunks
-        arrays = [array for array in data if len(array.dims) == len(sizes)] or data
-        grains = {dim: _grain(dim, size, arrays, self.task_bytes) for dim, size in sizes.items()}
+        arrays = self._cut_along
+        grains = {dim: _grain(dim, size, arrays) for dim, size in sizes.items()}
         read = sum(prod(grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
         made = prod(grains.values()) * sum(column.width for column in self.columns)
         unit_bytes = max(read, made // _FRAME_RATIO, 1)
-        return Blocks(sizes, grains, self.selection.boxes, units=self.task_bytes // unit_bytes)
+        shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
+        # from the plan alone, not from the workers there are: the order of rows follows from the tasks
+        fair = max(sum(a.chunk_bytes * self.chunks_selected(a) for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
+        units = min(self.task_bytes, fair) // unit_bytes
+        return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
+
+    @cached_property
+    def _cut_along(self) -> Sequence[ArrayMeta]:
+        """Arrays by whose chunks tasks are cut: those of all dimensions, as workers keep parts of the others."""
+        data = self.arrays or tuple(c.array for c in self.table.columns.values() if c.role == "data" and c.array)
+        return [array for array in data if len(array.dims) == len(self.table.sizes)] or data
+
+    @property
+    def amplification(self) -> float:
+        """Bytes read for each byte of the chunks kept: above 1 where a chunk lies across a cut between tasks."""
+        arrays = [array for array in self.arrays if len(array.dims) == len(self.table.sizes)]
+        grids = [dict(zip(array.dims, array.chunks, strict=True)) for array in arrays]
+        kept = sum(self.chunks_kept(array) * array.chunk_bytes for array in arrays)
+        read = sum(self.blocks.num_touched(grid) * a.chunk_bytes for a, grid in zip(arrays, grids, strict=True))
+        return read / kept if kept else 1.0
 
     @property
     def num_tasks(self) -> int:
@@ -347,9 +430,11 @@ class ScanPlan:
             f"  columns  {', '.join(c.name for c in self.columns)}",
         ]
         for conjunct in self.conjuncts:
-            alone = sum(self.chunks_kept(array, conjunct.selection) for array in self.arrays)
+            alone = sum(self.chunks_selected(array, conjunct.selection) for array in self.arrays)
             note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
             lines.append(f"  filter   {_short(conjunct.expr)}: keeps {alone:,} chunks{note}")
+        if self.amplification > _WORTH_SAYING:
+            lines.append(f"  reads    {self.amplification:.1f} times the bytes of its chunks, as chunk grids differ")
         if self.table.repeats > 1:
             lines.append(f"  repeats  {self.table.repeats:,.3g} rows for each value of the largest variable")
         return "\n".join(lines)
@@ -387,24 +472,25 @@ def build_plan(
 
 
 _MAX_MULTIPLE = 4
+_WORTH_SAYING = 1.5
 
 
-def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta], task_bytes: int) -> int:
-    """Length along which a dimension is cut: whole chunks of every array, where that is not too long.
+def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
+    """Length of which tasks are multiples: whole chunks of every array, where that is not too long.
 
-    A shard is kept whole where it fits a task. Where chunk lengths have no small common multiple, the longest is
-    taken, and shorter chunks that lie across a cut are read on both sides of it.
+    Where chunk lengths have no small common multiple, it is several of the longest, so that few of the shorter chunks
+    lie across a cut and are read on both sides of it.
     """
-    lengths = set()
-    for array in arrays:
-        if dim in array.dims:
-            whole = array.shards is not None and prod(array.shards) * array.itemsize <= task_bytes
-            unit = array.shards if whole and array.shards else array.chunks
-            lengths.add(unit[array.dims.index(dim)])
+    lengths = {array.chunks[array.dims.index(dim)] for array in arrays if dim in array.dims}
     if not lengths:
         return max(size, 1)
-    common, longest = lcm(*lengths), max(lengths)
-    return min(common if common <= _MAX_MULTIPLE * longest else longest, max(size, 1))
+    most = _MAX_MULTIPLE * max(lengths)
+    return min(common if (common := lcm(*lengths)) <= most else most, max(size, 1))
+
+
+def _shard(dim: str, arrays: Sequence[ArrayMeta]) -> int:
+    """Length that is stored together."""
+    return max((a.shards[a.dims.index(dim)] for a in arrays if a.shards and dim in a.dims), default=0)
 
 
 def _bytes(count: float) -> str:

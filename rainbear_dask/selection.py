@@ -1,6 +1,6 @@
 """Which index positions a question may touch: sets along one dimension, and unions of boxes of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar, Self
@@ -36,7 +36,7 @@ class IndexSet:
             raise ValueError("spans must be non-empty, sorted, disjoint and not adjacent")
 
     @classmethod
-    def from_spans(cls, spans: Sequence[tuple[int, int]]) -> Self:
+    def from_spans(cls, spans: npt.ArrayLike) -> Self:
         """Union of any half-open spans, in any order; empty ones are allowed."""
         pairs = np.array(spans, dtype=np.int64).reshape(-1, 2)
         return cls._union(pairs[:, 0], pairs[:, 1])
@@ -86,6 +86,8 @@ class IndexSet:
         return self._union(np.concatenate([self.starts, other.starts]), np.concatenate([self.stops, other.stops]))
 
     def __and__(self, other: Self) -> Self:
+        if len(self.starts) > len(other.starts):
+            return other & self  # a few spans are looked up among many
         # spans first..last-1 of other overlap each span of self
         first = np.searchsorted(other.stops, self.starts, side="right")
         last = np.searchsorted(other.starts, self.stops, side="left")
@@ -108,15 +110,36 @@ class IndexSet:
 
     def first(self, count: int) -> Self:
         """The ``count`` lowest positions (all, if there are fewer)."""
-        before = np.cumsum(self.stops - self.starts) - (self.stops - self.starts)
-        stops = np.minimum(self.stops, self.starts + np.maximum(count - before, 0))
-        return self._union(self.starts, stops)
+        (lowest,) = self.split([0, max(count, 0)])
+        return lowest
+
+    def split(self, cuts: Sequence[int]) -> Iterator[Self]:
+        """Cut by rank: for each two neighbours of ``cuts``, the positions of which so many others are lower."""
+        before = self._before()
+        firsts = np.searchsorted(before, cuts, side="right") - 1
+        lasts = np.searchsorted(before, cuts, side="left")
+        for start, stop, first, last in zip(cuts[:-1], cuts[1:], firsts[:-1].tolist(), lasts[1:].tolist(), strict=True):
+            some = slice(max(first, 0), last)
+            shift = self.starts[some] - before[some]
+            yield self._union(np.maximum(self.starts[some], shift + start), np.minimum(self.stops[some], shift + stop))
+
+    def count_below(self, bounds: Positions) -> Positions:
+        """For each bound, the number of positions that are lower."""
+        begun = np.searchsorted(self.starts, bounds, side="left")
+        beyond = np.maximum(np.append(0, self.stops)[begun] - bounds, 0)  # of the span begun last
+        counts: Positions = np.append(0, np.cumsum(self.stops - self.starts))[begun] - beyond
+        return counts
+
+    def _before(self) -> Positions:
+        """Number of positions before each span."""
+        lengths = self.stops - self.starts
+        before: Positions = np.cumsum(lengths) - lengths
+        return before
 
     def positions(self) -> Positions:
         """Every position, ascending, shape (len(self),)."""
-        lengths = self.stops - self.starts
-        skipped = self.starts - (np.cumsum(lengths) - lengths)
-        positions: Positions = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(skipped, lengths)
+        skipped = np.repeat(self.starts - self._before(), self.stops - self.starts)
+        positions: Positions = np.arange(len(skipped), dtype=np.int64) + skipped
         return positions
 
     def chunks(self, size: int) -> Self:

@@ -1,8 +1,29 @@
-"""A store that counts what is asked of it."""
+"""Stores that several test modules write, and one that counts what is asked of it."""
 
 from collections import Counter
 
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
 from zarr.storage import WrapperStore
+
+TREE = xr.Dataset(
+    {"t": (("y", "x"), np.arange(6.0).reshape(2, 3), {"units": "K"}), "scalar": ((), 7)},
+    {"x": [10, 20, 30], "name": ("x", np.array(["a", "bb", ""], dtype=object))},
+    attrs={"title": "test"},
+)
+ALL_KINDS = pytest.mark.parametrize(
+    ("zarr_format", "consolidated"), [(2, True), (2, False), (3, True), (3, False)], ids=str
+)
+
+
+def write_tree(path, *, zarr_format, consolidated):
+    """A root, a group of arrays two levels down, and a group between that holds none."""
+    TREE.to_zarr(path, zarr_format=zarr_format, consolidated=False)
+    TREE.drop_vars("name").to_zarr(path, group="model/run", zarr_format=zarr_format, consolidated=False)
+    if consolidated:
+        zarr.consolidate_metadata(path, zarr_format=zarr_format)
 
 
 class CountingStore(WrapperStore):

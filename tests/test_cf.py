@@ -1,13 +1,11 @@
-"""CF decoding against xarray and cftime."""
+"""CF decoding against xarray, and its times against cftime."""
 
 import base64
 import json
 import pickle
 import struct
 import warnings
-from fractions import Fraction
 
-import cftime
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
@@ -21,43 +19,9 @@ from polars.testing import assert_series_equal
 from rainbear_dask import cf
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata import ArrayMeta
+from tests.times import CALENDARS, EPOCHS, GREGORIAN, NANOSECONDS, SPELLINGS, YEAR, labels_by_cftime
 
 NAT = np.iinfo("int64").min
-NANOSECONDS = {  # units as xarray spells them
-    "nanoseconds": 1,
-    "microseconds": 10**3,
-    "milliseconds": 10**6,
-    "seconds": 10**9,
-    "minutes": 60 * 10**9,
-    "hours": 3600 * 10**9,
-    "days": 86_400 * 10**9,
-}
-YEAR = 365 * NANOSECONDS["days"]
-SPELLINGS = {  # some that cftime has besides
-    "microseconds": "microseconds",
-    "msec": "milliseconds",
-    "s": "seconds",
-    "second": "seconds",
-    "mins": "minutes",
-    "Hours": "hours",
-    "hr": "hours",
-    "days": "days",
-    "d": "days",
-}
-GREGORIAN = ["standard", "gregorian", "proleptic_gregorian"]
-CALENDARS = [*GREGORIAN, "noleap", "365_day", "360_day", "julian", "all_leap", "366_day"]
-EPOCHS = [
-    "0001-01-01",
-    "1-1-1 00:00:0.0",
-    "1300-02-28 23:59:59",
-    "1582-10-04",
-    "1582-10-15 12:00",
-    "1850-1-1 0:0:0",
-    "1970-01-01T00:00:00Z",
-    "1992-10-8 15:15:42.5 -06:00",
-    "2000-02-28 06:30:00.25 +05:30",
-    "2001-12-30 UTC",
-]
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 
 
@@ -105,13 +69,6 @@ def labels(series):
     if series.dtype == pl.String:
         return [text if "." in text else text + ".000000" for text in series]
     return series.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f").to_list()
-
-
-def labels_by_cftime(numbers, units, calendar):
-    return [
-        f"{t.year:04d}-{t.month:02d}-{t.day:02d}T{t.hour:02d}:{t.minute:02d}:{t.second:02d}.{t.microsecond:06d}"
-        for t in np.atleast_1d(cftime.num2date(numbers, units, calendar, only_use_cftime_datetimes=True))
-    ]
 
 
 # Stored types
@@ -472,15 +429,6 @@ def test_float_times_of_every_calendar_have_the_labels_that_cftime_gives(data, c
     assert labels(actual) == labels_by_cftime(values, f"{unit} since {epoch}", calendar)
 
 
-def test_float64_days_keep_what_their_bits_hold():
-    values = 45_000 + np.arange(1, 1000) * 2.0**-37  # steps of 0.6 us
-
-    actual = column(values, {"units": "days since 1900-01-01"})
-
-    expected = [round(Fraction(value) * 86_400 * 10**9) for value in values.tolist()]
-    assert (actual.to_numpy() - np.datetime64("1900-01-01", "ns")).astype("int64").tolist() == expected
-
-
 @pytest.mark.parametrize("dtype", ["int16", "int8", "float32", "float16"])
 def test_times_are_computed_in_a_wide_type(dtype):
     values = np.array([0, 100], dtype=dtype)
@@ -515,41 +463,6 @@ def test_masked_times_are_null_and_never_out_of_range(dtype):
 
 
 @pytest.mark.parametrize(
-    "units",
-    [
-        "days since 1970-1-1",
-        "days since 1970-01",
-        "days since 1970",
-        "days since 19700101",
-        "days Since 1970-01-01",
-        "  days   since  1970-01-01 00 ",
-        "days since 1970-01-01T0:0:0.000000000Z",
-        "days since 1970-01-01 05:30 +05:30",
-        "days since 1970-01-01 05:30:00+0530",
-        "days since 1969-12-31 19:00:00 -5",
-        "days since 1970-01-01 00:00:00.",
-        "days since 1970-01-01 GMT",
-        "day since 1970-01-01",
-    ],
-)
-def test_epochs_are_read_in_every_common_form(units):
-    assert labels(column(np.array([31]), {"units": units})) == ["1970-02-01T00:00:00.000000"]
-
-
-@pytest.mark.parametrize(
-    "unit", ["nanoseconds", "nanosecond", "ns", "microsec", "us", "millisecs", "ms", "sec", "min", "h"]
-)
-def test_units_are_read_in_every_common_form(unit):
-    nanoseconds = {"n": 1, "u": 10**3, "ms": 10**6, "mi": 60 * 10**9, "s": 10**9, "h": 3600 * 10**9}
-    nanoseconds |= {"microsec": 10**3, "millisecs": 10**6}
-    tick = next(nanoseconds[key] for key in (unit, unit[:2], unit[:1]) if key in nanoseconds)
-
-    actual = column(np.array([7]), {"units": f"{unit} since 1970-01-01"})
-
-    assert actual.to_physical().to_list() == [7 * tick]
-
-
-@pytest.mark.parametrize(
     "attributes",
     [
         {"units": "months since 2000-01-01"},
@@ -574,14 +487,6 @@ def test_what_cannot_be_a_time_stays_a_number(attributes):
     actual = column(values, attributes | {"_FillValue": -9})
 
     assert_series_equal(actual, pl.Series([1, 2, None]))
-
-
-def test_months_of_360_day_have_thirty_days():
-    values, units = np.array([0, 1, 13]), "months since 2000-01-30"
-
-    actual = column(values, {"units": units, "calendar": "360_day"})
-
-    assert labels(actual) == labels_by_cftime(values, units, "360_day")
 
 
 def test_every_noleap_date_keeps_its_label():
@@ -687,25 +592,6 @@ def test_noleap_labels_past_the_edge_of_nanoseconds_are_in_microseconds():
 
     assert actual.dtype == pl.Datetime("us")
     assert labels(actual) == labels_by_cftime(values, units, "noleap")
-
-
-def test_nanoseconds_are_cut_to_microseconds_downwards():
-    values = np.array([0, 499, 500, -501])
-
-    actual = column(values, {"units": "nanoseconds since 2400-01-01 00:00:00.0000005"})
-
-    start = actual[0]
-    assert [(time - start).microseconds for time in actual] == [0, 0, 1, 999_999]
-
-
-@pytest.mark.filterwarnings("ignore:this date/calendar/year zero convention")
-@pytest.mark.parametrize("calendar", ["standard", "julian", "proleptic_gregorian", "noleap", "360_day"])
-def test_epochs_before_christ_count_years_as_the_calendar_does(calendar):
-    values, units = np.array([2_451_545]), "days since -4713-01-01 12:00"
-
-    actual = column(values, {"units": units, "calendar": calendar})
-
-    assert labels(actual) == labels_by_cftime(values, units, calendar)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def units_of(cells: np.ndarray, grid) -> set[tuple[int, ...]]:
     return {tuple(int(i) // grid[d] for i, d in zip(cell, SIZES, strict=True)) for cell in np.argwhere(cells)}
 
 
-@given(boxes, grids, st.integers(1, 40))
-def test_blocks_hold_every_selected_cell_once_and_no_other_unit(some, grid, units):
+@given(boxes, grids, st.integers(1, 40), st.fixed_dictionaries({}, optional={d: st.integers(1, 4) for d in SIZES}))
+def test_blocks_hold_every_selected_cell_once_and_no_other_unit(some, grid, units, shards):
     some = [box for box in some if all(mask.any() for mask in box.values())]
     union = np.any([wanted(box) for box in some], axis=0) if some else np.zeros(tuple(SIZES.values()), dtype=bool)
-    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units)
+    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units=units, shards=shards)
     seen = np.zeros(tuple(SIZES.values()), dtype=int)
     corners = []
     for index, _ in blocks:

@@ -162,7 +162,10 @@ def test_an_unknown_side_of_and_is_ignored_and_of_or_selects_all():
 
 def test_conjuncts_say_what_stands_in_the_way():
     conjuncts = compile_predicate((c.lon < 5) & (c.v > c.u), {"lon": ("lon",)}, {"lon": 144}, lambda _: LON)
-    assert [(conjunct.selection.exact, conjunct.obstacle) for conjunct in conjuncts] == [(True, ""), (False, "needs v, u")]
+    assert [(conjunct.selection.exact, conjunct.obstacle) for conjunct in conjuncts] == [
+        (True, ""),
+        (False, "needs v, u"),
+    ]
 
 
 def test_only_coordinates_that_are_named_are_read():
@@ -203,7 +206,9 @@ PLANE_VALUES = {
 
 def plane_rows() -> pl.DataFrame:
     box = {"y": Y, "x": X}
-    return pl.DataFrame([spread(PLANE_VALUES[name], dims, box) for name, dims in PLANE.items()]).with_columns(v=pl.lit(1.0))
+    return pl.DataFrame([spread(PLANE_VALUES[name], dims, box) for name, dims in PLANE.items()]).with_columns(
+        v=pl.lit(1.0)
+    )
 
 
 plane_predicates = predicates(["y", "x", "lat", "lon", "height", "v"])

@@ -1,6 +1,6 @@
 """Index sets and selections against Python's own sets."""
 
-from itertools import product
+from itertools import pairwise, product
 from unittest import mock
 
 import numpy as np
@@ -54,6 +54,18 @@ def test_within_keeps_what_lies_in_a_span(a, start, stop):
 @given(positions, st.integers(0, 12))
 def test_first_keeps_the_lowest(a, count):
     assert index_set(a).first(count).positions().tolist() == sorted(a)[:count]
+
+
+@given(positions, st.lists(st.integers(0, 40), min_size=2).map(sorted))
+def test_split_cuts_by_rank(a, cuts):
+    pieces = [piece.positions().tolist() for piece in index_set(a).split(cuts)]
+    assert pieces == [sorted(a)[start:stop] for start, stop in pairwise(cuts)]
+
+
+@given(positions, st.lists(st.integers(0, 40)))
+def test_count_below_counts(a, bounds):
+    counted = index_set(a).count_below(np.array(bounds, dtype=np.int64)).tolist()
+    assert counted == [sum(i < bound for i in a) for bound in bounds]
 
 
 @given(positions, lengths)

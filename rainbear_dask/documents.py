@@ -1,0 +1,373 @@
+"""Metadata documents: found in a store, read in Zarr v2 and v3 alike, and understood as plain data.
+
+zarr opens no group that holds one array it does not know, so the documents are read here, and each array is
+given to zarr on its own.
+"""
+
+import asyncio
+import json
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from zarr import AsyncArray
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import LocalStore, StorePath
+
+from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
+from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
+from rainbear_dask.redaction import reason
+
+Document: TypeAlias = dict[str, Any]
+Nodes: TypeAlias = dict[str, Document | str]  # by path: the document of an array or group, or what is wrong with it
+
+MAX_DEPTH = 32  # groups inside groups; a link that leads back to a group above it has no end
+LARGEST = 2**63 - 1
+
+V3_DOCUMENT = "zarr.json"
+V2_CONSOLIDATED = ".zmetadata"
+V2_DOCUMENTS = (".zarray", ".zgroup", ".zattrs")
+V2_GROUP: Document = {"zarr_format": 2, "node_type": "group"}
+
+_warning_filters = threading.Lock()  # they are of the whole process
+
+
+class Documents:
+    """The metadata documents of one store.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The store, opened.
+    label : str
+        How messages name it.
+
+    Attributes
+    ----------
+    digest
+        Of all documents that were read.
+    first_key : str
+        Where the first of them is.
+    """
+
+    def __init__(self, store: Store, label: str) -> None:
+        self.store = store
+        self.label = label
+        self.digest = blake2b(digest_size=16)
+        self.first_key = ""
+
+    async def below(self, group: str) -> Nodes:
+        """Read the documents of a group and of all below it.
+
+        Consolidated metadata is trusted, and asked for once. Without it the store is listed, one level of groups at a
+        time.
+
+        Parameters
+        ----------
+        group : str
+            Path of the group; "" is the root.
+
+        Returns
+        -------
+        dict of str to (dict or str)
+            By path from the group, whose own is "", in the order of the consolidated document, or level by level, each
+            sorted by path. In the manner of v3; of a document that is unusable, what is wrong with it.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If no Zarr group is there.
+        StoreFormatError
+            If an array is there, or metadata that is not Zarr's.
+        """
+        if group:
+            members = _consolidated(await self._node("")) or {}
+            below = {path: members[path] for path in members if path == group or path.startswith(f"{group}/")}
+            if any(path != group for path in below) or _is_group(below.get(group)):
+                return {"": {}} | {path[len(group) :].lstrip("/"): document for path, document in below.items()}
+        node = await self._node(group)
+        if node is None:
+            raise StoreNotFoundError(await self._what_is_there(group))
+        if not _is_group(node):
+            raise self._not_a_group(group)
+        nodes: Nodes = {"": node}
+        held = _consolidated(node)
+        return nodes | (await self._listed(group, node) if held is None else held)
+
+    async def _node(self, path: str) -> Document | None:
+        """Read the document of one array or group; None if neither is there."""
+        (v3,) = await self._get(join_path(path, V3_DOCUMENT))
+        if v3 is not None:
+            return self._checked(path, self._parsed(join_path(path, V3_DOCUMENT), v3))
+        (consolidated,) = await self._get(join_path(path, V2_CONSOLIDATED))
+        if consolidated is not None:
+            entries = self._parsed(join_path(path, V2_CONSOLIDATED), consolidated).get("metadata")
+            if not isinstance(entries, dict):
+                raise StoreFormatError(
+                    f"{self.label}: {join_path(path, V2_CONSOLIDATED)} holds no metadata. Consolidate the store again."
+                )
+            members = _v2_nodes({key: _document(entry) for key, entry in entries.items()})
+            attributes = entries.get(".zattrs")
+            return V2_GROUP | {"attributes": attributes, "consolidated_metadata": {"metadata": members}}
+        keys = [join_path(path, name) for name in V2_DOCUMENTS]
+        found = [(key, raw) for key, raw in zip(keys, await self._get(*keys), strict=True) if raw is not None]
+        node = _v2_nodes({key.rpartition("/")[2]: self._parsed(key, raw) for key, raw in found}).get("")
+        return node if isinstance(node, dict) else None
+
+    async def _listed(self, group: str, node: Document) -> Nodes:
+        """Documents of all below a group, by listing it: level by level, each sorted by path."""
+        names = (V3_DOCUMENT,) if node["zarr_format"] == 3 else V2_DOCUMENTS
+        nodes: Nodes = {}
+        level = [""]
+        for _ in range(MAX_DEPTH):
+            listings = await asyncio.gather(*(self._list(join_path(group, path)) for path in level))
+            if not any(listings):  # a group that was found would at least hold its own document
+                raise StoreFormatError(
+                    f"{self.label} cannot be listed and has no consolidated metadata, so nobody can tell what it "
+                    "holds. Consolidate it (zarr.consolidate_metadata) where it can be written."
+                )
+            children = [join_path(path, name) for path, found in zip(level, listings, strict=True) for name in found]
+            keys = [join_path(child, name) for child in sorted(children) for name in names]
+            contents = zip(keys, await self._get(*(join_path(group, key) for key in keys)), strict=True)
+            entries = {key: _read_document(raw) for key, raw in contents if raw is not None}
+            found = _v3_nodes(entries) if names == (V3_DOCUMENT,) else _v2_nodes(entries)
+            nodes |= found
+            level = [path for path, document in found.items() if _is_group(document)]
+            if not level:
+                return nodes
+        raise StoreFormatError(
+            f"{self.label} nests groups more than {MAX_DEPTH} deep; a link in it may lead back. "
+            "Name a group below it with group=."
+        )
+
+    async def _get(self, *keys: str) -> list[bytes | None]:
+        """Read documents at the same time; None for one that is not there."""
+        buffers = await asyncio.gather(*(self.store.get(key, default_buffer_prototype()) for key in keys))
+        contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
+        for key, content in zip(keys, contents, strict=True):
+            if content is not None:
+                self.first_key = self.first_key or key
+                self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
+        return contents
+
+    async def _list(self, path: str) -> list[str]:
+        """Names in a folder; none where the store cannot tell."""
+        if not self.store.supports_listing:
+            return []
+        return sorted({name.strip("/") async for name in self.store.list_dir(path)} - {""})
+
+    def _parsed(self, key: str, raw: bytes) -> Document:
+        document = _read_document(raw)
+        if isinstance(document, str):
+            raise StoreFormatError(f"{self.label}: {key} is unusable: {document}. Write the store's metadata again.")
+        return document
+
+    def _checked(self, path: str, document: Document) -> Document:
+        """Pass on a v3 document of a group or an array."""
+        where = f"{self.label}: {join_path(path, V3_DOCUMENT)}"
+        version = document.get("zarr_format")
+        if isinstance(version, str) and version.startswith("http"):
+            raise StoreFormatError(
+                f"{where} is of a draft of Zarr v3 from 2020 (zarr_format {version!r}), which GDAL once wrote and zarr "
+                "does not read. Write the store again with a current release."
+            )
+        if version != 3 or document.get("node_type") not in ("array", "group"):
+            raise StoreFormatError(
+                f"{where} is not a document of Zarr v3: zarr_format is {version!r:.40} and node_type "
+                f"{document.get('node_type')!r:.40}. Write the store's metadata again."
+            )
+        return document
+
+    def _not_a_group(self, path: str) -> StoreFormatError:
+        parent, _, name = (path or self.label).rpartition("/")
+        array, holder = (f"{self.label}/{path}", self.label) if path else (self.label, parent)
+        group = f" with group={parent!r}" if path and parent else ""
+        return StoreFormatError(
+            f"{array} is an array, not a group. Scan its group, {holder}{group}, and pass variables=[{name!r}]."
+        )
+
+    async def _what_is_there(self, group: str) -> str:
+        """Say what was found where a group was looked for."""
+        root = await self._node("") if group else None
+        if root is not None:
+            members = _consolidated(root)
+            if members is None and _is_group(root):
+                members = await self._listed("", root)
+            groups = [path for path, document in (members or {}).items() if _is_group(document)]
+            return f"no group {group!r} in {self.label}. {_some('Its groups are', groups) or 'It has no groups.'}"
+        text = f"no Zarr store at {self.label}: "
+        if isinstance(self.store, LocalStore) and self.store.root.is_file():
+            return text + "it is a file, not a Zarr store. Check the path."
+        names = await self._list(group)
+        found = _some("What is there:", names) or "Nothing is there."
+        return text + f"no zarr.json, .zgroup or .zmetadata. {found} Check the path."
+
+
+def _read_document(raw: bytes) -> Document | str:
+    """Parse a document, or say why it cannot be."""
+    try:
+        return _document(json.loads(raw))
+    except (ValueError, RecursionError) as err:
+        return f"it is not JSON ({reason(err)})"
+
+
+def _document(entry: Any) -> Document | str:
+    return entry if isinstance(entry, dict) else "it is not a JSON object"
+
+
+def _some(title: str, names: Sequence[str]) -> str:
+    """List a few names in a sentence; "" if there are none."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{title} {', '.join(map(repr, names[:20]))}{more}." if names else ""
+
+
+def _is_group(document: Document | str | None) -> bool:
+    return isinstance(document, dict) and document.get("node_type") == "group"
+
+
+def _consolidated(node: Document | None) -> Nodes | None:
+    """Documents of what is below a group, by path from it, if the group's own document holds them."""
+    consolidated = (node or {}).get("consolidated_metadata")
+    entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    if not isinstance(entries, dict):
+        return None
+    of_v2 = node is not None and node["zarr_format"] == 2  # there the entries are nodes already
+    return entries if of_v2 else {path: _document(entry) for path, entry in entries.items()}
+
+
+def _v3_nodes(entries: Nodes) -> Nodes:
+    """Documents by path, from documents by key."""
+    return {key.removesuffix(V3_DOCUMENT).rstrip("/"): document for key, document in entries.items()}
+
+
+def _v2_nodes(entries: Nodes) -> Nodes:
+    """Documents by path in the manner of v3, where v2 has two for each array or group."""
+    parts: dict[str, Nodes] = {}
+    for key, entry in entries.items():
+        path, _, name = key.rpartition("/")
+        parts.setdefault(path, {})[name] = entry
+    nodes: Nodes = {}
+    for path, part in parts.items():
+        kind = "array" if ".zarray" in part else "group"
+        document, attributes = part.get(f".z{kind}"), part.get(".zattrs", {})
+        if isinstance(document, dict) and isinstance(attributes, dict):
+            nodes[path] = {**document, "node_type": kind, "attributes": attributes}
+        elif document is not None:  # else they are attributes of nothing
+            nodes[path] = document if isinstance(document, str) else str(attributes)
+    return nodes
+
+
+def store_meta(spec: StoreSpec, store: Store, nodes: Nodes) -> StoreMeta:
+    """Understand the documents of a group and of all below it, as `Documents.below` gives them.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        How to open the group again.
+    store : zarr.abc.store.Store
+        The store, of which nothing is asked.
+    nodes : dict of str to (dict or str)
+        Documents by path.
+
+    Returns
+    -------
+    StoreMeta
+        In the order of ``nodes``. An array that cannot be understood is in ``left_out``, with the reason.
+    """
+    arrays: dict[str, ArrayMeta] = {}
+    groups: dict[str, Mapping[str, Any]] = {"": {}}
+    left_out: dict[str, str] = {}
+    for path, document in nodes.items():
+        above = [path[:i] for i, letter in enumerate(path) if letter == "/"]
+        if path and not all(part.strip(".") for part in path.split("/")):
+            left_out[path] = "its path has an empty part, or one of dots alone"
+            continue
+        if isinstance(document, str):
+            left_out[path] = f"its metadata is unusable: {document}"
+            continue
+        if any(isinstance(nodes.get(other), dict) and not _is_group(nodes[other]) for other in above):
+            left_out[path] = "it lies inside an array"
+            continue
+        for other in above:
+            groups.setdefault(other, {})
+        if not path or _is_group(document):
+            attributes = document.get("attributes")
+            groups[path] = attributes if isinstance(attributes, dict) else {}
+            continue
+        try:
+            arrays[path] = _array_meta(store, path, document)
+        except Exception as err:  # noqa: BLE001  whatever zarr or a codec makes of it, the others are readable
+            left_out[path] = reason(err)
+    return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
+
+
+def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
+    attributes = document.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise TypeError("its attributes are not a JSON object")
+    codecs = [*(document.get("filters") or ()), document.get("compressor")]
+    if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
+        raise ValueError("its chunks are pickles, which run whatever code they hold")
+    text = json.dumps(document | {"attributes": {}})  # attributes are no part of what it takes to read
+    metadata = open_array(store, path, text).metadata
+    shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
+    dtype = metadata.dtype.to_native_dtype()
+    grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
+    if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
+        raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
+    if min((*shape, *chunks, *(shards or ())), default=0) < 0:
+        raise ValueError(f"its shape {shape} or its chunks {chunks} are negative")
+    if max((*shape, *chunks, *(shards or ())), default=0) > LARGEST:
+        raise ValueError("its shape or its chunks are longer than 2**63 - 1")
+    return ArrayMeta(
+        path=path,
+        dims=_dims(document, attributes, getattr(metadata, "dimension_names", None), len(shape)),
+        shape=shape,
+        chunks=tuple(max(size, 1) for size in chunks),
+        shards=shards,
+        dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
+        fill_value=metadata.fill_value,
+        attributes=attributes,
+        document=text,
+        zarr_format=metadata.zarr_format,
+    )
+
+
+def _dims(document: Document, attributes: Document, named: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+    """Names of the dimensions: Zarr's own, xarray's or NCZarr's, or numbers."""
+    names: Any = attributes.get("_ARRAY_DIMENSIONS") if named is None else named
+    if names is None:
+        netcdf = document.get("_NCZARR_ARRAY") or attributes.get("_nczarr_array") or {}
+        references = netcdf.get("dimrefs", netcdf.get("dimension_references"))
+        names = [None] * ndim if references is None else [str(name).rpartition("/")[2] for name in references]
+    if not isinstance(names, list | tuple) or not all(name is None or isinstance(name, str) for name in names):
+        raise TypeError(f"its dimension names are not a list of names: {names!r:.80}")
+    if len(names) != ndim:
+        raise ValueError(f"it has {ndim} dimensions and {len(names)} names for them")
+    dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
+    if len(set(dims)) < ndim:
+        raise ValueError(f"a dimension is repeated: {dims}")
+    return dims
+
+
+def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
+    """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
+    with silence():
+        return AsyncArray(metadata=json.loads(document), store_path=StorePath(store, path))
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Hold back zarr's warnings of what is not in the specification yet: a matter for who writes."""
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def join_path(*parts: str) -> str:
+    """Join paths inside a store, of which any may be empty."""
+    return "/".join(part for part in parts if part)
