@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask import store
+from rainbear_dask import storage
 from rainbear_dask.cache import ByteLRU
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
@@ -107,7 +107,7 @@ _FEW_CHUNKS = 16
 
 def _block(spec: StoreSpec, array: ArrayMeta, block: Region) -> npt.NDArray[Any]:
     def load() -> npt.NDArray[Any]:
-        (values,) = store.read_regions(spec, [(array, block)])
+        (values,) = storage.read_regions(spec, [(array, block)])
         return values
 
     return CACHE.get((spec, array.path, block), load)

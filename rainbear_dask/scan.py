@@ -14,7 +14,7 @@ from rainbear_dask.execute import active_client, iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.plan import ScanPlan, build_plan
 from rainbear_dask.predicate import compile_predicate
-from rainbear_dask.store import open_store
+from rainbear_dask.storage import open_store
 from rainbear_dask.table import Table, build_table, variables_by_dims
 from rainbear_dask.tidy import nest
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask import coords, store
+from rainbear_dask import coords, storage
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.plan import Filter, Scan, ScanTask
 from rainbear_dask.selection import IndexSet, Positions
@@ -129,7 +129,7 @@ def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str,
                 wanted += [(column.name, column.array, region) for region in _regions(column, index)]
             else:  # other tasks need the same parts of it
                 pieces[column.name] = [coords.read(spec, column.array, region) for region in _regions(column, index)]
-    for (name, *_), piece in zip(wanted, store.read_regions(spec, [w[1:] for w in wanted]), strict=True):
+    for (name, *_), piece in zip(wanted, storage.read_regions(spec, [w[1:] for w in wanted]), strict=True):
         pieces.setdefault(name, []).append(piece)
     values: dict[str, pl.Series] = {}
     for column in columns:

@@ -10,7 +10,7 @@ import zarr
 from zarr.storage import LocalStore, StorePath
 
 from rainbear_dask.exceptions import RainbearError
-from rainbear_dask.store import open_store, read_regions
+from rainbear_dask.storage import open_store, read_regions
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # zarr's, about what the mutated documents hold
 

@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-from rainbear_dask import store as store_module
+from rainbear_dask import storage as store_module
 from rainbear_dask.exceptions import (
     ChunkReadError,
     RainbearError,
@@ -27,7 +27,7 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from rainbear_dask.store import open_store, read_regions
+from rainbear_dask.storage import open_store, read_regions
 from tests.errors import caught
 from tests.stores import ALL_KINDS, TREE, CountingStore, write_tree
 
