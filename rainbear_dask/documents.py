@@ -91,6 +91,8 @@ class Documents:
                 return {"": {}} | {path[len(group) :].lstrip("/"): document for path, document in below.items()}
         node = await self._node(group)
         if node is None:
+            if (arrays := await self._without_group(group)) is not None:
+                return arrays
             raise StoreNotFoundError(await self._what_is_there(group))
         if not _is_group(node):
             raise self._not_a_group(group)
@@ -143,6 +145,15 @@ class Documents:
             f"{self.label} nests groups more than {MAX_DEPTH} deep; a link in it may lead back. "
             "Name a group below it with group=."
         )
+
+    async def _without_group(self, group: str) -> Nodes | None:
+        """Documents below a folder that holds arrays and no document of a group, as some writers leave it."""
+        if await self._list(group):
+            for version in (3, 2):
+                nodes = await self._listed(group, {"zarr_format": version})
+                if any("/" not in path and not _is_group(document) for path, document in nodes.items()):
+                    return {"": {}} | nodes
+        return None
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         """Read documents at the same time; None for one that is not there."""
@@ -312,10 +323,14 @@ def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
     codecs = [*(document.get("filters") or ()), document.get("compressor")]
     if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
         raise ValueError("its chunks are pickles, which run whatever code they hold")
-    text = json.dumps(document | {"attributes": {}})  # attributes are no part of what it takes to read
-    metadata = open_array(store, path, text).metadata
+    document = document | {"attributes": {}}  # they are no part of what it takes to read
+    metadata = open_array(store, path, json.dumps(document)).metadata
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
+    if filters := document.get("filters"):
+        # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
+        unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
+        document = document | {"filters": [said if entry == unsaid else entry for entry in filters]}
     grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
     if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
         raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
@@ -332,7 +347,7 @@ def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
         dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
         fill_value=metadata.fill_value,
         attributes=attributes,
-        document=text,
+        document=json.dumps(document),
         zarr_format=metadata.zarr_format,
     )
 
