@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from rainbear_dask.graph import build_graph
-from rainbear_dask.plan import ScanTask
+from rainbear_dask.planner import ScanTask
 from rainbear_dask.worker import run_task
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 from dask.base import tokenize
 from dask.task_spec import Task
 
-from rainbear_dask.plan import ScanTask
+from rainbear_dask.planner import ScanTask
 
 Key = tuple[str, str]
 """Name of the function (what the dashboard groups by) and token of the task."""

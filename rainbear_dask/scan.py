@@ -1,22 +1,17 @@
 """The public face: a Zarr store as a lazy Polars table."""
 
-import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from math import prod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
-from rainbear_dask import coords
-from rainbear_dask.execute import active_client, iter_frames
-from rainbear_dask.metadata import StoreMeta
-from rainbear_dask.plan import ScanPlan, build_plan
-from rainbear_dask.predicate import compile_predicate
+from rainbear_dask.exceptions import PredicateError
+from rainbear_dask.planner import Limits, ScanPlan
+from rainbear_dask.reader import lazy_table, plans_of, understand
 from rainbear_dask.storage import open_store
-from rainbear_dask.table import Table, build_table, variables_by_dims
-from rainbear_dask.tidy import nest
+from rainbear_dask.table import Table, unknown_column, variables_by_dims
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,6 +27,8 @@ def scan_zarr(
     mask: bool = True,
     client: "Client | None" = None,
     max_chunks_to_read: int | None = None,
+    max_rows: int | None = None,
+    max_bytes: int | None = None,
 ) -> pl.LazyFrame:
     """Scan a Zarr store as a table with one row per grid cell.
 
@@ -54,8 +51,9 @@ def scan_zarr(
         Whether masked values (``_FillValue``, ``missing_value``) are null. False gives the values that stand for them.
     client : distributed.Client, optional
         Where the tasks run. By default the active Dask client; without one, threads of this process.
-    max_chunks_to_read : int, optional
-        Refuse a query that needs more chunks.
+    max_chunks_to_read, max_rows, max_bytes : int, optional
+        Refuse a query that needs more chunks of data variables, more rows before filtering by value, or more decoded
+        bytes.
 
     Returns
     -------
@@ -94,20 +92,33 @@ def scan_zarr(
     >>> lf = rd.scan_zarr("sst.zarr").filter(pl.col("latitude").abs() < 5, pl.col("time").dt.month() == 1)
     >>> lf.collect()  # doctest: +SKIP
     """
+    table = _open_table(source, variables, group, storage_options, decode=decode, mask=mask)
+    return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
+
+
+_MANY = 10
+
+
+def _open_table(
+    source: Any,
+    variables: Collection[str] | None = None,
+    group: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    decode: bool = True,
+    mask: bool = True,
+) -> Table:
     meta = open_store(source, group=group, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
-    table = _understand(meta, variables=names, decode=decode, mask=mask)
+    table = understand(meta, variables=names, decode=decode, mask=mask)
     if table.repeats >= _MANY:
         warnings.warn(
             f"the table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
             f"largest variable, because no variable has all its dimensions ({', '.join(table.sizes)}). Name variables "
             "that belong together in variables=, or take one table for each set of dimensions from tables().",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return _lazy(table, client, max_chunks_to_read)
-
-
-_MANY = 10
+    return table
 
 
 def tables(
@@ -119,12 +130,14 @@ def tables(
     mask: bool = True,
     client: "Client | None" = None,
     max_chunks_to_read: int | None = None,
+    max_rows: int | None = None,
+    max_bytes: int | None = None,
 ) -> dict[tuple[str, ...], pl.LazyFrame]:
     """Scan a store whose variables do not share one grid: one table for each set of dimensions.
 
     Parameters
     ----------
-    source, group, storage_options, decode, mask, client, max_chunks_to_read
+    source, group, storage_options, decode, mask, client, max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
 
     Returns
@@ -133,10 +146,63 @@ def tables(
         By the dimensions of the variables, in store order; together they hold every data variable once.
     """
     meta = open_store(source, group=group, storage_options=storage_options)
+    limits = Limits(max_chunks_to_read, max_rows, max_bytes)
     return {
-        dims: _lazy(_understand(meta, variables=paths, decode=decode, mask=mask), client, max_chunks_to_read)
+        dims: lazy_table(understand(meta, variables=paths, decode=decode, mask=mask), client, limits)
         for dims, paths in variables_by_dims(meta).items()
     }
+
+
+def plan(
+    source: Any,
+    predicate: pl.Expr | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    n_rows: int | None = None,
+    **options: Any,
+) -> ScanPlan:
+    """Plan a scan without running it.
+
+    Parameters
+    ----------
+    source
+        As in `scan_zarr`.
+    predicate : Expr, optional
+        The filter.
+    columns : sequence of str, optional
+        Columns wanted; by default all.
+    n_rows : int, optional
+        Rows wanted at most, from the first.
+    **options
+        ``variables``, ``group``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+
+    Returns
+    -------
+    ScanPlan
+        What Polars would hand to the reader for this query. ``print(plan.explain())`` shows it, in a notebook it has a
+        picture, and ``plan.tasks()`` gives its tasks.
+
+    Raises
+    ------
+    PredicateError
+        If the predicate is not a Polars expression.
+    UnknownColumnError
+        If it or ``columns`` names a column that the table does not have.
+    """
+    table = _open_table(source, **options)
+    if predicate is not None and not isinstance(predicate, pl.Expr):
+        raise PredicateError(
+            f"the predicate is a {type(predicate).__name__}, not a Polars expression. "
+            "Write it as pl.col('lat') > 45, or as pl.sql_expr('lat > 45')."
+        )
+    for name in [*(columns or ()), *(predicate.meta.root_names() if predicate is not None else ())]:
+        if name not in table.schema:
+            raise unknown_column(name, table.schema, table.spec.label)
+    query = lazy_table(table)
+    query = query if predicate is None else query.filter(predicate)
+    (found,) = plans_of(query if columns is None else query.select(columns))
+    # a filter that is not handed to the reader takes its rows later, from all that is read
+    return found if predicate is not None and not found.conjuncts else replace(found, limit=n_rows)
 
 
 def explain(lf: pl.LazyFrame) -> str:
@@ -153,107 +219,4 @@ def explain(lf: pl.LazyFrame) -> str:
         For each scan: chunks and bytes kept of the total, rows at most, tasks, filter, columns. Only the coordinates
         that the filters name are read for it.
     """
-    return "\n".join(plan.explain() for plan in plans_of(lf))
-
-
-def plans_of(lf: pl.LazyFrame) -> list[ScanPlan]:
-    """Plan of each Zarr scan in a query, in the order in which Polars starts them."""
-    recorded: list[ScanPlan] = []
-    _recording.plans = recorded
-    try:
-        # a copy of the query, whose readers are made on this thread and so know that they are to record
-        copy = pl.LazyFrame.deserialize(lf.serialize())
-    finally:
-        _recording.plans = None
-    copy.collect()
-    return recorded
-
-
-class _Recording(threading.local):
-    plans: list[ScanPlan] | None = None
-
-
-_recording = _Recording()
-
-
-class ZarrReader:
-    """What Polars calls to read a table: plans, runs, and hands on the frames.
-
-    It pickles without its client; in another process it uses the one that is active there.
-    """
-
-    def __init__(self, table: Table, client: "Client | None" = None, max_chunks_to_read: int | None = None) -> None:
-        self.table = table
-        self.client = client
-        self.max_chunks_to_read = max_chunks_to_read
-        self._record: list[ScanPlan] | None = None
-
-    def __getstate__(self) -> tuple[Table, int | None]:
-        return self.table, self.max_chunks_to_read
-
-    def __setstate__(self, state: tuple[Table, int | None]) -> None:
-        self.__init__(state[0], None, state[1])  # type: ignore[misc]
-        self._record = _recording.plans
-
-    def __call__(
-        self,
-        with_columns: Sequence[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,  # a hint; frames are as large as tasks
-    ) -> Iterator[pl.DataFrame]:
-        plan = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
-        names = list(self.table.schema) if with_columns is None else list(with_columns)
-        yield pl.DataFrame(schema={name: self.table.schema[name] for name in names})
-        if self._record is not None:
-            self._record.append(plan)
-            return
-        plan.check(self.max_chunks_to_read)
-        client = self.client or active_client()
-        for frame in iter_frames(plan.tasks(), client, limit=n_rows):
-            yield nest(frame)
-
-
-def _understand(meta: StoreMeta, *, variables: Collection[str] | None, decode: bool, mask: bool) -> Table:
-    table = build_table(
-        meta,
-        read=lambda array: coords.whole(meta.spec, array),
-        sample=lambda array: coords.ends(meta.spec, array),
-        variables=variables,
-        decode=decode,
-        mask=mask,
-    )
-    for path, reason in table.left_out.items():
-        warnings.warn(f"array {path!r} of {table.spec.label} is left out: {reason}", stacklevel=3)
-    return table
-
-
-def _lazy(table: Table, client: "Client | None", max_chunks_to_read: int | None) -> pl.LazyFrame:
-    return register_io_source(
-        ZarrReader(table, client, max_chunks_to_read),
-        schema=table.schema,
-        is_pure=True,
-        explain_name="SCAN ZARR",
-        explain_detail=table.spec.label,
-    )
-
-
-def plan_scan(
-    table: Table,
-    *,
-    columns: Sequence[str] | None = None,
-    predicate: pl.Expr | None = None,
-    n_rows: int | None = None,
-) -> ScanPlan:
-    """Plan a scan; reads the coordinates that the predicate names, and nothing else."""
-    leaves = table.leaves(columns)
-    if predicate is None:
-        return build_plan(table, columns=leaves, limit=n_rows)
-    known = {name: column for name, column in table.columns.items() if column.role != "data"}
-    conjuncts = compile_predicate(
-        predicate,
-        {name: column.dims for name, column in known.items()},
-        table.sizes,
-        lambda name: coords.whole_column(table.spec, known[name], prod(table.sizes[d] for d in known[name].dims)),
-    )
-    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows)
+    return "\n".join(found.explain() for found in plans_of(lf))

@@ -11,7 +11,7 @@ import polars as pl
 
 from rainbear_dask import coords, storage
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
-from rainbear_dask.plan import Filter, Scan, ScanTask
+from rainbear_dask.planner import Filter, Scan, ScanTask
 from rainbear_dask.selection import IndexSet, Positions
 from rainbear_dask.table import Column
 from rainbear_dask.tidy import nest, pick, spread

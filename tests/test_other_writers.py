@@ -151,7 +151,7 @@ def test_arrays_without_the_document_of_a_group_are_scanned_together(driver, tmp
 
 def test_a_folder_of_stores_is_no_store(tmp_path):
     zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("v", shape=(2,), dtype="f4")
-    with pytest.raises(StoreNotFoundError, match="'a.zarr'"):
+    with pytest.raises(StoreNotFoundError, match=r"'a\.zarr'"):
         rd.scan_zarr(tmp_path)
 
 

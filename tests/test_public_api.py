@@ -34,7 +34,7 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 
 
 def test_the_public_names():
-    assert rainbear_dask.__all__ == ["exceptions", "explain", "scan_zarr", "tables"]
+    assert rainbear_dask.__all__ == ["exceptions", "explain", "plan", "scan_zarr", "tables"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -24,7 +24,7 @@ from rainbear_dask.exceptions import (
     UnknownColumnError,
 )
 from rainbear_dask.execute import iter_frames
-from rainbear_dask.scan import plans_of
+from rainbear_dask.reader import plans_of
 from tests.oracle import expected_frame
 from tests.stores import CountingStore
 

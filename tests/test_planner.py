@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
-from rainbear_dask.plan import Blocks, build_plan
+from rainbear_dask.planner import Blocks, Limits, build_plan
 from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Table, build_table
@@ -173,9 +173,9 @@ def test_different_chunk_grids_are_cut_at_a_common_multiple():
 
 def test_over_the_limit_of_chunks_nothing_is_run():
     plan = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2)), array("w", ("t", "y", "x"), (3, 7, 2))))
-    plan.check(12)
+    plan.check(Limits(chunks=12))
     with pytest.raises(PlanTooLargeError, match="max_chunks_to_read exceeded: 12 chunks needed, limit is 11") as caught:
-        plan.check(11)
+        plan.check(Limits(chunks=11))
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, pl.exceptions.ComputeError)
 

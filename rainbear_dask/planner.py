@@ -6,7 +6,7 @@ from functools import cache, cached_property, reduce
 from itertools import pairwise
 from math import lcm, prod
 from operator import and_
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -256,6 +256,25 @@ def _split(held: Sequence[IndexSet], names: Sequence[int]) -> list[_Run]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan may need at most; None for no limit.
+
+    Parameters
+    ----------
+    chunks : int or None
+        Places in the chunk grids of the data variables; variables on one grid count once.
+    rows : int or None
+        Rows, before a filter that needs them is applied.
+    bytes : int or None
+        Decoded bytes of chunks.
+    """
+
+    chunks: int | None = None
+    rows: int | None = None
+    bytes: int | None = None
+
+
 @dataclass(frozen=True)
 class ScanPlan:
     """What a scan will read.
@@ -401,23 +420,69 @@ class ScanPlan:
 
     # ------------------------------------------------------------------ limits and report
 
-    def check(self, max_chunks_to_read: int | None) -> None:
+    def check(self, limits: Limits) -> None:
         """Refuse a plan that reads too much, before anything is read.
+
+        Parameters
+        ----------
+        limits : Limits
+            What is allowed.
 
         Raises
         ------
         PlanTooLargeError
-            If more chunks are needed than the limit allows.
+            If more is needed than a limit allows.
         """
-        if max_chunks_to_read is None:
-            return
         # variables on one grid count once: the limit is on places in the grid
-        needed = sum({(a.dims, a.chunks, a.shards): self.chunks_kept(a) for a in self.arrays}.values())
-        if needed > max_chunks_to_read:
-            raise PlanTooLargeError(
-                f"max_chunks_to_read exceeded: {needed} chunks needed, limit is {max_chunks_to_read}. "
-                f"Narrow the filter on {', '.join(self.table.sizes)} of {self.table.spec.label}, or raise the limit."
-            )
+        chunks = sum({(a.dims, a.chunks, a.shards): self.chunks_kept(a) for a in self.arrays}.values())
+        for option, needed, limit, what in (
+            ("max_chunks_to_read", chunks, limits.chunks, "chunks"),
+            ("max_rows", self.max_rows, limits.rows, "rows"),
+            ("max_bytes", self.bytes_kept, limits.bytes, "decoded bytes"),
+        ):
+            if limit is not None and needed > limit:
+                raise PlanTooLargeError(
+                    f"{option} exceeded: {needed} {what} needed, limit is {limit}. "
+                    f"Narrow the filter on {', '.join(self.table.sizes)} of {self.table.spec.label}, or raise the limit."
+                )
+
+    def selected_chunks(self) -> dict[str, Any]:
+        """List the chunks that hold a selected position, grid by grid.
+
+        Returns
+        -------
+        dict
+            ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``:
+            a grid for each (dims, chunk shape, shard shape), sorted by them; chunks in C order, with their nominal shape;
+            ``shards`` has the shard that holds the chunk, clipped to the array. A coordinate's own grid is listed only if
+            no larger one has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
+
+        Notes
+        -----
+        Every chunk has an entry: for looking at a plan, not for running one.
+        """
+        grids: dict[tuple[Any, ...], list[ArrayMeta]] = {}
+        for column in self.columns:
+            if column.array is not None and column.dims:
+                array = column.array
+                grids.setdefault((array.dims, array.chunks, array.shards or ()), []).append(array)
+        listed = []
+        for (dims, chunks, _), arrays in sorted(grids.items()):
+            covered = any(set(dims) < set(other) for other, *_ in grids)
+            if covered and all(self.table.columns[array.path].role == "dimension" for array in arrays):
+                continue
+            grid = dict(zip(dims, chunks, strict=True))
+            blocks = Blocks({dim: self.table.sizes[dim] for dim in dims}, grid, self.selection.boxes)
+            places = [
+                [positions.hull[0] // size for positions, size in zip(index, chunks, strict=True)]
+                for index, _ in blocks
+            ]
+            if places:
+                found = [_chunk_entry(arrays[0], place) for place in sorted(places)]
+                listed.append({"dims": list(dims), "variables": [array.path for array in arrays], "chunks": found})
+        named = {name for conjunct in self.conjuncts for name in conjunct.expr.meta.root_names()}
+        reads = sum(column.array is not None and column.role != "data" for column in self.table.leaves(named))
+        return {"grids": listed, "coord_reads": reads}
 
     def explain(self) -> str:
         """Report of what will be read, and of what each part of the filter does for it."""
@@ -499,6 +564,21 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
+
+
+def _chunk_entry(array: ArrayMeta, place: Sequence[int]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "indices": list(place),
+        "origin": [i * size for i, size in zip(place, array.chunks, strict=True)],
+        "shape": list(array.chunks),
+        "shards": [],
+    }
+    if array.shards:
+        holder = [at // size for at, size in zip(entry["origin"], array.shards, strict=True)]
+        corner = [i * size for i, size in zip(holder, array.shards, strict=True)]
+        clipped = [min(size, n - at) for at, size, n in zip(corner, array.shards, array.shape, strict=True)]
+        entry["shards"] = [{"indices": holder, "origin": corner, "shape": clipped}]
+    return entry
 
 
 def _short(expr: pl.Expr) -> str:
