@@ -3,6 +3,8 @@
 Kept are stored values, chunk by chunk, so that any part of the array can be cut from what any other part has left.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import prod
 from typing import Any
@@ -64,6 +66,13 @@ def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
         met = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(region, block, strict=True))
         out[_slices(met, region)] = values[_slices(met, block)]
     return out
+
+
+def prefetch(spec: StoreSpec, arrays: Sequence[ArrayMeta]) -> None:
+    """Read some arrays whole into the cache, all at the same time."""
+    if len(arrays) > 1:
+        with ThreadPoolExecutor(len(arrays)) as pool:
+            list(pool.map(lambda array: whole(spec, array), arrays))
 
 
 def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:

@@ -2,9 +2,10 @@
 
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -13,7 +14,7 @@ from rainbear_dask import coords
 from rainbear_dask.execute import active_client, iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ScanPlan, build_plan
-from rainbear_dask.predicate import compile_predicate
+from rainbear_dask.predicate import MAX_CELLS, compile_predicate
 from rainbear_dask.table import Table, build_table
 from rainbear_dask.tidy import nest
 
@@ -55,18 +56,23 @@ class ZarrReader:
     It pickles without its client; in another process it uses the one that is active there.
     """
 
-    def __init__(self, table: Table, client: "Client | None" = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        client: "Client | None" = None,
+        limits: Limits | None = None,
+        record: list[ScanPlan] | None = None,
+    ) -> None:
         self.table = table
         self.client = client
         self.limits = limits or Limits()
-        self._record: list[ScanPlan] | None = None
+        self.record = record
+        """Where to put the plan instead of running it."""
 
-    def __getstate__(self) -> tuple[Table, Limits]:
-        return self.table, self.limits
-
-    def __setstate__(self, state: tuple[Table, Limits]) -> None:
-        self.__init__(state[0], None, state[1])  # type: ignore[misc]
-        self._record = _recording.plans
+    def __reduce__(self) -> tuple[Callable[..., "ZarrReader"], tuple[Any, ...]]:
+        if _this_thread.recording is not None:
+            return _twin, (_this_thread.recording.register(self.table),)
+        return ZarrReader, (self.table, None, self.limits)
 
     def __call__(
         self,
@@ -78,8 +84,8 @@ class ZarrReader:
         todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
         yield pl.DataFrame(schema={name: self.table.schema[name] for name in names})
-        if self._record is not None:
-            self._record.append(todo)
+        if self.record is not None:
+            self.record.append(todo)
             return
         todo.check(self.limits)
         client = self.client or active_client()
@@ -99,6 +105,9 @@ def plan_scan(
     if predicate is None:
         return build_plan(table, columns=leaves, limit=n_rows)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
+    named = [known[name].array for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
+    small = [a for a in named if a is not None and (len(a.shape) == 1 or prod(a.shape) <= MAX_CELLS)]
+    coords.prefetch(table.spec, small)
     conjuncts = compile_predicate(
         predicate,
         {name: column.dims for name, column in known.items()},
@@ -109,20 +118,35 @@ def plan_scan(
 
 
 def plans_of(lf: pl.LazyFrame) -> list[ScanPlan]:
-    """Plan of each Zarr scan in a query, in the order in which Polars starts them."""
-    recorded: list[ScanPlan] = []
-    _recording.plans = recorded
+    """Plan of each Zarr scan in a query, in the order in which Polars starts them; nothing is run."""
+    recording = _this_thread.recording = _Recording([], [])
     try:
-        # a copy of the query, whose readers are made on this thread and so know that they are to record
+        # a copy of the query, in which each reader has a twin that records
         copy = pl.LazyFrame.deserialize(lf.serialize())
     finally:
-        _recording.plans = None
+        _this_thread.recording = None
     copy.collect()
-    return recorded
+    return recording.plans
 
 
-class _Recording(threading.local):
-    plans: list[ScanPlan] | None = None
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    tables: list[Table]
+    plans: list[ScanPlan]
+
+    def register(self, table: Table) -> int:
+        self.tables.append(table)
+        return len(self.tables) - 1
 
 
-_recording = _Recording()
+class _ThisThread(threading.local):
+    recording: _Recording | None = None
+
+
+_this_thread = _ThisThread()
+
+
+def _twin(number: int) -> ZarrReader:
+    """The copy of a reader in a query that is copied to record its plans: no store is pickled for it."""
+    recording = cast(_Recording, _this_thread.recording)
+    return ZarrReader(recording.tables[number], record=recording.plans)
