@@ -18,6 +18,9 @@ SECOND ?= $(firstword $(foreach python,$(candidates),\
               $(if $(filter-out $(call minor,$(PYTHON)),$(call minor,$(python))),$(python))))
 SECOND_VENV = .venv-$(call minor,$(SECOND))
 
+# Test files on two processes at a time; SPREAD= runs them one after the other.
+SPREAD ?= -n 2 --dist loadfile
+
 # Hypothesis draws more examples where CI=true says so.
 export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -34,13 +37,13 @@ demo: $(VENV)/.demo  ## Run the documented first scan, docs/demo.py
 
 test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
 	@$(call say_interpreter,$(BIN)/python)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 test-second:  ## Run the tests on a second interpreter, where there is one
 ifneq ($(SECOND),)
 	@$(MAKE) --no-print-directory $(SECOND_VENV)/.installed
 	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
-	$(SECOND_VENV)/bin/python -m pytest $(ARGS)
+	$(SECOND_VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 else
 	@echo "==> no second interpreter (3.12 or 3.13) here: tests ran on one only"
 endif
