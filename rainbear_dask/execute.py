@@ -1,74 +1,162 @@
-"""Running tasks, on threads of this process or on a Dask cluster: in order, bounded, and leaving nothing behind."""
+"""Running a plan's tasks, on threads of this process or on a Dask cluster: in order, bounded, leaving nothing behind."""
 
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import polars as pl
+from dask.base import annotate, get_annotations, tokenize
+from dask.base import persist as persist_collections
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 
-from rainbear_dask.graph import build_graph
-from rainbear_dask.planner import ScanTask
-from rainbear_dask.worker import run_task
+from rainbear_dask.graph import build_graph, register_serialization
+from rainbear_dask.planner import ScanPlan, ScanTask
+from rainbear_dask.storage import check_travels
+from rainbear_dask.wire import Parts
+from rainbear_dask.worker import apply_to_frame, make_frame, run_task
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    import distributed
+    from distributed import Client
 
+T = TypeVar("T")
+Begin = Callable[[], Future[T]]
+"""Begins to bring here what a task gives; until then a cluster keeps it."""
+Start = Callable[[ScanTask], Begin[T]]
 
-class Pending(Protocol):
-    """A frame that was asked for."""
+IN_FLIGHT_BYTES = 2**30
+"""Bytes of the frames that tasks in flight make, at most; but each thread of the workers may have its task."""
 
-    def result(self) -> pl.DataFrame:
-        """Wait for the frame."""
-
-
-Submit = Callable[[ScanTask], Pending]
+_NUM_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_NUM_FETCHES = min(_NUM_PROCESSORS, 4)
+"""Answers that are on their way here, or frames that lie ready, beside the frame that the caller has."""
 
 
 def iter_frames(
-    tasks: Iterable[ScanTask], client: "Client | None" = None, *, limit: int | None = None
+    tasks: Iterable[ScanTask],
+    client: "Client | None" = None,
+    *,
+    limit: int | None = None,
+    max_concurrency: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Run tasks and yield their frames in task order.
+    """Run tasks and give their frames in task order.
 
     Parameters
     ----------
     tasks : iterable of ScanTask
         Taken one by one, as they are asked for.
     client : distributed.Client, optional
-        Where to run them; by default on threads of this process.
+        Where to run them, with the Dask annotations that are active now; by default on threads of this process.
     limit : int, optional
-        Rows wanted at most. One task is then asked for first; else as many as can run at the same time. Each time that
-        it was not enough, twice as many are.
+        Rows wanted at most. One task is then asked for first; each time that it was not enough, twice as many are.
+    max_concurrency : int, optional
+        Tasks that run at the same time, at most.
 
-    Yields
-    ------
-    DataFrame
-        One for each task. However slow the caller, at most twice as many are held as can be made at the same time.
-        Closing the iterator drops what was asked for.
+    Returns
+    -------
+    iterator of DataFrame
+        One for each task. However slow the caller, at most twice as many tasks are in flight as can run at the same
+        time, and no more than make `IN_FLIGHT_BYTES` as long as each thread has one. Closing the iterator drops what
+        was asked for.
     """
-    with _threads() if client is None else _cluster(client) as (submit, width):
-        most = 2 * width
-        ahead = width if limit is None else 1
-        todo, pending = iter(tasks), deque[Pending]()
-        left = limit
-        while left is None or left > 0:
-            pending += map(submit, islice(todo, max(ahead - len(pending), 0)))
-            if not pending:
-                return
-            frame = pending.popleft().result()
-            if left is not None:
-                frame = frame.head(left)
-                left -= frame.height
-            yield frame
-            ahead = min(2 * ahead, most)
+    work = _Work(run_task, Parts.frame)
+    if limit is None:
+        return _stream(tasks, client, work, most=max_concurrency)
+    return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency), limit)
 
 
-def active_client() -> "Client | None":
-    """The Dask client that this process works with, if there is one; never inside a Dask task, which has a thread."""
+def map_partitions(plan: ScanPlan, func: Callable[[pl.DataFrame], T], client: "Client | None" = None) -> Iterator[T]:
+    """Call a function of each frame of a plan where the frame is made, and give what it returns in task order.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        What to read.
+    func : callable
+        Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
+    client : distributed.Client, optional
+        Where to run it, with the Dask annotations that are active now. By default the active Dask client; without one,
+        threads of this process.
+
+    Returns
+    -------
+    iterator
+        One value for each task; bounded, and to be closed, as `iter_frames` is.
+    """
+    work: _Work[T] = _Work(apply_to_frame, _as_it_is, (func,))
+    return _stream(plan.tasks(), client or active_client(), work)
+
+
+def to_delayed(plan: ScanPlan) -> list[Delayed]:
+    """Frames of a plan as Dask values, for work of one's own; nothing is read for it.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        What to read.
+
+    Returns
+    -------
+    list of Delayed
+        A `polars.DataFrame` for each task, in task order; they carry the Dask annotations that are active now. With a
+        filter and ``plan.limit`` together, all of them may have more rows than the limit.
+    """
+    graph = build_graph(plan.tasks(), make_frame)
+    layer = f"scan-zarr-{tokenize(*graph)}"
+    layers = HighLevelGraph.from_collections(layer, graph)
+    return [Delayed(key, layers, layer=layer) for key in graph]
+
+
+def persist(plan: ScanPlan, client: "Client | None" = None) -> list[Delayed]:
+    """Start making the frames of a plan and keep them where they are made.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        What to read.
+    client : distributed.Client, optional
+        Where. By default the active Dask client; without one, this process, and then it returns when they are made.
+
+    Returns
+    -------
+    list of Delayed
+        As `to_delayed` gives, of frames that are made once. They are kept as long as these are.
+    """
+    frames = to_delayed(plan)
+    return list(persist_collections(*frames) if client is None else client.persist(frames))
+
+
+def to_futures(plan: ScanPlan, client: "Client") -> "list[distributed.Future[pl.DataFrame]]":
+    """Start making the frames of a plan on a cluster and keep them there.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+        What to read.
+    client : distributed.Client
+        Where.
+
+    Returns
+    -------
+    list of distributed.Future
+        Of a `polars.DataFrame` for each task, in task order.
+    """
+    return list(client.compute(to_delayed(plan)))
+
+
+def active_client(*, awaited: bool = False) -> "Client | None":
+    """The Dask client that this process works with, if there is one; never inside a Dask task, which has a thread.
+
+    One of ``Client(asynchronous=True)`` only where its answers are awaited: who waits for them otherwise waits for ever.
+    """
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return None
@@ -79,55 +167,147 @@ def active_client() -> "Client | None":
             client: Client = distributed.default_client()
         except ValueError:
             return None
-        return client
+        return client if awaited or not client.asynchronous else None
     return None
 
 
-@contextmanager
-def _threads() -> Iterator[tuple[Submit, int]]:
-    """Threads of this process, as many as it has processors."""
-    width = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(width, thread_name_prefix="scan-zarr")
+def check_reaches(client: "Client", task: ScanTask) -> None:
+    """Refuse to send a task to a cluster of other processes if its store lives in the memory of this one."""
+    if not str(client.scheduler.address if client.scheduler else "").startswith("inproc://"):
+        check_travels(task.scan.spec)
+
+
+def _is_direct(client: "Client") -> bool:
+    """Whether answers come from the workers, not by way of the scheduler: twice as fast, where they can be reached."""
+    if client.direct_to_workers is not None:
+        return bool(client.direct_to_workers)
+    if client not in _reaching:
+        _reaching[client] = client.sync(_reaches, client, next(iter(client.nthreads()), None))
+    return _reaching[client]
+
+
+_reaching: "WeakKeyDictionary[Client, bool]" = WeakKeyDictionary()
+
+
+async def _reaches(client: "Client", worker: str | None) -> bool:
+    if worker is None:
+        return False
     try:
-        yield lambda task: pool.submit(run_task, task), width
+        comm = await client.rpc.connect(worker, timeout=_REACH_SECONDS)
+    except OSError:
+        return False
+    client.rpc.reuse(worker, comm)
+    return True
+
+
+_REACH_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[T]):
+    """What to do with each task: ``run`` where its chunks are read, ``receive`` here."""
+
+    run: Callable[..., Any]
+    receive: Callable[[Any], T]
+    args: tuple[Callable[..., Any], ...] = ()
+    annotations: Mapping[str, Any] = field(default_factory=get_annotations)
+
+    def here(self, task: ScanTask) -> T:
+        """Do it in this process."""
+        return self.receive(self.run(task, *self.args))
+
+
+def _as_it_is(value: T) -> T:
+    return value
+
+
+def _stream(
+    tasks: Iterable[ScanTask],
+    client: "Client | None",
+    work: _Work[T],
+    *,
+    hesitant: bool = False,
+    most: int | None = None,
+) -> Iterator[T]:
+    with _threads(work) if client is None else _cluster(client, work) as (start, threads):
+        most = most or 2 * threads
+        width = min(threads, most)
+        ahead = 1 if hesitant else width
+        todo = iter(tasks)
+        asked, coming = deque[Begin[T]](), deque[Future[T]]()
+        sizes = deque[int]()  # of both
+        while True:
+            while len(sizes) < ahead and (len(sizes) < width or sum(sizes) < IN_FLIGHT_BYTES):
+                task = next(todo, None)
+                if task is None:
+                    break
+                asked.append(start(task))
+                sizes.append(task.frame_bytes)
+            while asked and len(coming) < _NUM_FETCHES:
+                coming.append(asked.popleft()())
+            if not coming:
+                return
+            yield coming.popleft().result()  # without a name, so that it goes when the caller lets it go
+            sizes.popleft()
+            ahead = min(2 * ahead, most)
+
+
+def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataFrame]:
+    with closing(frames):  # type: ignore[type-var]  # a generator
+        while count > 0:
+            frame = next(frames, None)
+            if frame is None:
+                return
+            count -= frame.height
+            yield frame.head(count + frame.height)
+
+
+@contextmanager
+def _threads(work: _Work[T]) -> Iterator[tuple[Start[T], int]]:
+    """Threads of this process, as many as it has processors."""
+    pool = ThreadPoolExecutor(_NUM_PROCESSORS, thread_name_prefix="scan-zarr")
+
+    def start(task: ScanTask) -> Begin[T]:
+        future = pool.submit(work.here, task)
+        return lambda: future
+
+    try:
+        yield start, _NUM_PROCESSORS
     finally:
         # not waiting: Polars may drop a half-read stream on one of these very threads
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def _cluster(client: "Client") -> Iterator[tuple[Submit, int]]:
-    """Workers of a Dask cluster."""
-    asked: set[_Asked] = set()
+def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]:
+    """Workers of a Dask cluster. What they answer is fetched and put together on a few threads of this process."""
+    register_serialization()
+    pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
+    unfetched: set[distributed.Future[Any]] = set()
 
-    def submit(task: ScanTask) -> Pending:
-        graph = build_graph([task], run_task)
-        pending = _Asked(client.get(graph, next(iter(graph)), sync=False), asked)
-        asked.add(pending)
-        return pending
+    def start(task: ScanTask) -> Begin[T]:
+        check_reaches(client, task)
+        graph = build_graph([task], work.run, *work.args)
+        with annotate(**work.annotations):
+            future = client.get(graph, next(iter(graph)), sync=False)
+        unfetched.add(future)
+        return partial(pool.submit, fetch, future)
+
+    def fetch(future: "distributed.Future[Any]") -> T:
+        try:
+            answer = client.gather(future, direct=_is_direct(client))
+        finally:
+            release(future)
+        return work.receive(answer)
+
+    def release(future: "distributed.Future[Any]") -> None:
+        """Give it up: not cancelled, as another scan of this client that asked for the same task still wants it."""
+        unfetched.discard(future)
+        future.release()
 
     try:
-        yield submit, max(sum(client.nthreads().values()), 1)
+        yield start, max(sum(client.nthreads().values()), 1)
     finally:
-        for pending in list(asked):
-            pending.release()
-
-
-class _Asked:
-    """A frame on the cluster, given up as soon as it was fetched or is not wanted any more.
-
-    Released, not cancelled: another scan of this client that asked for the same task still gets it.
-    """
-
-    def __init__(self, future: "Future[pl.DataFrame]", asked: "set[_Asked]") -> None:
-        self._future, self._asked = future, asked
-
-    def result(self) -> pl.DataFrame:
-        try:
-            return self._future.result()
-        finally:
-            self.release()
-
-    def release(self) -> None:
-        self._asked.discard(self)
-        self._future.release()
+        for future in list(unfetched):
+            release(future)  # which also ends the wait of a thread that fetches it
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,11 +1,42 @@
 """From arrays over some dimensions to columns with one row per cell of a box."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+
+class Cells:
+    """Some cells of a box, or all of them.
+
+    Parameters
+    ----------
+    box : mapping of str to int
+        Length of each dimension, in row order.
+    wanted : ndarray of bool, optional
+        Of the box's shape. By default all cells are wanted.
+    """
+
+    def __init__(self, box: Mapping[str, int], wanted: npt.NDArray[np.bool_] | None = None) -> None:
+        self.box = dict(box)
+        self.size = prod(box.values())
+        self.count = self.size if wanted is None else int(np.count_nonzero(wanted))
+        self.wanted = None if self.count == self.size else wanted
+
+    @cached_property
+    def _rows(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.wanted)  # type: ignore[arg-type]  # only asked for where some are not wanted
+
+    def lay_out(self, values: pl.Series, dims: tuple[str, ...]) -> pl.Series:
+        """Give an array, flat over its dimensions, one value for each wanted cell, in C order of the box."""
+        if self.wanted is None:
+            return spread(values, dims, self.box)
+        if 3 * self.count > self.size:  # most are wanted: all are built faster than some are looked up
+            return spread(values, dims, self.box).filter(pl.Series(self.wanted.reshape(-1)))
+        return pick(values, dims, self.box, self._rows)
 
 
 def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> pl.Series:

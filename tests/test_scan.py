@@ -1,10 +1,7 @@
 """The whole way from a store to a frame: what is read, in what order, where it runs, and what goes wrong."""
 
-import os
 import pickle
 import shutil
-import time
-from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -23,33 +20,16 @@ from rainbear_dask.exceptions import (
     StoreNotFoundError,
     UnknownColumnError,
 )
-from rainbear_dask.execute import iter_frames
-from rainbear_dask.reader import plans_of
 from tests.oracle import expected_frame
-from tests.stores import CountingStore
+from tests.stores import CountingStore, write_field
 
 c = pl.col
-SHAPE = {"time": 48, "lat": 12, "lon": 20}
-CHUNKS = (24, 4, 5)  # 2 x 3 x 4 = 24 chunks
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
-    """A small field of two variables: 24 chunks each, hourly time, descending latitude."""
     path = str(tmp_path_factory.mktemp("scan") / "field.zarr")
-    shape = tuple(SHAPE.values())
-    ds = xr.Dataset(
-        {
-            name: (tuple(SHAPE), np.random.default_rng(seed).normal(280, 10, shape).astype("f4"))
-            for seed, name in enumerate(["t2m", "sst"])
-        },
-        {
-            "time": np.datetime64("2020-01-31T12", "ns") + np.arange(48) * np.timedelta64(1, "h"),
-            "lat": np.linspace(82.5, -82.5, 12),
-            "lon": np.arange(20) * 18.0,
-        },
-    )
-    ds.to_zarr(path, encoding={name: {"chunks": CHUNKS} for name in ds}, zarr_format=3, consolidated=False)
+    write_field(path)
     return path
 
 
@@ -120,6 +100,12 @@ def test_explain_reads_coordinates_only(counted):
     assert not counted.chunks("t2m") | counted.chunks("sst") | counted.chunks("lon")
 
 
+def test_explain_of_a_filter_by_value_reads_no_value(counted):
+    report = rd.explain(rd.scan_zarr(counted).filter((c.lat > 45) & (c.t2m > 280)))
+    assert "16 of 48" in report
+    assert not counted.chunks("t2m") | counted.chunks("sst")
+
+
 def test_explain_of_a_query_over_two_scans_reports_both(url):
     west, east = rd.scan_zarr(url).filter(c.lon < 18), rd.scan_zarr(url).filter(c.lon > 300)
     assert rd.explain(pl.concat([west, east])).count("SCAN ") == 2
@@ -173,76 +159,6 @@ def test_a_rewritten_store_is_seen_by_a_new_scan(tmp_path):
 def test_a_scan_pickles(url):
     lazy = rd.scan_zarr(url).filter(c.lat > 45)
     assert_frame_equal(pickle.loads(pickle.dumps(lazy)).collect(), lazy.collect())
-
-
-# ---------------------------------------------------------------------- on a cluster
-
-
-@pytest.mark.cluster
-def test_a_cluster_gives_the_same_frames_in_the_same_order(url, client):
-    queries = [
-        lambda t: t,
-        lambda t: t.filter(c.lat > 45, c.t2m > 285),
-        lambda t: t.filter(c.time.dt.hour() < 3).select("lon", "sst"),
-        lambda t: t.head(100),
-        lambda t: t.filter(c.lat > 100),
-    ]
-    on_cluster = [ask(rd.scan_zarr(url, client=client)).collect() for ask in queries]
-    found_by_itself = [ask(rd.scan_zarr(url)).collect() for ask in queries]
-    table = expected_frame(url).lazy()
-    for actual, other, ask in zip(on_cluster, found_by_itself, queries, strict=True):
-        assert_frame_equal(actual, ask(table).collect())
-        assert_frame_equal(other, actual)
-
-
-@pytest.mark.cluster
-def test_tasks_run_on_the_workers_and_leave_nothing_there(url, client):
-    rd.scan_zarr(url).filter(c.t2m > 285).collect()
-    assert "scan-zarr" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
-    assert nothing_left(client)
-
-
-def nothing_left(client) -> bool:
-    """Whether the scheduler has forgotten every task; what a client gives up reaches it within moments."""
-    deadline = time.monotonic() + 10
-    while (
-        left := client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
-    ) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left == 0
-
-
-@pytest.mark.cluster
-def test_a_damaged_chunk_ends_a_scan_on_a_cluster_with_one_clear_error(damaged, client):
-    with pytest.raises(ChunkReadError, match="t2m"):
-        rd.scan_zarr(damaged).collect()
-    assert nothing_left(client)
-
-
-@pytest.mark.cluster
-def test_a_half_read_stream_leaves_no_task(url, client):
-    plan = replace(plans_of(rd.scan_zarr(url))[0], task_bytes=1)
-    frames = iter_frames(plan.tasks(), client)
-    next(frames)
-    frames.close()
-    assert nothing_left(client)
-
-
-@pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
-def test_a_slow_caller_bounds_what_is_made(url, where, request):
-    client = request.getfixturevalue("client") if where == "cluster" else None
-    taken = []
-
-    def tasks():
-        for task in replace(plans_of(rd.scan_zarr(url))[0], task_bytes=1).tasks():
-            taken.append(task)
-            yield task
-
-    frames = iter_frames(tasks(), client)
-    next(frames)
-    time.sleep(0.2)
-    assert len(taken) <= 2 * max(os.cpu_count(), 2)
-    assert sum(frame.height for frame in frames) + 24 * 4 * 5 == 48 * 12 * 20
 
 
 # ---------------------------------------------------------------------- what goes wrong
