@@ -1,6 +1,29 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
-from rainbear_dask import exceptions
+from rainbear_dask import exceptions, store
+from rainbear_dask.backends import (
+    BackendOptions,
+    IcechunkBackend,
+    ZarrBackend,
+    ZarrBackendSync,
+    print_extension_info,
+    scan_zarr_async,
+)
+from rainbear_dask.documents import configure_zarr_codecs
 from rainbear_dask.scan import explain, plan, scan_zarr, tables
 
-__all__ = ["exceptions", "explain", "plan", "scan_zarr", "tables"]
+__all__ = [
+    "BackendOptions",
+    "IcechunkBackend",
+    "ZarrBackend",
+    "ZarrBackendSync",
+    "configure_zarr_codecs",
+    "exceptions",
+    "explain",
+    "plan",
+    "print_extension_info",
+    "scan_zarr",
+    "scan_zarr_async",
+    "store",
+    "tables",
+]

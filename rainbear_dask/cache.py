@@ -1,6 +1,6 @@
 """A cache that is bounded by bytes and loads each value once, however many threads ask for it."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from threading import Lock
@@ -19,45 +19,54 @@ class ByteLRU(Generic[K, V]):
         Bound on the sum of ``sizeof`` over the values kept. A value larger than that is given out and not kept.
     sizeof : callable
         Bytes of one value.
+    owner : callable
+        Whom the value of a key belongs to.
 
     Attributes
     ----------
-    hits, misses : int
-        Answers from the cache, and loads.
+    hits, misses : Counter
+        Answers from the cache, and loads, by owner; of those owners only of whom something is kept.
     """
 
-    def __init__(self, max_bytes: int, sizeof: Callable[[V], int]) -> None:
-        self.max_bytes, self.hits, self.misses = max_bytes, 0, 0
-        self._sizeof, self._lock = sizeof, Lock()
+    def __init__(self, max_bytes: int, sizeof: Callable[[V], int], owner: Callable[[K], Hashable]) -> None:
+        self.max_bytes = max_bytes
+        self.hits, self.misses = Counter[Hashable](), Counter[Hashable]()
+        self._sizeof, self._owner, self._lock = sizeof, owner, Lock()
         self._kept: OrderedDict[K, Future[V]] = OrderedDict()
+        self._owned = Counter[Hashable]()
         self._bytes = 0
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes kept now."""
-        return self._bytes
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def clear(self) -> None:
-        """Forget every value; loads that are under way are not kept either."""
+    def __contains__(self, key: K) -> bool:
         with self._lock:
-            self._kept.clear()
-            self._bytes = 0
+            return key in self._kept
 
-    def get(self, key: K, load: Callable[[], V]) -> V:
+    def sizes(self, owner: Hashable) -> dict[K, int]:
+        """Bytes of each value kept for an owner."""
+        with self._lock:
+            kept = [(key, future) for key, future in self._kept.items() if self._owner(key) == owner and future.done()]
+        return {key: self._sizeof(future.result()) for key, future in kept}
+
+    def forget(self, owner: Hashable) -> None:
+        """Drop the values of an owner; loads that are under way are not kept either."""
+        with self._lock:
+            for key in [key for key in self._kept if self._owner(key) == owner]:
+                self._drop(key)
+
+    def get(self, key: K, load: Callable[[], V], most: int | None = None) -> V:
         """Return the value kept under ``key``, or load it and keep it.
 
-        The first thread to ask loads; others wait for it and get the same value, or the same error.
+        The first thread to ask loads; others wait for it and get the same value, or the same error. Of one owner no
+        more than ``most`` values are kept.
         """
+        owner = self._owner(key)
         with self._lock:
             future = self._kept.get(key)
             if future is not None:
-                self.hits += 1
+                self.hits[owner] += 1
                 self._kept.move_to_end(key)
             else:
-                self.misses += 1
+                self.misses[owner] += 1
+                self._owned[owner] += 1
                 mine = self._kept[key] = Future()
         if future is not None:
             return future.result()
@@ -66,19 +75,29 @@ class ByteLRU(Generic[K, V]):
         except BaseException as error:
             with self._lock:
                 if self._kept.get(key) is mine:
-                    del self._kept[key]
+                    self._drop(key)
             mine.set_exception(error)
             raise
-        mine.set_result(value)
         with self._lock:
+            mine.set_result(value)  # here, as what is done may be dropped
             if self._kept.get(key) is mine:
                 self._bytes += self._sizeof(value)
-                self._shrink()
+                self._shrink(owner, most)
         return value
 
-    def _shrink(self) -> None:
+    def _shrink(self, owner: Hashable, most: int | None) -> None:
         for key in list(self._kept):
-            if self._bytes <= self.max_bytes:
+            too_many = most is not None and self._owned[owner] > most
+            if self._bytes <= self.max_bytes and not too_many:
                 return
-            if self._kept[key].done():
-                self._bytes -= self._sizeof(self._kept.pop(key).result())
+            theirs = self._owner(key) == owner
+            if self._kept[key].done() and (self._bytes > self.max_bytes or (too_many and theirs)):
+                self._drop(key)
+
+    def _drop(self, key: K) -> None:
+        future, owner = self._kept.pop(key), self._owner(key)
+        if future.done():
+            self._bytes -= self._sizeof(future.result())
+        self._owned[owner] -= 1
+        if not self._owned[owner]:
+            del self._owned[owner], self.hits[owner], self.misses[owner]

@@ -3,7 +3,7 @@
 Kept are stored values, chunk by chunk, so that any part of the array can be cut from what any other part has left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import prod
@@ -18,12 +18,11 @@ from rainbear_dask.cache import ByteLRU
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
 
-_BLOCK = (
-    65_536  # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
-)
+# values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
+_BLOCK = 65_536
 
 CACHE: ByteLRU[tuple[StoreSpec, str, Region], npt.NDArray[Any]] = ByteLRU(
-    max_bytes=256 * 2**20, sizeof=lambda values: values.nbytes + 100
+    max_bytes=256 * 2**20, sizeof=lambda values: values.nbytes + 100, owner=lambda key: key[0].opened
 )
 
 
@@ -49,14 +48,7 @@ def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
     ChunkReadError
         If a chunk cannot be fetched or decoded.
     """
-    lengths = list(array.chunks)
-    if lengths:
-        lengths[0] *= max(1, _BLOCK // max(prod(lengths), 1))
-    blocks = [
-        [(first, min(first + length, n)) for first in range(start // length * length, stop, length)]
-        for (start, stop), length, n in zip(region, lengths, array.shape, strict=True)
-    ]
-    pieces = {block: _block(spec, array, block) for block in product(*blocks)}
+    pieces = {block: _block(spec, array, block) for block in _blocks(array, region)}
     if len(pieces) == 1:
         ((block, values),) = pieces.items()
         part: npt.NDArray[Any] = values[_slices(region, block)]
@@ -70,9 +62,10 @@ def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
 
 def prefetch(spec: StoreSpec, arrays: Sequence[ArrayMeta]) -> None:
     """Read some arrays whole into the cache, all at the same time."""
-    if len(arrays) > 1:
-        with ThreadPoolExecutor(len(arrays)) as pool:
-            list(pool.map(lambda array: whole(spec, array), arrays))
+    missing = [a for a in arrays if any((spec, a.path, block) not in CACHE for block in _blocks(a, _all_of(a)))]
+    if len(missing) > 1:
+        with ThreadPoolExecutor(len(missing)) as pool:
+            list(pool.map(lambda array: whole(spec, array), missing))
 
 
 def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
@@ -99,7 +92,7 @@ def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
 
 def whole(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
     """All stored values of an array."""
-    return read(spec, array, tuple((0, n) for n in array.shape))
+    return read(spec, array, _all_of(array))
 
 
 def ends(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
@@ -114,12 +107,61 @@ def ends(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
 _FEW_CHUNKS = 16
 
 
+def usage(openings: Collection[str], variables: Collection[str] = ()) -> dict[str, int]:
+    """Say what this process keeps of some openings of stores; a top-level function of plain data, for workers too.
+
+    Parameters
+    ----------
+    openings : collection of str
+        Which: ``StoreSpec.opened``.
+    variables : collection of str
+        Paths of the arrays that are not coordinates.
+
+    Returns
+    -------
+    dict of str to int
+        ``coord_entries`` and ``var_entries``: pieces kept, of about 65,536 values or one chunk; their ``bytes``;
+        ``hits`` and ``misses``: pieces that were there, and that were read, since something is kept.
+    """
+    sizes = {key: size for opened in openings for key, size in CACHE.sizes(opened).items()}
+    var_entries = sum(path in variables for _, path, _ in sizes)
+    return {
+        "coord_entries": len(sizes) - var_entries,
+        "var_entries": var_entries,
+        "bytes": sum(sizes.values()),
+        "hits": sum(CACHE.hits[opened] for opened in openings),
+        "misses": sum(CACHE.misses[opened] for opened in openings),
+    }
+
+
+def forget(openings: Collection[str]) -> None:
+    """Drop what this process keeps of some openings of stores."""
+    for opened in openings:
+        CACHE.forget(opened)
+
+
+def _all_of(array: ArrayMeta) -> Region:
+    return tuple((0, n) for n in array.shape)
+
+
+def _blocks(array: ArrayMeta, region: Region) -> Iterator[Region]:
+    """Pieces that are kept of an array and that a region meets."""
+    lengths = list(array.chunks)
+    if lengths:
+        lengths[0] *= max(1, _BLOCK // max(prod(lengths), 1))
+    along = [
+        [(first, min(first + length, n)) for first in range(start // length * length, stop, length)]
+        for (start, stop), length, n in zip(region, lengths, array.shape, strict=True)
+    ]
+    return product(*along)
+
+
 def _block(spec: StoreSpec, array: ArrayMeta, block: Region) -> npt.NDArray[Any]:
     def load() -> npt.NDArray[Any]:
         (values,) = storage.read_regions(spec, [(array, block)])
         return values
 
-    return CACHE.get((spec, array.path, block), load)
+    return CACHE.get((spec, array.path, block), load, spec.max_cached)
 
 
 def _slices(part: Region, whole: Region) -> tuple[slice, ...]:

@@ -31,6 +31,8 @@ class StoreSpec:
     opened : str
         Names this opening. Caches are keyed by it, so that a scan made after the store was rewritten never meets
         what an earlier scan had cached; results are not, so that the same question has the same Dask key.
+    max_cached : int or None
+        Pieces of coordinates that a process keeps of this opening at most.
     """
 
     label: str
@@ -39,6 +41,7 @@ class StoreSpec:
     group: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     opened: str = ""
+    max_cached: int | None = field(default=None, compare=False)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

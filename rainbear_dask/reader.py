@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,6 @@ from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ScanPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
 from rainbear_dask.table import Table, build_table
-from rainbear_dask.tidy import nest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -83,14 +83,14 @@ class ZarrReader:
     ) -> Iterator[pl.DataFrame]:
         todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
-        yield pl.DataFrame(schema={name: self.table.schema[name] for name in names})
+        empty = pl.DataFrame(schema={name: self.table.schema[name] for name in names})
         if self.record is not None:
             self.record.append(todo)
-            return
+            return iter([empty])
         todo.check(self.limits)
-        client = self.client or active_client()
-        for frame in iter_frames(todo.tasks(), client, limit=n_rows):
-            yield nest(frame)
+        # here, not when the first frame is asked for: Polars does that on a thread without the caller's annotations
+        frames = iter_frames(todo.tasks(), self.client or active_client(), limit=n_rows)
+        return chain([empty], frames)
 
 
 def plan_scan(

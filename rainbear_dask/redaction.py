@@ -14,7 +14,7 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     source : str or zarr.abc.store.Store
-        An address, or a store; one that fsspec made holds its own options.
+        An address, or a store; one that fsspec or obstore made holds its own options.
     options : mapping
         Storage options, nested or not.
 
@@ -23,13 +23,15 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     list of str
         Longest first, so that none is hidden in part; without those too short to be told from other text.
     """
-    users = _USER.findall(source) if isinstance(source, str) else []
+    of_obstore = getattr(source, "store", None)
+    address = source if isinstance(source, str) else getattr(of_obstore, "url", None)
+    users = _USER.findall(address) if isinstance(address, str) else []
     found = {text for user in users for text in (user[:-1], *re.split("[:/@]", user))}
 
     def collect(value: Any) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                if not re.search("url|endpoint|region|protocol", str(key)):
+                if not re.search("url|endpoint|region|protocol|bucket|container", str(key)):
                     collect(inner)
         elif isinstance(value, list | tuple):
             for inner in value:
@@ -39,6 +41,8 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
 
     collect(options)
     collect(getattr(getattr(source, "fs", None), "storage_options", None))
+    collect(getattr(of_obstore, "config", None))
+    collect(getattr(of_obstore, "client_options", None))
     return sorted((text for text in found if len(text) > 3), key=len, reverse=True)
 
 

@@ -22,6 +22,7 @@ def scan_zarr(
     *,
     variables: Collection[str] | None = None,
     group: str | None = None,
+    prefix: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     decode: bool = True,
     mask: bool = True,
@@ -37,12 +38,15 @@ def scan_zarr(
 
     Parameters
     ----------
-    source : str, path or zarr store
-        A local path, a URL that fsspec knows, or a ``zarr.abc.store.Store``. Zarr v2 and v3.
+    source : str, path, store or backend
+        A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, or an Icechunk session or
+        store. A backend gives what it keeps: no metadata is read a second time. Zarr v2 and v3.
     variables : collection of str, optional
         The data variables whose dimensions make the rows. By default all of the group.
     group : str, optional
         Path of a group inside the store.
+    prefix : str, optional
+        Path of the Zarr store inside the source, as where that is a whole bucket.
     storage_options : mapping, optional
         Options for the URL's file system: credentials, endpoint, anonymous access.
     decode : bool
@@ -92,7 +96,7 @@ def scan_zarr(
     >>> lf = rd.scan_zarr("sst.zarr").filter(pl.col("latitude").abs() < 5, pl.col("time").dt.month() == 1)
     >>> lf.collect()  # doctest: +SKIP
     """
-    table = _open_table(source, variables, group, storage_options, decode=decode, mask=mask)
+    table = _open_table(source, variables, group, prefix, storage_options, decode=decode, mask=mask)
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
 
 
@@ -103,12 +107,13 @@ def _open_table(
     source: Any,
     variables: Collection[str] | None = None,
     group: str | None = None,
+    prefix: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     *,
     decode: bool = True,
     mask: bool = True,
 ) -> Table:
-    meta = open_store(source, group=group, storage_options=storage_options)
+    meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
     table = understand(meta, variables=names, decode=decode, mask=mask)
     if table.repeats >= _MANY:
@@ -125,6 +130,7 @@ def tables(
     source: Any,
     *,
     group: str | None = None,
+    prefix: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     decode: bool = True,
     mask: bool = True,
@@ -137,7 +143,7 @@ def tables(
 
     Parameters
     ----------
-    source, group, storage_options, decode, mask, client, max_chunks_to_read, max_rows, max_bytes
+    source, group, prefix, storage_options, decode, mask, client, max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
 
     Returns
@@ -145,7 +151,7 @@ def tables(
     dict of tuple of str to LazyFrame
         By the dimensions of the variables, in store order; together they hold every data variable once.
     """
-    meta = open_store(source, group=group, storage_options=storage_options)
+    meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
     return {
         dims: lazy_table(understand(meta, variables=paths, decode=decode, mask=mask), client, limits)
@@ -174,7 +180,7 @@ def plan(
     n_rows : int, optional
         Rows wanted at most, from the first.
     **options
-        ``variables``, ``group``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
 
     Returns
     -------

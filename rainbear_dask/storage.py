@@ -3,27 +3,30 @@
 import asyncio
 import os
 import re
+import threading
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from fsspec import FSMap
+from fsspec.implementations.memory import MemoryFileSystem
 from zarr import AsyncArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, TransposeCodec, ZstdCodec
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 from zarrs import ZarrsCodecPipeline
 
-from rainbear_dask.documents import Documents, join_path, open_array, silence, store_meta
+from rainbear_dask.documents import V3_DOCUMENT, Documents, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
     RainbearError,
@@ -41,7 +44,13 @@ CHECK_CREDENTIALS = "Check the credentials in storage_options or in the environm
 REFUSAL = re.compile("Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError")
 
 
-def open_store(source: Any, *, group: str | None = None, storage_options: Mapping[str, Any] | None = None) -> StoreMeta:
+def open_store(
+    source: Any,
+    *,
+    group: str | None = None,
+    prefix: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> StoreMeta:
     """Read the metadata of a Zarr group and of all below it.
 
     Consolidated metadata is trusted, and asked for once. Without it the store is listed, one level of groups at a
@@ -49,10 +58,13 @@ def open_store(source: Any, *, group: str | None = None, storage_options: Mappin
 
     Parameters
     ----------
-    source : str, path, zarr.abc.store.Store or fsspec mapper
-        A local folder or zip file, a URL that fsspec knows, or an object that zarr reads from.
+    source : str, path or store
+        A local folder or zip file, a URL that fsspec knows, an obstore store, a ``zarr.abc.store.Store``, an fsspec
+        mapper, or an Icechunk session or store. An `OpenedStore` gives what it keeps.
     group : str, optional
         Path of a group inside the store.
+    prefix : str, optional
+        Where the store begins below the source.
     storage_options : mapping, optional
         What fsspec is to be told, with a URL.
 
@@ -71,10 +83,129 @@ def open_store(source: Any, *, group: str | None = None, storage_options: Mappin
     StoreFormatError
         If an array is there, or metadata that is not Zarr's.
     """
-    options = dict(storage_options or {})
-    source = _address(source)
-    label = without_secrets(str(source))
-    path = join_path(*(group or "").split("/"))
+    if isinstance(source, OpenedStore):
+        return source.meta(join_path(prefix or "", group or ""))
+    return OpenedStore(source, prefix=prefix, storage_options=storage_options).meta(group or "")
+
+
+class OpenedStore:
+    """A store whose metadata is read once and kept, with the caches that belong to it, until it is forgotten.
+
+    It pickles with what it keeps; the copy shares no connection.
+
+    Parameters
+    ----------
+    source : str, path or store
+        As in `open_store`.
+    prefix : str, optional
+        Where the store begins below the source.
+    storage_options : mapping, optional
+        What fsspec is to be told, with a URL.
+    max_cached : int, optional
+        Pieces of coordinates that each process keeps at most.
+
+    Raises
+    ------
+    StoreFormatError
+        If the source is nothing that can be read from.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        prefix: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        max_cached: int | None = None,
+    ) -> None:
+        self._address, self._root = _address(source), join_path(*(prefix or "").split("/"))
+        if self._root and isinstance(self._address, str) and not zipfile.is_zipfile(self._address):
+            self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
+        self._options, self._max_cached = dict(storage_options or {}), max_cached
+        self._source: str | Store | None = None
+        self._metas: dict[str, StoreMeta] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_label(self._address)})"
+
+    def pin(self) -> None:
+        """Settle which state of the store is read: of a branch of Icechunk, the snapshot that it is at now."""
+        with self._lock:
+            self._pinned()
+
+    def meta(self, group: str = "") -> StoreMeta:
+        """Metadata of a group, as `open_store` gives it: read when it is asked for first, then kept."""
+        path = join_path(*group.split("/"))
+        with self._lock:
+            if path not in self._metas:
+                meta = _read_meta(self._pinned(), _label(self._address), join_path(self._root, path), self._options)
+                self._metas[path] = replace(meta, spec=replace(meta.spec, max_cached=self._max_cached))
+            return self._metas[path]
+
+    def forget(self) -> None:
+        """Forget metadata, and which state was read: the store is then opened anew."""
+        with self._lock:
+            self._source = None
+            self._metas.clear()
+
+    @property
+    def openings(self) -> list[str]:
+        """Names of the openings (``StoreSpec.opened``) whose metadata is kept."""
+        return [meta.spec.opened for meta in list(self._metas.values())]
+
+    def _pinned(self) -> str | Store:
+        if self._source is None:
+            self._source = self._address.store() if isinstance(self._address, IcechunkAddress) else self._address
+        return self._source
+
+
+@dataclass(frozen=True)
+class IcechunkAddress:
+    """A state of an Icechunk repository in a folder.
+
+    Parameters
+    ----------
+    path : str
+        The folder, absolute.
+    branch, tag, snapshot_id : str or None
+        Which state; exactly one is given.
+    """
+
+    path: str
+    branch: str | None = None
+    tag: str | None = None
+    snapshot_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.branch or self.tag or self.snapshot_id}"
+
+    def store(self) -> Store:
+        """Open it to read; whatever happens to the branch then, it stays at the snapshot where it is now."""
+        with _translated(str(self), ()):
+            import icechunk  # noqa: PLC0415  an extra
+
+            if not Path(self.path).is_dir():  # Icechunk would make it
+                raise StoreNotFoundError(f"no Icechunk repository at {self.path}: it is not a folder. Check the path.")
+            try:
+                repository = icechunk.Repository.open(icechunk.local_filesystem_storage(self.path))
+                session = repository.readonly_session(self.branch, tag=self.tag, snapshot_id=self.snapshot_id)
+            except icechunk.IcechunkError as err:
+                why = reason(err).partition(" context:")[0].partition(" | ")[0]
+                raise StoreNotFoundError(
+                    f"no such state of an Icechunk repository: {self}: {why}. Check its name."
+                ) from err
+            store: Store = session.store
+            return store
+
+
+def _read_meta(source: str | Store, label: str, path: str, options: dict[str, Any]) -> StoreMeta:
     with _translated(label, secrets_of(source, options)):
         store = _connect(source, options)
         documents = Documents(store, label)
@@ -126,15 +257,22 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
 # Addresses
 
 
-def _address(source: Any) -> str | Store:
-    """What to keep of a source: an absolute path, a URL, or a store."""
+def _address(source: Any) -> str | Store | IcechunkAddress:
+    """What to keep of a source: an absolute path, a URL, a store, or how to open one."""
+    if isinstance(source, IcechunkAddress):
+        return source
+    if is_icechunk(source):
+        return _committed(source)
     if isinstance(source, Store):
         return source
+    if _is_of("obstore", source):
+        return _of_obstore(source)
     if isinstance(source, FSMap):
         return FsspecStore.from_mapper(source, read_only=True)
     if not isinstance(source, str | os.PathLike):
         raise StoreFormatError(
-            f"a {type(source).__name__} is not a Zarr store. Give a path, a URL, or a zarr.abc.store.Store."
+            f"a {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, obstore or fsspec, or "
+            "an Icechunk session."
         )
     address = os.fspath(source)
     if address.startswith(("file://", "local://")):
@@ -142,6 +280,80 @@ def _address(source: Any) -> str | Store:
     if _is_url(address):
         return address.rstrip("/") if not address.endswith("://") else address
     return str(Path(address).expanduser().absolute())  # a worker may run in another folder
+
+
+def is_icechunk(source: Any) -> bool:
+    """Whether something is of Icechunk."""
+    return _is_of("icechunk", source)
+
+
+def _is_of(package: str, source: Any) -> bool:
+    """Whether an object is of a package, which need not be installed for that to be known."""
+    return any(cls.__module__.partition(".")[0] == package for cls in type(source).__mro__)
+
+
+def _committed(source: Any) -> Store:
+    """Store of an Icechunk session that can only be read."""
+    store = source if isinstance(source, Store) else getattr(source, "store", None)
+    if not isinstance(store, Store):
+        raise StoreFormatError(
+            f"an Icechunk {type(source).__name__} is not one state of the data. Give repo.readonly_session('main')."
+        )
+    if not store.read_only:
+        raise StoreError(
+            "this Icechunk session can be written to, so it is no fixed state that workers could share. Commit it, or "
+            "read what is committed: repo.readonly_session(snapshot_id=session.snapshot_id)."
+        )
+    return store
+
+
+def _of_obstore(source: Any) -> str | Store:
+    import obstore.store  # noqa: PLC0415  an extra
+
+    if isinstance(source, obstore.store.LocalStore):
+        return str(source.prefix or "/")  # zarr reads it faster as a folder
+    if isinstance(source, obstore.store.MemoryStore):
+        return _MemoryObjectStore(source, read_only=True)
+    return ObjectStore(source, read_only=True)
+
+
+class _MemoryObjectStore(ObjectStore[Any]):
+    """An obstore store that only this process has."""
+
+    def __getstate__(self) -> NoReturn:
+        raise StoreError(f"{_label(self)} {_ONLY_HERE}")
+
+
+_ONLY_HERE = (
+    "lives in the memory of this process, where no other process can read it. Write it to a folder or a bucket, or scan "
+    "it without a cluster."
+)
+
+
+def check_travels(spec: StoreSpec) -> None:
+    """Refuse to send a store that lives in the memory of this process to another.
+
+    Raises
+    ------
+    StoreError
+        If it does; the other process would find nothing there, and nothing is what a missing chunk is.
+    """
+    source = spec.source
+    file_system = getattr(getattr(source, "fs", None), "sync_fs", None)
+    if (
+        isinstance(source, MemoryStore | _MemoryObjectStore)
+        or isinstance(file_system, MemoryFileSystem)
+        or (isinstance(source, str) and re.search("(^|::)memory:", source))
+    ):
+        raise StoreError(f"{spec.label} {_ONLY_HERE}")
+
+
+def _label(source: str | Store | IcechunkAddress) -> str:
+    """How messages name a source."""
+    if isinstance(source, ObjectStore):
+        return without_secrets(str(source.store))
+    session = getattr(source, "session", None)
+    return f"Icechunk snapshot {session.snapshot_id}" if session is not None else without_secrets(str(source))
 
 
 def _is_url(address: str) -> bool:
@@ -175,7 +387,14 @@ def _version(store: Store, documents: Documents) -> str:
 
 @lru_cache(maxsize=64)
 def _store(spec: StoreSpec) -> Store:
-    return _connect(spec.source, spec.options)
+    """Connect, perhaps in another process than that which read the metadata."""
+    store = _connect(spec.source, spec.options)
+    # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
+    if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
+        raise StoreNotFoundError(
+            f"{spec.label} is not there for the process that is to read it. Give an address that all workers reach."
+        )
+    return store
 
 
 @lru_cache(maxsize=4096)

@@ -26,6 +26,22 @@ def write_tree(path, *, zarr_format, consolidated):
         zarr.consolidate_metadata(path, zarr_format=zarr_format)
 
 
+def write_field(path):
+    """A small field of two variables: 24 chunks each (2 x 3 x 4), hourly time, descending latitude."""
+    sizes = {"time": 48, "lat": 12, "lon": 20}
+    values = {
+        name: (tuple(sizes), np.random.default_rng(seed).normal(280, 10, tuple(sizes.values())).astype("f4"))
+        for seed, name in enumerate(["t2m", "sst"])
+    }
+    coords = {
+        "time": np.datetime64("2020-01-31T12", "ns") + np.arange(48) * np.timedelta64(1, "h"),
+        "lat": np.linspace(82.5, -82.5, 12),
+        "lon": np.arange(20) * 18.0,
+    }
+    encoding = {name: {"chunks": (24, 4, 5)} for name in values}
+    xr.Dataset(values, coords).to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
+
+
 class CountingStore(WrapperStore):
     """Counts requests by key, and sorts them into metadata and the chunks of each array."""
 

@@ -34,7 +34,21 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 
 
 def test_the_public_names():
-    assert rainbear_dask.__all__ == ["exceptions", "explain", "plan", "scan_zarr", "tables"]
+    assert rainbear_dask.__all__ == [
+        "BackendOptions",
+        "IcechunkBackend",
+        "ZarrBackend",
+        "ZarrBackendSync",
+        "configure_zarr_codecs",
+        "exceptions",
+        "explain",
+        "plan",
+        "print_extension_info",
+        "scan_zarr",
+        "scan_zarr_async",
+        "store",
+        "tables",
+    ]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

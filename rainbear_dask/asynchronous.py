@@ -1,0 +1,96 @@
+"""Running tasks for a caller who awaits them: nothing here blocks the event loop."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+
+from rainbear_dask.execute import active_client, check_reaches
+from rainbear_dask.graph import build_graph, register_serialization
+from rainbear_dask.planner import ScanTask
+from rainbear_dask.wire import Parts
+from rainbear_dask.worker import make_frame, run_task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+
+MAX_CONCURRENCY = 8
+"""Tasks that run at the same time on threads of this process, where nothing else is said: each holds about 64 MiB."""
+
+
+async def collect_frames(tasks: Iterable[ScanTask], max_concurrency: int | None = None) -> list[pl.DataFrame]:
+    """Run tasks, on the active Dask client (of either kind) or on threads of this process, and give all frames.
+
+    Cancelling it, or a task that fails, starts no further task; what threads are reading then is read and dropped.
+
+    Parameters
+    ----------
+    tasks : iterable of ScanTask
+        Taken one by one, as they can be run.
+    max_concurrency : int, optional
+        Tasks that run at the same time, at most: by default `MAX_CONCURRENCY`, on a cluster twice the workers' threads.
+
+    Returns
+    -------
+    list of DataFrame
+        In task order.
+    """
+    client = active_client(awaited=True)
+    width = max_concurrency or (MAX_CONCURRENCY if client is None else 2 * await _num_threads(client))
+    jobs: list[asyncio.Task[pl.DataFrame]] = []
+    running: set[asyncio.Task[pl.DataFrame]] = set()
+    with _Pool(width, thread_name_prefix="scan-zarr-async") as pool:
+        try:
+            for task in tasks:
+                if len(running) >= width:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for job in done:
+                        job.result()
+                work = pool.run(make_frame, task) if client is None else _on_cluster(client, task, pool)
+                jobs.append(asyncio.ensure_future(work))
+                running.add(jobs[-1])
+            return await asyncio.gather(*jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def call_everywhere(func: Callable[..., T], *args: Any) -> dict[str, T]:
+    """Call a function in each worker process of the active Dask client; its results by worker, none without one."""
+    client = active_client(awaited=True)
+    return {} if client is None else await _answer(client, client.run, func, *args)
+
+
+class _Pool(ThreadPoolExecutor):
+    def __exit__(self, *args: object) -> None:
+        self.shutdown(wait=False, cancel_futures=True)  # waiting would block the event loop
+
+    async def run(self, func: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self, func, *args)
+
+
+async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool) -> pl.DataFrame:
+    register_serialization()
+    check_reaches(client, task)
+    graph = build_graph([task], run_task)
+    future = client.get(graph, next(iter(graph)), sync=False)
+    try:
+        parts: Parts = await (client.gather(future) if client.asynchronous else pool.run(client.gather, future))
+        return await pool.run(parts.frame)
+    finally:
+        future.release()  # which also ends the wait of a thread that gathers it
+
+
+async def _num_threads(client: "Client") -> int:
+    threads: dict[str, int] = await _answer(client, client.nthreads)
+    return max(sum(threads.values()), 1)
+
+
+async def _answer(client: "Client", ask: Callable[..., Any], *args: Any) -> Any:
+    """Call a client's method: of one client it gives what can be awaited, of another it blocks."""
+    return await (ask(*args) if client.asynchronous else asyncio.to_thread(ask, *args))

@@ -1,0 +1,741 @@
+"""Backends, as users of rainbear know them: a store that keeps its metadata and coordinates between scans.
+
+The three differ in how they are opened and in what is awaited. Beneath them is one implementation: a question becomes a
+plan and perhaps a last step in Polars, and the plan's tasks run as any scan's do.
+"""
+
+import asyncio
+import pickle
+import platform
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from importlib.metadata import PackageNotFoundError, version
+from operator import or_
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
+
+from rainbear_dask import coords
+from rainbear_dask.asynchronous import call_everywhere, collect_frames
+from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
+from rainbear_dask.execute import active_client, iter_frames
+from rainbear_dask.planner import Limits, ScanPlan
+from rainbear_dask.reader import plan_scan, understand
+from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
+from rainbear_dask.table import Table, unknown_column
+from rainbear_dask.tidy import nest
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """What a backend keeps; read-only.
+
+    Parameters
+    ----------
+    coord_cache_max_entries : int
+        Pieces of coordinates kept for the backend in each process, at most: a piece is a chunk, or several short ones
+        that hold about 65,536 values together. All backends and scans of a process share 256 MiB besides.
+    var_cache_max_entries : int
+        Taken for compatibility, without effect: chunks of data variables are not kept between scans. Variables with
+        fewer dimensions than the table are kept like coordinates and count with them.
+    assume_sorted : object
+        Taken for compatibility, without effect: filters are evaluated on the values of the coordinates, whatever their
+        order.
+    """
+
+    coord_cache_max_entries: int = 256
+    var_cache_max_entries: int = 4096
+    assume_sorted: Any = None
+
+
+class _Backend(OpenedStore):
+    """What the backends share.
+
+    Parameters
+    ----------
+    source : str, path or store
+        As in `scan_zarr`.
+    prefix : str, optional
+        Where the store begins below the source.
+    options : BackendOptions, optional
+        What is kept.
+    """
+
+    def __init__(self, source: Any, prefix: str | None = None, options: BackendOptions | None = None) -> None:
+        self.options = options or BackendOptions()
+        super().__init__(source, prefix=prefix, max_cached=self.options.coord_cache_max_entries)
+        self._table: Table | None = None
+
+    def schema(self, variables: Collection[str] | None = None) -> dict[str, pl.DataType]:
+        """Name and type of each column.
+
+        Parameters
+        ----------
+        variables : collection of str, optional
+            Data variables to include; by default all.
+
+        Returns
+        -------
+        dict of str to polars.DataType
+            In the order of the columns.
+        """
+        if variables is None:
+            return dict(self._understood().schema)
+        return dict(understand(self.meta(), variables=variables).schema)
+
+    def root(self) -> str:
+        """Path of the group inside the store; "/" is the root."""
+        return f"/{self._root}"
+
+    def selected_chunks_debug(self, expr: pl.Expr) -> dict[str, Any]:
+        """List the chunks that a question needs; no data variable is read for it.
+
+        Parameters
+        ----------
+        expr : Expr
+            As in ``scan_zarr_async``.
+
+        Returns
+        -------
+        dict
+            ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``.
+        """
+        return _question(self._understood(), expr, nulls=False).plan.selected_chunks()
+
+    def _understood(self) -> Table:
+        table = self._table
+        if table is None:
+            table = self._table = understand(self.meta())
+        return table
+
+    def _ask(
+        self,
+        expr: pl.Expr | None,
+        with_columns: Sequence[str] | None = None,
+        max_chunks_to_read: int | None = None,
+        n_rows: int | None = None,
+    ) -> "_Question":
+        question = _question(self._understood(), expr, with_columns, n_rows)
+        question.plan.check(Limits(chunks=max_chunks_to_read))
+        _ = question.plan.blocks  # counted here, and not later on an event loop
+        return question
+
+    async def _answer(
+        self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
+    ) -> pl.DataFrame:
+        question = await asyncio.to_thread(self._ask, predicate, None, max_chunks_to_read)
+        frames = await collect_frames(question.plan.tasks(), max_concurrency)
+        return await asyncio.to_thread(question.answer, frames)
+
+    def _frames(
+        self, question: "_Question", batch_size: int | None, max_concurrency: int | None = None
+    ) -> Iterator[pl.DataFrame]:
+        frames = iter_frames(
+            question.plan.tasks(), active_client(), limit=question.plan.limit, max_concurrency=max_concurrency
+        )
+        if question.last_step is not None:
+            frames = iter([question.answer(list(frames))])
+        for frame in frames:
+            if frame.height:
+                yield from frame.iter_slices(batch_size or frame.height)
+
+    def _usage(self) -> tuple[list[str], list[str]]:
+        """What `coords.usage` is to be asked: openings, and data variables as far as they are known."""
+        table = self._table
+        return self.openings, [name for name, c in table.columns.items() if c.role == "data"] if table else []
+
+    def _stats(self, workers: dict[str, dict[str, int]]) -> dict[str, Any]:
+        here: dict[str, Any] = {**coords.usage(*self._usage()), "has_metadata": bool(self.openings)}
+        return here | ({"workers": workers} if workers else {})
+
+    def _forget(self) -> list[str]:
+        """Forget metadata, and say of which openings the coordinates can go."""
+        openings = self.openings
+        self._table = None
+        self.forget()
+        return openings
+
+
+class _ZarrSource(_Backend):
+    @classmethod
+    def from_url(cls, url: str | PathLike[str], options: BackendOptions | None = None) -> Self:
+        """Open a store at an address; nothing is read yet.
+
+        Parameters
+        ----------
+        url : str or path
+            A local path, or a URL that fsspec knows, with credentials from the environment.
+        options : BackendOptions, optional
+            What is kept.
+
+        Returns
+        -------
+        backend
+            It pickles, and has no open connection.
+        """
+        return cls(url, options=options)
+
+    @classmethod
+    def from_store(cls, store: Any, prefix: str | None = None, options: BackendOptions | None = None) -> Self:
+        """Read from a store object; nothing is read yet.
+
+        Parameters
+        ----------
+        store : store
+            A store of obstore, zarr or fsspec (a mapper), or an address.
+        prefix : str, optional
+            Path of the Zarr store inside; for ``LocalStore()``, an absolute path.
+        options : BackendOptions, optional
+            What is kept.
+
+        Returns
+        -------
+        backend
+            It pickles if the store does.
+
+        Raises
+        ------
+        StoreFormatError
+            If nothing can be read from such an object.
+        """
+        return cls(store, prefix, options)
+
+
+class _Awaited(_Backend):
+    async def scan_zarr_async(
+        self,
+        predicate: pl.Expr | None,
+        max_concurrency: int | None = None,
+        max_chunks_to_read: int | None = None,
+    ) -> pl.DataFrame:
+        """Ask a question of the table without blocking the event loop.
+
+        Parameters
+        ----------
+        predicate : Expr or None
+            An expression that gives one Boolean for each row filters. Any other is evaluated as ``select`` on all rows,
+            or on those that it can see where all its columns go through ``filter``. None gives all rows.
+        max_concurrency : int, optional
+            Tasks that run at the same time, at most. By default 8, on a Dask cluster twice the threads of its workers.
+        max_chunks_to_read : int, optional
+            Refuse a question that needs more chunks.
+
+        Returns
+        -------
+        DataFrame
+            The rows that pass, in the order of `scan_zarr`, with all columns; or what ``select`` gives.
+
+        Raises
+        ------
+        PlanTooLargeError
+            If more chunks are needed than allowed; nothing has been read then.
+        PredicateError
+            If the predicate is not an expression.
+        UnknownColumnError
+            If it names a column that the table does not have.
+        StoreError
+            If the store or a chunk cannot be read.
+
+        Notes
+        -----
+        Cancelling the awaiting task starts no further read. Tasks run on the active Dask client, also one of
+        ``Client(asynchronous=True)``; without one, on threads.
+        """
+        return await self._answer(predicate, max_concurrency, max_chunks_to_read)
+
+    async def cache_stats(self) -> dict[str, Any]:
+        """Say what is kept for the backend in memory.
+
+        Returns
+        -------
+        dict
+            ``coord_entries``, ``var_entries``, ``bytes``, ``hits``, ``misses`` and ``has_metadata`` of this process;
+            with an active Dask client ``workers``, the same of each worker by its address.
+        """
+        return self._stats(await call_everywhere(coords.usage, *self._usage()))
+
+    async def clear_coord_cache(self) -> None:
+        """Drop the coordinates that are kept, here and on workers; metadata stays."""
+        await self._drop(self.openings)
+
+    async def clear_all_caches(self) -> None:
+        """Drop coordinates and metadata: the next question opens the store anew, at a branch's newest snapshot."""
+        await self._drop(self._forget())
+
+    async def _drop(self, openings: list[str]) -> None:
+        coords.forget(openings)
+        await call_everywhere(coords.forget, openings)
+
+
+class ZarrBackend(_ZarrSource, _Awaited):
+    """A Zarr store that keeps its metadata and coordinates between scans; its scans are awaited.
+
+    Made by ``from_url`` or ``from_store``. It pickles with its metadata.
+
+    Parameters
+    ----------
+    source : str, path or store
+        As in `scan_zarr`.
+    prefix : str, optional
+        Where the store begins below the source.
+    options : BackendOptions, optional
+        What is kept.
+    """
+
+
+class ZarrBackendSync(_ZarrSource):
+    """A Zarr store that keeps its metadata and coordinates between scans.
+
+    Made by ``from_url`` or ``from_store``. It pickles with its metadata.
+
+    Parameters
+    ----------
+    source : str, path or store
+        As in `scan_zarr`.
+    prefix : str, optional
+        Where the store begins below the source.
+    options : BackendOptions, optional
+        What is kept.
+    """
+
+    def scan_zarr_sync(
+        self,
+        predicate: pl.Expr | None = None,
+        with_columns: Sequence[str] | None = None,
+        max_chunks_to_read: int | None = None,
+        n_rows: int | None = None,
+        batch_size: int | None = None,
+    ) -> pl.DataFrame:
+        """Ask a question of the table.
+
+        Parameters
+        ----------
+        predicate : Expr, optional
+            As in ``ZarrBackend.scan_zarr_async``.
+        with_columns : sequence of str, optional
+            Columns wanted, in order; with a filter only. A variable of a child group is called ``child/variable``.
+        max_chunks_to_read : int, optional
+            Refuse a question that needs more chunks.
+        n_rows : int, optional
+            Rows wanted at most, of those that pass; reading stops when they are there.
+        batch_size : int, optional
+            Rows of a streamed frame at most; without effect here, where one frame is given.
+
+        Returns
+        -------
+        DataFrame
+            The rows that pass, in the order of `scan_zarr`; or what ``select`` gives.
+
+        Raises
+        ------
+        PlanTooLargeError
+            If more chunks are needed than allowed; nothing has been read then.
+        QueryError
+            If the predicate is not an expression, or a column is not there.
+        StoreError
+            If the store or a chunk cannot be read.
+        """
+        question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
+        frames = list(iter_frames(question.plan.tasks(), active_client(), limit=question.plan.limit))
+        return question.answer(frames)
+
+    def scan_zarr_streaming_sync(
+        self,
+        predicate: pl.Expr | None = None,
+        with_columns: Sequence[str] | None = None,
+        max_chunks_to_read: int | None = None,
+        n_rows: int | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Ask a question of the table and take the answer piece by piece.
+
+        Parameters
+        ----------
+        predicate, with_columns, max_chunks_to_read, n_rows
+            As in ``scan_zarr_sync``.
+        batch_size : int, optional
+            Rows of a frame at most.
+
+        Returns
+        -------
+        iterator of DataFrame
+            Frames that have rows; few are in memory at a time. Closing it stops the reading.
+
+        Raises
+        ------
+        QueryError
+            As ``scan_zarr_sync``, when it is called.
+        """
+        return self._frames(self._ask(predicate, with_columns, max_chunks_to_read, n_rows), batch_size)
+
+    def cache_stats(self) -> dict[str, Any]:
+        """Say what is kept for the backend in memory; as ``ZarrBackend.cache_stats`` gives it.
+
+        Returns
+        -------
+        dict
+            Counts, and with an active Dask client those of its workers.
+        """
+        client = active_client()
+        return self._stats({} if client is None else client.run(coords.usage, *self._usage()))
+
+    def clear_coord_cache(self) -> None:
+        """Drop the coordinates that are kept, here and on workers; metadata stays."""
+        self._drop(self.openings)
+
+    def clear_all_caches(self) -> None:
+        """Drop coordinates and metadata: the next question opens the store anew."""
+        self._drop(self._forget())
+
+    def _drop(self, openings: list[str]) -> None:
+        coords.forget(openings)
+        if (client := active_client()) is not None:
+            client.run(coords.forget, openings)
+
+
+class IcechunkBackend(_Awaited):
+    """One snapshot of an Icechunk repository, with its metadata and coordinates kept between scans.
+
+    Made by ``from_filesystem`` or ``from_session``. The snapshot is settled then, for all scans and all workers,
+    wherever a branch moves; ``clear_all_caches`` goes to the snapshot at which the branch is then.
+
+    Parameters
+    ----------
+    source : icechunk.Session or IcechunkAddress
+        What to read.
+    prefix : str, optional
+        Where the store begins below the source.
+    options : BackendOptions, optional
+        What is kept.
+    """
+
+    @classmethod
+    async def from_filesystem(
+        cls,
+        path: str | PathLike[str],
+        branch: str | None = None,
+        root: str | None = None,
+        options: BackendOptions | None = None,
+        *,
+        tag: str | None = None,
+        snapshot_id: str | None = None,
+    ) -> Self:
+        """Open a repository in a folder.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder.
+        branch : str, optional
+            Name of a branch; ``"main"`` if no state is named.
+        root : str, optional
+            Path of a group inside; by default the root.
+        options : BackendOptions, optional
+            What is kept.
+        tag, snapshot_id : str, optional
+            Instead of a branch, a tag or a snapshot.
+
+        Returns
+        -------
+        IcechunkBackend
+            It reads the snapshot at which the branch is now.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is no repository, or no such state in it.
+        QueryError
+            If more than one state is named.
+        """
+        if sum(name is not None for name in (branch, tag, snapshot_id)) > 1:
+            raise QueryError(
+                "a branch, a tag and a snapshot name three states. Give one of branch=, tag=, snapshot_id=."
+            )
+        branch = branch if tag or snapshot_id else branch or "main"
+        where = str(Path(path).expanduser().absolute())
+        backend = cls(IcechunkAddress(where, branch, tag, snapshot_id), root, options)
+        await asyncio.to_thread(backend.pin)
+        return backend
+
+    @classmethod
+    async def from_session(cls, session: Any, root: str | None = None, options: BackendOptions | None = None) -> Self:
+        """Read what a session reads, with its storage and its credentials for virtual chunks.
+
+        Parameters
+        ----------
+        session : icechunk.Session or bytes
+            One that can only be read, as ``repo.readonly_session`` gives it; or its pickle, which is trusted.
+        root : str, optional
+            Path of a group inside; by default the root.
+        options : BackendOptions, optional
+            What is kept.
+
+        Returns
+        -------
+        IcechunkBackend
+            It reads the session's snapshot.
+
+        Raises
+        ------
+        StoreError
+            If the session can be written to.
+        StoreFormatError
+            If it is not a session.
+        """
+        if isinstance(session, bytes):
+            try:
+                session = pickle.loads(session)  # noqa: S301  the caller's own
+            except Exception as err:
+                raise StoreFormatError(
+                    "these bytes are not a pickled Icechunk session. Give pickle.dumps(session)."
+                ) from err
+        if not is_icechunk(session):
+            raise StoreFormatError(
+                f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."
+            )
+        return cls(session, root, options)
+
+    def scan_zarr_streaming_sync(  # noqa: PLR0917  as users of rainbear call it
+        self,
+        predicate: pl.Expr | None = None,
+        with_columns: Sequence[str] | None = None,
+        max_chunks_to_read: int | None = None,
+        n_rows: int | None = None,
+        batch_size: int | None = None,
+        max_concurrency: int | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Ask a question of the table and take the answer piece by piece; this call waits, and is not awaited.
+
+        Parameters
+        ----------
+        predicate, with_columns, max_chunks_to_read, n_rows, batch_size
+            As in ``ZarrBackendSync.scan_zarr_streaming_sync``.
+        max_concurrency : int, optional
+            Tasks that run at the same time, at most.
+
+        Returns
+        -------
+        iterator of DataFrame
+            Frames that have rows; few are in memory at a time. Closing it stops the reading.
+
+        Raises
+        ------
+        QueryError
+            As ``ZarrBackendSync.scan_zarr_sync``, when it is called.
+        """
+        question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
+        return self._frames(question, batch_size, max_concurrency)
+
+
+async def scan_zarr_async(
+    source: Any,
+    predicate: pl.Expr | None,
+    max_concurrency: int | None = None,
+    max_chunks_to_read: int | None = None,
+    prefix: str | None = None,
+) -> pl.DataFrame:
+    """Ask one question of a Zarr store without blocking the event loop.
+
+    Parameters
+    ----------
+    source : str, path, store or backend
+        As in `scan_zarr`. A backend shares what it keeps.
+    predicate, max_concurrency, max_chunks_to_read
+        As in ``ZarrBackend.scan_zarr_async``.
+    prefix : str, optional
+        Where the store begins below the source.
+
+    Returns
+    -------
+    DataFrame
+        The rows that pass, in the order of `scan_zarr`, with all columns; or what ``select`` gives.
+
+    Raises
+    ------
+    QueryError
+        As ``ZarrBackend.scan_zarr_async``.
+    StoreError
+        If the store cannot be opened or read.
+    """
+    if isinstance(source, _Backend) and prefix:
+        raise QueryError("a backend has its prefix already. Leave out prefix=.")
+    backend = source if isinstance(source, _Backend) else _Backend(source, prefix)
+    return await backend._answer(predicate, max_concurrency, max_chunks_to_read)  # noqa: SLF001  our own class
+
+
+def print_extension_info() -> str:
+    """Say which versions are in use.
+
+    Returns
+    -------
+    str
+        One line; it is returned, and not printed.
+    """
+    names = ["rainbear-dask", "zarr", "polars", "dask", "icechunk", "obstore"]
+    found = []
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return f"{', '.join(found)} on Python {platform.python_version()}"
+
+
+# ---------------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A plan, and what Polars is to do with all of its rows, if anything."""
+
+    plan: ScanPlan
+    last_step: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    n_rows: int | None = None
+
+    def answer(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.plan.columns}))
+        rows = pl.concat([empty, *frames])
+        if self.last_step is None:
+            return rows
+        rows = self.last_step(rows)
+        return rows if self.n_rows is None else rows.head(self.n_rows)
+
+
+def _question(
+    table: Table,
+    expr: pl.Expr | None,
+    with_columns: Sequence[str] | None = None,
+    n_rows: int | None = None,
+    *,
+    nulls: bool = True,
+) -> _Question:
+    """Plan for an expression: as a filter if it gives one Boolean for each row, else to be selected.
+
+    Without ``nulls``, rows at which ``when(...).then(...)`` gives null count as not asked for.
+    """
+    if expr is None:
+        return _Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
+    expr, schema = _checked(expr, table), table.schema
+    dtypes = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
+    seen = _rows_seen(expr, schema, nulls=nulls)
+    if len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null):
+        expr = expr.cast(pl.Boolean)
+        if (predicate := _handed_over(expr, schema)) is not None:
+            return _Question(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
+        if seen is None and _is_per_row(expr, schema):
+            wanted = list(with_columns or schema)
+            needed = [*wanted, *(name for name in _columns_of(expr, schema) if name not in wanted)]
+            heads = list(dict.fromkeys(name.partition("/")[0] for name in wanted))
+            plan = plan_scan(table, columns=needed)
+            return _Question(plan, lambda rows: rows.filter(expr).select(heads), n_rows)
+    if with_columns is not None:
+        raise QueryError(
+            "this expression says by itself which columns it gives. Leave out with_columns, or give a filter."
+        )
+    columns = _columns_of(expr, schema)
+    plan = plan_scan(
+        table,
+        columns=columns,
+        predicate=None if seen is None else _handed_over(seen, schema),
+        n_rows=None if columns else 0,
+    )
+    return _Question(plan, lambda rows: rows.select(expr), n_rows)
+
+
+def _checked(expr: Any, table: Table) -> pl.Expr:
+    if not isinstance(expr, pl.Expr):
+        raise PredicateError(
+            f"the predicate is a {type(expr).__name__}, not a Polars expression. Write it as pl.col('lat') > 45."
+        )
+    try:
+        pl.LazyFrame(schema=table.schema).select(expr).collect_schema()
+    except pl.exceptions.ColumnNotFoundError:
+        for name in expr.meta.root_names():
+            if name not in table.schema:
+                raise unknown_column(name, table.schema, table.spec.label) from None
+        raise
+    return expr
+
+
+Schema = Mapping[str, pl.DataType]
+
+
+def _asked_of_a_reader(
+    ask: Callable[[pl.LazyFrame], pl.LazyFrame], schema: Schema
+) -> tuple[list[str] | None, pl.Expr | None] | None:
+    """Columns and filter that Polars asks of a reader for a query; None if it asks for nothing. Nothing is run."""
+    asked: list[tuple[list[str] | None, pl.Expr | None]] = []
+
+    def read(
+        with_columns: list[str] | None, predicate: pl.Expr | None, _rows: int | None, _batch: int | None
+    ) -> Iterator[pl.DataFrame]:
+        asked.append((with_columns, predicate))
+        raise _EnoughError
+
+    with suppress(_EnoughError):
+        ask(register_io_source(read, schema=schema)).collect()
+    return asked[0] if asked else None
+
+
+class _EnoughError(Exception):
+    """Ends a query that was begun to see what it asks for."""
+
+
+def _handed_over(expr: pl.Expr, schema: Schema) -> pl.Expr | None:
+    """A Boolean expression as Polars hands it to a reader; None if it does not, as some part is not elementwise."""
+    try:
+        asked = _asked_of_a_reader(lambda table: table.filter(expr), schema)
+    except PolarsError:  # several expressions in one, say
+        return None
+    return None if asked is None else asked[1]
+
+
+def _columns_of(expr: pl.Expr, schema: Schema) -> list[str]:
+    """Columns that an expression needs; for one that only counts rows, some column."""
+    asked = _asked_of_a_reader(lambda table: table.select(expr), schema)
+    if asked is None:
+        return []
+    return list(schema) if asked[0] is None else asked[0]
+
+
+def _is_per_row(expr: pl.Expr, schema: Schema) -> bool:
+    """Whether an expression that is not elementwise still gives a value for each row, as ``a > a.mean()`` does."""
+    with suppress(Exception):  # of a user's own function, perhaps
+        return pl.DataFrame(schema=schema).clear(_UNUSUAL).select(expr).height == _UNUSUAL
+    return False
+
+
+_UNUSUAL = 1009  # rows; what gives a fixed number of values gives another
+
+
+def _rows_seen(expr: pl.Expr, schema: Schema, *, nulls: bool = True) -> pl.Expr | None:
+    """A filter that holds wherever an expression looks at a row; None if it looks at all of them, or at none."""
+    filters = _filters(expr, schema, nulls=nulls)
+    return reduce(or_, filters) if filters else None
+
+
+def _filters(expr: pl.Expr, schema: Schema, *, nulls: bool) -> list[pl.Expr] | None:
+    """Filters that the columns of an expression go through; None if one goes through none."""
+    if expr.meta.is_literal():
+        return []
+    parts = expr.meta.pop()
+    match parts:
+        case [predicate, values] if values.filter(predicate).meta.eq(expr):
+            pass
+        case [predicate, otherwise, values] if (
+            not nulls
+            and otherwise.meta.eq(pl.lit(None))
+            and pl.when(predicate).then(values).otherwise(otherwise).meta.eq(expr)
+        ):
+            pass
+        case []:
+            return None
+        case _:
+            below = [_filters(part, schema, nulls=nulls) for part in parts]
+            return None if None in below else [each for part in below for each in part or ()]
+    elementwise = _handed_over(pl.any_horizontal(values.is_null()), schema) is not None
+    return [predicate] if elementwise and _handed_over(predicate, schema) is not None else None
