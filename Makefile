@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second lint types layers check bench bench-quick clean
+.PHONY: help demo test test-second lint types layers check laws mutants bench bench-quick bench-planning clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -60,12 +60,22 @@ layers: $(VENV)/.installed  ## Check which module imports which
 
 check: lint types layers test test-second  ## All of the above but demo: what CI runs
 
+laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=1800 --durations=10 tests/test_selection.py \
+	    tests/test_predicate.py tests/test_planner.py $(ARGS)
+
+mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and see which test sees each (minutes)
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 bench: .venv-bench/.installed  ## Time and memory beside rainbear and xarray, whole stores (long)
 	.venv-bench/bin/python -m benchmarks.run $(ARGS)
 
 bench-quick: .venv-bench/.installed  ## The same on shorter stores (two minutes), and chunks read by form of question
 	.venv-bench/bin/python -m benchmarks.run --quick
 	.venv-bench/bin/python -m benchmarks.predicate_forms
+
+bench-planning: $(VENV)/.installed  ## Time and memory of planning, on stores of up to 100 M chunks (half a minute)
+	$(BIN)/python -m benchmarks.planning
 
 clean:  ## Remove environments, caches and builds
 	rm -rf .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

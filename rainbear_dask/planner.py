@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
-from itertools import pairwise
+from heapq import merge
 from math import lcm, prod
 from operator import and_
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ import polars as pl
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
+from rainbear_dask.picture import draw_chunks, draw_report
 from rainbear_dask.predicate import Conjunct
-from rainbear_dask.selection import Box, IndexSet, Selection
+from rainbear_dask.selection import Box, IndexSet, Positions, Selection, distinct_rows
 from rainbear_dask.table import Column, Table
 
 TASK_BYTES = 64 * 2**20
@@ -84,6 +85,11 @@ class ScanTask:
         """Rows before the filter."""
         return prod(len(positions) for positions in self.index)
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the frame at most, about."""
+        return self.num_rows * sum(column.width for column in self.scan.columns)
+
     def num_chunks(self, array: ArrayMeta) -> int:
         """Chunks of one array that the task touches."""
         index = dict(zip(self.scan.dims, self.index, strict=True))
@@ -133,13 +139,17 @@ class Blocks:
     ) -> None:
         self._dims, self._grains, self._shards = list(sizes), grains, shards or {}
         some = all(n > 0 for n in sizes.values())
-        self._boxes = [{d: box.get(d, IndexSet.span(0, n)) for d, n in sizes.items()} for box in boxes if some]
+        whole = {d: IndexSet.span(0, n) for d, n in sizes.items()}
+        self._boxes = [{d: box.get(d, whole[d]) for d in sizes} for box in boxes if some]
+        touched = cache(IndexSet.chunks)  # boxes share index sets
+        self._units = [{d: touched(index, grains[d]) for d, index in box.items()} for box in self._boxes]
         self._most: dict[str, int] = {}
         for dim in reversed(self._dims):
-            there = max((len(box[dim].chunks(grains[dim])) for box in self._boxes), default=0)
+            there = max((len(reached[dim]) for reached in self._units), default=0)
             self._most[dim] = max(1, min(units, there))
             units //= self._most[dim]
-        self._memo: dict[tuple[int, tuple[int, ...]], list[_Run]] = {}
+        self._kinds_of: dict[tuple[int, tuple[int, ...]], list[_Kind]] = {}
+        self._union_of: dict[tuple[int, tuple[int, ...]], IndexSet] = {}
 
     def __iter__(self) -> Iterator[tuple[tuple[IndexSet, ...], int]]:
         """Index sets of each block, in C order of the grid, and the number of boxes that it lies in."""
@@ -148,17 +158,17 @@ class Blocks:
     @property
     def num_blocks(self) -> int:
         """Blocks in all."""
-        return self._total(lambda axis, run: len(self._cuts(axis, run.units)) - 1)
+        return self._total(lambda axis, kind: len(self._cuts(axis, kind)) - 1)
 
     @property
     def num_units(self) -> int:
         """Units of the grid that hold a position."""
-        return self._total(lambda _, run: len(run.units))
+        return self._total(lambda _, kind: len(kind.units))
 
     @property
     def num_rows(self) -> int:
         """Cells in all blocks: exact for one box, an upper bound where boxes share a unit."""
-        return self._total(lambda axis, run: len(self._positions(axis, run.boxes, run.units)))
+        return self._total(lambda axis, kind: len(self._positions(axis, kind.boxes, kind.units)))
 
     def num_touched(self, chunks: Mapping[str, int]) -> int:
         """Chunks of another grid that blocks touch, one that two blocks touch being counted twice.
@@ -169,19 +179,22 @@ class Blocks:
             Chunk length along each dimension.
         """
 
-        def touched(axis: int, run: _Run) -> int:
-            pieces = self._pieces(axis, run.units)
-            size = chunks[self._dims[axis]]
-            return sum(len(self._positions(axis, run.boxes, piece).chunks(size)) for piece in pieces)
+        def touched(axis: int, kind: _Kind) -> int:
+            dim = self._dims[axis]
+            held = self._positions(axis, kind.boxes, kind.units)
+            seams = kind.units.at(self._cuts(axis, kind)[1:-1]) * self._grains[dim]
+            beyond = held.count_below(seams)
+            across = held.at(beyond - 1) // chunks[dim] == held.at(beyond) // chunks[dim]
+            return len(held.chunks(chunks[dim])) + int(np.count_nonzero(across))
 
         return self._total(touched)
 
-    def _total(self, weigh: "Callable[[int, _Run], int]") -> int:
+    def _total(self, weigh: "Callable[[int, _Kind], int]") -> int:
         @cache
         def total(axis: int, active: tuple[int, ...]) -> int:
             if axis == len(self._dims):
                 return 1
-            return sum(weigh(axis, run) * total(axis + 1, run.boxes) for run in self._runs(axis, active))
+            return sum(weigh(axis, kind) * total(axis + 1, kind.boxes) for kind in self._kinds(axis, active))
 
         return total(0, tuple(range(len(self._boxes)))) if self._boxes else 0
 
@@ -193,67 +206,89 @@ class Blocks:
         if axis == len(self._dims):
             yield tuple(self._positions(i, active, piece) for i, piece in enumerate(pieces)), len(active)
             return
-        for run in self._runs(axis, active):
-            for piece in self._pieces(axis, run.units):
-                yield from self._walk(axis + 1, run.boxes, (*pieces, piece))
+        kinds = (self._pieces(axis, kind) for kind in self._kinds(axis, active))
+        for piece, boxes in merge(*kinds, key=lambda found: found[0].hull):
+            yield from self._walk(axis + 1, boxes, (*pieces, piece))
 
-    def _positions(self, axis: int, active: Sequence[int], units: IndexSet) -> IndexSet:
-        """What some boxes hold from the first to the last of some units."""
+    def _positions(self, axis: int, active: tuple[int, ...], units: IndexSet) -> IndexSet:
+        """What some boxes hold in some units."""
         dim = self._dims[axis]
-        first, last = units.hull
-        start, stop = first * self._grains[dim], last * self._grains[dim]
-        return reduce(IndexSet.__or__, (self._boxes[i][dim].within(start, stop) for i in active))
+        if (axis, active) not in self._union_of:
+            self._union_of[axis, active] = IndexSet.union({self._boxes[i][dim] for i in active})
+        return self._union_of[axis, active].within_chunks(units, self._grains[dim])
 
-    def _pieces(self, axis: int, units: IndexSet) -> Iterator[IndexSet]:
-        return units.split(self._cuts(axis, units))
+    def _pieces(self, axis: int, kind: "_Kind") -> Iterator[tuple[IndexSet, tuple[int, ...]]]:
+        return ((piece, kind.boxes) for piece in kind.units.split(self._cuts(axis, kind)))
 
-    def _cuts(self, axis: int, units: IndexSet) -> Sequence[int]:
-        """Where units, counted from the first, are cut into pieces."""
-        dim, count = self._dims[axis], len(units)
+    def _cuts(self, axis: int, kind: "_Kind") -> Positions:
+        """Where units of one kind, counted from the first, are cut into pieces."""
+        dim, units = self._dims[axis], kind.units
         most, per_shard = self._most[dim], self._shards.get(dim, 1)
         if per_shard == 1:
-            return range(0, count + most, most) if count % most == 0 else [*range(0, count, most), count]
+            lengths = np.diff(kind.runs)
+            pieces = -(-lengths // most)
+            number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of each in its run
+            return np.append(np.repeat(kind.runs[:-1], pieces) + most * number, len(units))
+        closing = set(kind.runs.tolist())
         ends = units.count_below((units.chunks(per_shard).positions() + 1) * per_shard).tolist()
+        ends = sorted({*ends, *closing} - {0})
         cuts = [0]
-        for end, following in zip(ends, [*ends[1:], None], strict=True):
+        for end, following in zip(ends, [*ends[1:], 0], strict=True):
             while end - cuts[-1] > most:  # a shard that is more than a block, in even parts
                 left = end - cuts[-1]
                 cuts.append(cuts[-1] + -(-left // -(-left // most)))
-            if following is None or following - cuts[-1] > most:
+            if end in closing or following - cuts[-1] > most:
                 cuts.append(end)
-        return cuts
+        return np.array(cuts)
 
-    def _runs(self, axis: int, active: tuple[int, ...]) -> "list[_Run]":
-        """Units of one dimension that some boxes hold, ascending, cut where the boxes that hold them change."""
-        if (axis, active) not in self._memo:
-            dim = self._dims[axis]
-            held = [self._boxes[i][dim].chunks(self._grains[dim]) for i in active]
-            self._memo[axis, active] = [_Run(held[0], active)] if len(held) == 1 else _split(held, active)
-        return self._memo[axis, active]
+    def _kinds(self, axis: int, active: tuple[int, ...]) -> "list[_Kind]":
+        """Units of one dimension that some boxes reach, by which of the boxes reach them."""
+        if (axis, active) not in self._kinds_of:
+            together: dict[IndexSet, list[int]] = {}
+            for i in active:
+                together.setdefault(self._units[i][self._dims[axis]], []).append(i)
+            self._kinds_of[axis, active] = _kinds(list(together), list(together.values()))
+        return self._kinds_of[axis, active]
 
 
-class _Run(NamedTuple):
+class _Kind(NamedTuple):
+    """Units of one dimension that the same boxes reach.
+
+    Parameters
+    ----------
+    units : IndexSet
+        All of them.
+    runs : ndarray of int64, shape (n + 1,)
+        Counted along the units, where their n runs begin and end: units that other boxes reach lie between.
+    boxes : tuple of int
+        Boxes that reach all of the units.
+    """
+
     units: IndexSet
+    runs: Positions
     boxes: tuple[int, ...]
 
 
-def _split(held: Sequence[IndexSet], names: Sequence[int]) -> list[_Run]:
-    """Cut the union of some sets where the sets that hold a position change."""
-    edges = np.unique(np.concatenate([part for one in held for part in (one.starts, one.stops)]))
+def _kinds(sets: Sequence[IndexSet], boxes: Sequence[Sequence[int]]) -> list[_Kind]:
+    """Sort positions that some sets hold, each set being that of some boxes, by which of the sets hold them."""
+    if len(sets) == 1:
+        return [_Kind(sets[0], np.array([0, len(sets[0])]), tuple(boxes[0]))]
+    edges = np.unique(np.concatenate([part for one in sets for part in (one.starts, one.stops)]))
     starts, stops = edges[:-1], edges[1:]
     holds = np.array(
-        [np.searchsorted(one.starts, starts, "right") > np.searchsorted(one.stops, starts, "right") for one in held]
+        [np.searchsorted(one.starts, starts, "right") > np.searchsorted(one.stops, starts, "right") for one in sets]
     )
     some = holds.any(axis=0)
-    starts, stops, holds = starts[some], stops[some], holds[:, some]
-    changes = np.flatnonzero((holds[:, 1:] != holds[:, :-1]).any(axis=0)) + 1
-    return [
-        _Run(
-            IndexSet.from_spans(np.column_stack([starts[a:b], stops[a:b]])),
-            tuple(name for name, there in zip(names, holds[:, a], strict=True) if there),
-        )
-        for a, b in pairwise([0, *changes.tolist(), len(starts)])
-    ]
+    starts, stops = starts[some], stops[some]
+    patterns, kind = distinct_rows(holds[:, some].T)
+    spans = np.split(np.argsort(kind, kind="stable"), np.cumsum(np.bincount(kind))[:-1])  # of each kind, ascending
+    kinds = []
+    for pattern, mine in zip(patterns, spans, strict=True):
+        after = np.cumsum(stops[mine] - starts[mine])
+        last = np.append(np.diff(mine) > 1, True)  # a gap that no set holds does not end a run
+        names = sorted(name for part, there in zip(boxes, pattern, strict=True) if there for name in part)
+        kinds.append(_Kind(IndexSet(starts[mine], stops[mine]), np.append(0, after[last]), tuple(names)))
+    return kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,22 +362,37 @@ class ScanPlan:
         wanted = {c.name: c for columns in (self.columns, *(f.columns for f in self.filters)) for c in columns}
         return tuple(c.array for c in wanted.values() if c.array is not None and c.role == "data")
 
-    def chunks_selected(self, array: ArrayMeta, selection: Selection | None = None) -> int:
-        """Chunks of one array that hold a position of a selection, by default of the plan's."""
-        sizes = {dim: self.table.sizes[dim] for dim in array.dims}
-        grid = dict(zip(array.dims, array.chunks, strict=True))
-        return Blocks(sizes, grid, (selection or self.selection).boxes).num_units
+    def _chunks_of(self, selection: Selection) -> dict[str, int]:
+        """Chunks that hold a position of a selection, by path of the array."""
+        grids = {
+            (dims, chunks): Blocks(
+                {dim: self.table.sizes[dim] for dim in dims}, dict(zip(dims, chunks, strict=True)), selection.boxes
+            ).num_units
+            for dims, chunks in {(array.dims, array.chunks) for array in self.arrays}
+        }
+        return {array.path: grids[array.dims, array.chunks] for array in self.arrays}
 
-    def chunks_kept(self, array: ArrayMeta) -> int:
-        """Chunks of one array that will be read."""
-        if self.limit is not None and not self.filters and self.limit < self.blocks.num_rows:
-            return sum(task.num_chunks(array) for task in self.tasks())
-        return self.chunks_selected(array)
+    @cached_property
+    def _chunks_selected(self) -> Mapping[str, int]:
+        return self._chunks_of(self.selection)
+
+    @property
+    def _cut_short(self) -> bool:
+        """Whether ``limit`` spares chunks that are selected."""
+        return self.limit is not None and not self.filters and self.limit < self.blocks.num_rows
+
+    @cached_property
+    def chunks_kept(self) -> Mapping[str, int]:
+        """Chunks that will be read, by path of the array."""
+        if not self._cut_short:
+            return self._chunks_selected
+        tasks = list(self.tasks())
+        return {array.path: sum(task.num_chunks(array) for task in tasks) for array in self.arrays}
 
     @property
     def num_chunks_kept(self) -> int:
         """Chunks that will be read, over all arrays."""
-        return sum(self.chunks_kept(array) for array in self.arrays)
+        return sum(self.chunks_kept.values())
 
     @property
     def num_chunks(self) -> int:
@@ -352,7 +402,7 @@ class ScanPlan:
     @property
     def bytes_kept(self) -> int:
         """Decoded bytes that will be read."""
-        return sum(self.chunks_kept(array) * array.chunk_bytes for array in self.arrays)
+        return sum(self.chunks_kept[array.path] * array.chunk_bytes for array in self.arrays)
 
     @property
     def bytes_total(self) -> int:
@@ -372,7 +422,7 @@ class ScanPlan:
         unit_bytes = max(read, made // _FRAME_RATIO, 1)
         shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
         # from the plan alone, not from the workers there are: the order of rows follows from the tasks
-        fair = max(sum(a.chunk_bytes * self.chunks_selected(a) for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
+        fair = max(sum(a.chunk_bytes * self._chunks_selected[a.path] for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
         units = min(self.task_bytes, fair) // unit_bytes
         return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
 
@@ -384,12 +434,13 @@ class ScanPlan:
 
     @property
     def amplification(self) -> float:
-        """Bytes read for each byte of the chunks kept: above 1 where a chunk lies across a cut between tasks."""
+        """Bytes read for each byte of the chunks selected: above 1 where a chunk lies across a cut between tasks."""
         arrays = [array for array in self.arrays if len(array.dims) == len(self.table.sizes)]
-        grids = [dict(zip(array.dims, array.chunks, strict=True)) for array in arrays]
-        kept = sum(self.chunks_kept(array) * array.chunk_bytes for array in arrays)
-        read = sum(self.blocks.num_touched(grid) * a.chunk_bytes for a, grid in zip(arrays, grids, strict=True))
-        return read / kept if kept else 1.0
+        grids = {(array.dims, array.chunks) for array in arrays}
+        touched = {(d, chunks): self.blocks.num_touched(dict(zip(d, chunks, strict=True))) for d, chunks in grids}
+        selected = sum(self._chunks_selected[array.path] * array.chunk_bytes for array in arrays)
+        read = sum(touched[array.dims, array.chunks] * array.chunk_bytes for array in arrays)
+        return read / selected if selected else 1.0
 
     @property
     def num_tasks(self) -> int:
@@ -434,7 +485,7 @@ class ScanPlan:
             If more is needed than a limit allows.
         """
         # variables on one grid count once: the limit is on places in the grid
-        chunks = sum({(a.dims, a.chunks, a.shards): self.chunks_kept(a) for a in self.arrays}.values())
+        chunks = sum({(a.dims, a.chunks, a.shards): self.chunks_kept[a.path] for a in self.arrays}.values())
         for option, needed, limit, what in (
             ("max_chunks_to_read", chunks, limits.chunks, "chunks"),
             ("max_rows", self.max_rows, limits.rows, "rows"),
@@ -486,23 +537,43 @@ class ScanPlan:
 
     def explain(self) -> str:
         """Report of what will be read, and of what each part of the filter does for it."""
-        kept, total = self.num_chunks_kept, self.num_chunks
-        lines = [
-            f"SCAN {self.table.spec.label}",
-            f"  chunks   {kept:,} of {total:,}, {_bytes(self.bytes_kept)} of {_bytes(self.bytes_total)} decoded",
-            f"  rows     {self.max_rows:,} at most, of {self.table.num_rows:,}",
-            f"  tasks    {self.num_tasks:,}",
-            f"  columns  {', '.join(c.name for c in self.columns)}",
+        return "\n".join([self._title, *(f"  {name:8} {text}" for name, text in self._facts)])
+
+    def _repr_html_(self) -> str:
+        """The same report, with a picture of the chunks kept."""
+        drawn = ""
+        if self.arrays:
+            array = self._cut_along[0]
+            sizes = {dim: self.table.sizes[dim] for dim in array.dims}
+            boxes: Sequence[Box] = self.selection.boxes
+            if self._cut_short:
+                boxes = [dict(zip(task.scan.dims, task.index, strict=True)) for task in self.tasks()]
+            drawn = draw_chunks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes)
+        return draw_report(self._title, self._facts, drawn)
+
+    @property
+    def _title(self) -> str:
+        return f"SCAN {self.table.spec.label}"
+
+    @cached_property
+    def _facts(self) -> Sequence[tuple[str, str]]:
+        """Lines of the report, each with its name."""
+        chunks = f"{self.num_chunks_kept:,} of {self.num_chunks:,}"
+        facts = [
+            ("chunks", f"{chunks}, {_bytes(self.bytes_kept)} of {_bytes(self.bytes_total)} decoded"),
+            ("rows", f"{self.max_rows:,} at most, of {self.table.num_rows:,}"),
+            ("tasks", f"{self.num_tasks:,}"),
+            ("columns", ", ".join(c.name for c in self.columns)),
         ]
         for conjunct in self.conjuncts:
-            alone = sum(self.chunks_selected(array, conjunct.selection) for array in self.arrays)
+            alone = sum(self._chunks_of(conjunct.selection).values())
             note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
-            lines.append(f"  filter   {_short(conjunct.expr)}: keeps {alone:,} chunks{note}")
-        if self.amplification > _WORTH_SAYING:
-            lines.append(f"  reads    {self.amplification:.1f} times the bytes of its chunks, as chunk grids differ")
+            facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
+        if (amplification := self.amplification) > _WORTH_SAYING:
+            facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, as chunk grids differ"))
         if self.table.repeats > 1:
-            lines.append(f"  repeats  {self.table.repeats:,.3g} rows for each value of the largest variable")
-        return "\n".join(lines)
+            facts.append(("repeats", f"{self.table.repeats:,.3g} rows for each value of the largest variable"))
+        return facts
 
 
 def build_plan(

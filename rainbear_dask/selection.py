@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import ClassVar, Self
 
 import numpy as np
@@ -58,6 +57,12 @@ class IndexSet:
         return cls.from_spans([(start, stop)])
 
     @classmethod
+    def union(cls, sets: Iterable[Self]) -> Self:
+        """Positions in any of some sets; at least one is given."""
+        starts, stops = zip(*((one.starts, one.stops) for one in sets), strict=True)
+        return cls._union(np.concatenate(starts), np.concatenate(stops))
+
+    @classmethod
     def _union(cls, starts: Positions, stops: Positions) -> Self:
         some = starts < stops
         starts, stops = starts[some], stops[some]
@@ -74,7 +79,7 @@ class IndexSet:
         return np.array_equal(self.starts, other.starts) and np.array_equal(self.stops, other.stops)
 
     def __hash__(self) -> int:
-        return hash((self.starts.tobytes(), self.stops.tobytes()))
+        return hash((len(self.starts), int(self.starts.sum()), int(self.stops.sum())))  # without a copy of the spans
 
     def __len__(self) -> int:
         return int((self.stops - self.starts).sum())
@@ -83,7 +88,7 @@ class IndexSet:
         return len(self.starts) > 0
 
     def __or__(self, other: Self) -> Self:
-        return self._union(np.concatenate([self.starts, other.starts]), np.concatenate([self.stops, other.stops]))
+        return self.union([self, other])
 
     def __and__(self, other: Self) -> Self:
         if len(self.starts) > len(other.starts):
@@ -108,17 +113,21 @@ class IndexSet:
         """Positions from ``start`` up to but not including ``stop``."""
         return self & self.span(start, stop)
 
+    def within_chunks(self, chunks: Self, size: int) -> Self:
+        """Positions that lie in some chunks of ``size``, which are given by their indices."""
+        return self & type(self)(chunks.starts * size, chunks.stops * size)
+
     def first(self, count: int) -> Self:
         """The ``count`` lowest positions (all, if there are fewer)."""
         (lowest,) = self.split([0, max(count, 0)])
         return lowest
 
-    def split(self, cuts: Sequence[int]) -> Iterator[Self]:
+    def split(self, cuts: Sequence[int] | Positions) -> Iterator[Self]:
         """Cut by rank: for each two neighbours of ``cuts``, the positions of which so many others are lower."""
         before = self._before()
         firsts = np.searchsorted(before, cuts, side="right") - 1
         lasts = np.searchsorted(before, cuts, side="left")
-        for start, stop, first, last in zip(cuts[:-1], cuts[1:], firsts[:-1].tolist(), lasts[1:].tolist(), strict=True):
+        for start, stop, first, last in zip(cuts[:-1], cuts[1:], firsts[:-1], lasts[1:], strict=True):
             some = slice(max(first, 0), last)
             shift = self.starts[some] - before[some]
             yield self._union(np.maximum(self.starts[some], shift + start), np.minimum(self.stops[some], shift + stop))
@@ -129,6 +138,13 @@ class IndexSet:
         beyond = np.maximum(np.append(0, self.stops)[begun] - bounds, 0)  # of the span begun last
         counts: Positions = np.append(0, np.cumsum(self.stops - self.starts))[begun] - beyond
         return counts
+
+    def at(self, ranks: Positions) -> Positions:
+        """For each rank, the position of which so many others are lower; a rank is less than ``len(self)``."""
+        before = self._before()
+        span = np.searchsorted(before, ranks, side="right") - 1
+        positions: Positions = self.starts[span] + ranks - before[span]
+        return positions
 
     def _before(self) -> Positions:
         """Number of positions before each span."""
@@ -151,6 +167,8 @@ class IndexSet:
 
         Every position of the set lies in one span, and each chunk that holds one meets exactly one span.
         """
+        if len(self.starts) == 1:
+            return [self.hull]
         touched = self.chunks(size)
         first = np.searchsorted(self.starts, touched.starts * size, side="left")
         last = np.searchsorted(self.stops, touched.stops * size, side="right") - 1
@@ -209,11 +227,11 @@ class Selection:
         if mask.ndim == 1:
             return cls.along(dims[0], IndexSet.from_mask(mask))
         rows, step, exact = mask.reshape(len(mask), -1), 1, True
-        patterns, kind = _distinct(rows)
+        patterns, kind = distinct_rows(rows)
         while len(patterns) > cls.MAX_BOXES:
             step, exact = 2 * step, False  # neighbours together, as if they had each other's pattern
             joined = np.logical_or.reduceat(rows, np.arange(0, len(rows), step), axis=0)
-            patterns, kind = _distinct(joined)
+            patterns, kind = distinct_rows(joined)
         kind = np.repeat(kind, step)[: len(mask)]
         boxes: list[Box] = []
         for number, pattern in enumerate(patterns):
@@ -256,7 +274,7 @@ def _meet(a: Box, b: Box) -> Box:
 def _hull(boxes: Sequence[Box]) -> Box:
     """Smallest box that holds all of them."""
     shared = [d for d in boxes[0] if all(d in box for box in boxes)]
-    return {d: reduce(IndexSet.__or__, (box[d] for box in boxes)) for d in shared}
+    return {d: IndexSet.union(box[d] for box in boxes) for d in shared}
 
 
 def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:
@@ -272,7 +290,7 @@ def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:
     return tuple(merged)
 
 
-def _distinct(rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+def distinct_rows(rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
     """The different rows of a mask, and which of them each row is."""
     packed = np.ascontiguousarray(np.packbits(rows, axis=1))
     whole = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)

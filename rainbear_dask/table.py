@@ -1,9 +1,9 @@
 """How a group of arrays is understood as one table: its dimensions, its columns and their types."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -52,7 +52,12 @@ class Column:
     @property
     def width(self) -> int:
         """Bytes of one value in a frame, about."""
-        return int(pl.Series(dtype=self.dtype).to_physical().to_numpy().dtype.itemsize)
+        return _width(self.dtype)
+
+
+@cache
+def _width(dtype: pl.DataType) -> int:
+    return int(pl.Series(dtype=dtype).to_physical().to_numpy().dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ def build_table(
     StoreFormatError
         If it names one that cannot be read, or if arrays disagree on a dimension.
     """
+    meta = replace(meta, arrays=_with_times_of_bounds(meta.arrays))
     roles = _roles(meta)
     left_out = dict(meta.left_out)
     decodings: dict[str, cf.Decoding] = {}
@@ -230,6 +236,20 @@ def _roles(meta: StoreMeta) -> dict[str, Role]:
         else:
             roles[path] = "auxiliary" if path in auxiliary else "data"
     return roles
+
+
+def _with_times_of_bounds(arrays: Mapping[str, ArrayMeta]) -> dict[str, ArrayMeta]:
+    """Arrays by path, where CF bounds have unit and calendar of the times that they bound, unless they have their own."""
+    described = dict(arrays)
+    for path, array in arrays.items():
+        if " since " in str(array.attributes.get("units")):
+            time = {key: array.attributes[key] for key in ("units", "calendar") if key in array.attributes}
+            group = path.rpartition("/")[0]
+            for name in _names(array.attributes.get("bounds")):
+                where = f"{group}/{name}" if group else name
+                if where in arrays:
+                    described[where] = replace(arrays[where], attributes=time | dict(arrays[where].attributes))
+    return described
 
 
 def _names(attribute: object) -> list[str]:

@@ -14,6 +14,7 @@ WRITES_STORES = {
 }
 settings.register_profile("dev", max_examples=100, **WRITES_STORES)
 settings.register_profile("ci", max_examples=400, print_blob=True, **WRITES_STORES)
+settings.register_profile("long", max_examples=5000, print_blob=True, **WRITES_STORES)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
@@ -21,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 def cluster():
     """A scheduler and two worker processes, each of one thread, on this machine."""
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=None
     ) as cluster:
         yield cluster
 

@@ -1,7 +1,12 @@
 """The benchmarks run, on stores of a day, and all readers agree."""
 
+from dataclasses import replace
+
 import pytest
 
+from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
+from benchmarks.planning import measure as measure_planning
+from benchmarks.planning import report as report_planning
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.run import READERS, Measure, measure, peak_memory, report
 
@@ -40,3 +45,42 @@ def test_a_wrong_answer_is_shown_as_wrong_and_not_as_fast():
     lines = report(measures).splitlines()
     assert "wrong" in lines[-1]
     assert lines[-1].count("0.500 s") == len(READERS) - 1
+
+
+@pytest.fixture(scope="module")
+def short_grids(tmp_path_factory):
+    """Stores of 5,000 hours by the grid that each is cut from, with that shorter grid."""
+    short = {grid: replace(grid, shape=(5000, *grid.shape[1:])) for grid in {case.grid: None for case in CASES}}
+    paths = {grid: tmp_path_factory.mktemp("grid") / "a.zarr" for grid in short}
+    for grid, path in paths.items():
+        short[grid].write(path)
+    return {grid: (short[grid], paths[grid]) for grid in short}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.grid.name}, {case.name}")
+def test_planning_is_measured(case, short_grids):
+    grid, path = short_grids[case.grid]
+    found = measure_planning(replace(case, grid=grid), path)
+    assert 0 < found.kept <= found.chunks
+    assert min(found.open, found.plan, found.explain, found.first_tasks) > 0
+    *_, row = report_planning([(case, found)])
+    assert row.startswith(f"| {case.grid.name} | {case.name} | {found.chunks:,} | {found.kept:,} |")
+
+
+@pytest.mark.parametrize(
+    ("grid", "name", "kept"),
+    [
+        (ERA5, "hour == 7", 209),
+        (ERA5, "a box", 25),
+        (MILLIONS[0], "a box", 25 * 6 * 6),
+        (PROJECTED, "a circle", 5000 * 26),
+    ],
+)
+def test_questions_of_planning_are_those_that_they_are_called(grid, name, kept, short_grids):
+    case = next(case for case in CASES if (case.grid, case.name) == (grid, name))
+    assert measure_planning(case, short_grids[grid][1]).kept == kept
+
+
+def test_memory_of_planning_is_that_of_a_process_of_its_own(short_grids):
+    found = measured_alone(next(case for case in CASES if case.name == "a circle"), short_grids[PROJECTED][1])
+    assert found.memory > 2 * 8 * 1059 * 1799 / 1e6  # two coordinates of two dimensions

@@ -1,7 +1,7 @@
 """Plans: tasks cover the selection once, no chunk is touched in vain, and counts are known beforehand."""
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from math import prod
 from unittest import mock
 
@@ -59,10 +59,35 @@ def test_blocks_hold_every_selected_cell_once_and_no_other_unit(some, grid, unit
     assert blocks.num_units == len(units_of(union, grid))
     assert blocks.num_blocks == len(corners)
     assert blocks.num_rows >= int((seen > 0).sum())
+    first_units = [corner[0] // grid["t"] for corner in corners]
+    assert first_units == sorted(first_units)
     if len(some) == 1:
         assert blocks.num_rows == int(union.sum())
         assert (seen > 0).sum() == union.sum()
         assert corners == sorted(corners)
+
+
+@given(boxes, grids, grids, st.integers(1, 40))
+def test_chunks_that_several_blocks_touch_count_for_each(some, grid, other, units):
+    some = [box for box in some if all(mask.any() for mask in box.values())]
+    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units=units)
+    touched = sum(prod(len(p.chunks(other[d])) for p, d in zip(index, SIZES, strict=True)) for index, _ in blocks)
+    assert blocks.num_touched(other) >= touched
+    if len(some) == 1:
+        assert blocks.num_touched(other) == touched
+
+
+@given(st.lists(st.fixed_dictionaries(masks), min_size=1, max_size=4), st.integers(1, 4))
+def test_a_block_ends_where_other_boxes_begin(some, grain):
+    some = [box for box in some if all(mask.any() for mask in box.values())]
+    sizes, reached = {"t": SIZES["t"]}, {}
+    for number, box in enumerate(some):
+        for unit in set((np.flatnonzero(box["t"]) // grain).tolist()):
+            reached.setdefault(unit, set()).add(number)
+    runs = [list(group) for _, group in groupby(sorted(reached), key=reached.__getitem__)]
+    blocks = Blocks(sizes, {"t": grain}, [{"t": IndexSet.from_mask(box["t"])} for box in some], units=100)
+    assert [index.chunks(grain).positions().tolist() for (index,), _ in blocks] == runs
+    assert blocks.num_blocks == len(runs)
 
 
 def array(path, dims, chunks, *, shards=None, sizes=SIZES) -> ArrayMeta:

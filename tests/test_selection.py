@@ -68,6 +68,22 @@ def test_count_below_counts(a, bounds):
     assert counted == [sum(i < bound for i in a) for bound in bounds]
 
 
+@given(positions)
+def test_at_gives_the_position_of_each_rank(a):
+    ranks = np.arange(len(a), dtype=np.int64)[::-1]
+    assert index_set(a).at(ranks).tolist() == sorted(a, reverse=True)
+
+
+@given(st.lists(positions, min_size=1))
+def test_union_holds_what_any_of_the_sets_holds(several):
+    assert members(IndexSet.union(index_set(one) for one in several)) == set().union(*several)
+
+
+@given(positions, positions, lengths)
+def test_within_chunks_keeps_what_lies_in_them(a, chunks, size):
+    assert members(index_set(a).within_chunks(index_set(chunks), size)) == {i for i in a if i // size in chunks}
+
+
 @given(positions, lengths)
 def test_chunks_are_those_that_hold_a_position(a, size):
     assert members(index_set(a).chunks(size)) == {i // size for i in a}

@@ -1,0 +1,303 @@
+"""Deliberate faults, and whether the tests see them: ``make mutants``.
+
+Each fault is an exact replacement in a copy of the package, in a folder of its own, where the tests that ought to see it
+are run. A fault that no test sees is a test that is missing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to be wrong.
+
+    Parameters
+    ----------
+    name : str
+        What is wrong.
+    place : str
+        The module, and the test module that is run; a third word narrows it to tests of such names.
+    right, wrong : str
+        What stands there, once, and what is put in its place.
+    """
+
+    name: str
+    place: str
+    right: str
+    wrong: str
+
+
+FAULTS = [
+    # The predicate
+    Fault(
+        "De Morgan dropped",
+        "predicate test_predicate",
+        'and_ if (kind == "and") == outcome else or_',
+        'and_ if kind == "and" else or_',
+    ),
+    Fault(
+        "not is ignored",
+        "predicate test_predicate",
+        "return self.select(parts[0], outcome=not outcome)",
+        "return self.select(parts[0], outcome=outcome)",
+    ),
+    Fault(
+        "complement of a superset",
+        "predicate test_predicate",
+        "return self.select(parts[0], outcome=not outcome)",
+        "found = self.select(parts[0], outcome=outcome)\n"
+        "            whole = found.boxes == ({},)\n"
+        "            return Selection.nothing() if whole else self.select(parts[0], outcome=not outcome)",
+    ),
+    Fault(
+        "null is true under not",
+        "predicate test_predicate",
+        "(result if outcome else ~result).fill_null(value=False)",
+        "(result.fill_null(value=False) if outcome else ~result.fill_null(value=False))",
+    ),
+    Fault(
+        "null is false wherever it stands",
+        "predicate test_predicate",
+        ".select(expr).to_series()",
+        ".select(expr.fill_null(value=False)).to_series()",
+    ),
+    Fault(
+        "xor knows one side only",
+        "predicate test_predicate",
+        " | (other & self.select(b, outcome=outcome))",
+        "",
+    ),
+    Fault(
+        "unknown selects nothing",
+        "predicate test_predicate",
+        "self.obstacles.append(obstacle)\n        return Selection.everything()",
+        "self.obstacles.append(obstacle)\n        return Selection.nothing()",
+    ),
+    Fault(
+        "unknown is exact",
+        "predicate test_predicate",
+        "self.obstacles.append(obstacle)\n        return Selection.everything()",
+        "self.obstacles.append(obstacle)\n        return Selection.everything(exact=True)",
+    ),
+    Fault(
+        "coordinates compared in float64",
+        "predicate test_predicate",
+        "spread(self._read(name), self",
+        "spread((v := self._read(name)).cast(pl.Float64 if v.dtype.is_numeric() else v.dtype), self",
+    ),
+    Fault(
+        "wrong axis of a mask of two dimensions",
+        "predicate test_predicate",
+        "mask.to_numpy().reshape(tuple(box.values()))",
+        "mask.to_numpy().reshape(tuple(box.values())[::-1]).T",
+    ),
+    Fault(
+        "a coordinate's dimensions taken in row order",
+        "predicate test_predicate",
+        "self._coordinates[name], box)",
+        "tuple(dim for dim in dims if dim in self._coordinates[name]), box)",
+    ),
+    Fault(
+        "data variables known for planning",
+        "reader test_scan test_explain",
+        'if column.role != "data"}',
+        "}",
+    ),
+    # Index sets and boxes
+    Fault(
+        "end of a chunk off by one",
+        "selection test_selection",
+        "-(-self.stops // size)",
+        "self.stops // size",
+    ),
+    Fault(
+        "runs miss the last chunk",
+        "selection test_selection",
+        "touched.stops * size",
+        "(touched.stops - 1) * size",
+    ),
+    Fault(
+        "adjacent spans stay apart",
+        "selection test_selection",
+        "starts[1:] > reach[:-1]",
+        "starts[1:] >= reach[:-1]",
+    ),
+    Fault(
+        "budget of a union narrows",
+        "selection test_selection",
+        "cls((_hull(merged),), exact=False)",
+        "cls(merged[: cls.MAX_BOXES], exact=False)",
+    ),
+    Fault(
+        "budget of an intersection narrows",
+        "selection test_selection",
+        "ours = (_hull(ours),)",
+        "ours = ours[:1]",
+    ),
+    Fault(
+        "budget of a mask narrows",
+        "selection test_predicate",
+        "np.logical_or.reduceat",
+        "np.logical_and.reduceat",
+    ),
+    Fault(
+        "a widened mask stays exact",
+        "selection test_predicate",
+        "step, exact = 2 * step, False",
+        "step = 2 * step",
+    ),
+    Fault(
+        "hull keeps a dimension that not all boxes have",
+        "selection test_selection",
+        "if all(d in box for box in boxes)]\n    return {d: IndexSet.union(box[d] for box in boxes)",
+        "]\n    return {d: IndexSet.union(box[d] for box in boxes if d in box)",
+    ),
+    Fault(
+        "exact whatever is met",
+        "selection test_selection",
+        "self.boxes, other.boxes, self.exact and other.exact",
+        "self.boxes, other.boxes, True",
+    ),
+    Fault(
+        "exact whatever is joined",
+        "selection test_selection",
+        "(*self.boxes, *other.boxes), exact=self.exact and other.exact",
+        "(*self.boxes, *other.boxes), exact=True",
+    ),
+    # The plan
+    Fault(
+        "a limit cuts tasks that are still to be filtered",
+        "planner test_planner",
+        "wanted is None or task.scan.filters",
+        "wanted is None",
+    ),
+    Fault(
+        "a limit is rounded down",
+        "planner test_planner",
+        "needed = -(-wanted // max(inner, 1))",
+        "needed = wanted // max(inner, 1)",
+    ),
+    Fault(
+        "no filter where boxes overlap",
+        "planner test_planner",
+        "scan if num_boxes == 1 else anew",
+        "scan",
+    ),
+    Fault(
+        "no filter where the whole was widened",
+        "planner test_planner",
+        "if not (settled and c.selection.exact)",
+        "if not c.selection.exact",
+    ),
+    Fault(
+        "all boxes taken where some reach",
+        "planner test_planner",
+        "yield from self._walk(axis + 1, boxes,",
+        "yield from self._walk(axis + 1, active,",
+    ),
+    Fault(
+        "tasks by kind, not in order",
+        "planner test_planner",
+        "key=lambda found: found[0].hull",
+        "key=lambda found: len(found[1])",
+    ),
+    Fault(
+        "a run goes on over units of other boxes",
+        "planner test_planner",
+        "np.append(np.diff(mine) > 1, True)",
+        "np.append(np.diff(mine) > len(starts), True)",
+    ),
+    Fault(
+        "a chunk on both sides of a cut is counted once",
+        "planner test_planner",
+        " + int(np.count_nonzero(across))",
+        "",
+    ),
+    Fault(
+        "the last dimension is cut first",
+        "planner test_planner",
+        "for dim in reversed(self._dims):",
+        "for dim in self._dims:",
+    ),
+    Fault(
+        "tasks cut at one grid of several",
+        "planner test_planner",
+        "common if (common := lcm(*lengths)) <= most else most",
+        "max(lengths)",
+    ),
+    Fault(
+        "a limit refuses what it allows",
+        "planner test_planner",
+        "needed > limit",
+        "needed >= limit",
+    ),
+]
+
+
+def copied(folder: Path) -> None:
+    """Copy what the tests need."""
+    ignored = shutil.ignore_patterns("__pycache__", "results")
+    for name in ("rainbear_dask", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def failed_test(folder: Path, *arguments: str) -> str | None:
+    """Run tests on the package in a folder; the name of the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *arguments]
+    # a module that is as long, and as old to the second, as its right form would be taken from compiled code
+    settings = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "dev"}
+    done = subprocess.run(  # noqa: S603  our own words
+        command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^FAILED tests/\S*::(\S+)", done.stdout, flags=re.MULTILINE)
+    if done.returncode != 1 or not found:
+        raise SystemExit(f"the tests did not run:\n{done.stdout}{done.stderr}")
+    return found[1]
+
+
+def killer(fault: Fault) -> str | None:
+    """Name of the test that sees a fault."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        copied(folder)
+        module, tests, *narrowed = fault.place.split()
+        path = folder / "rainbear_dask" / f"{module}.py"
+        text = path.read_text()
+        if text.count(fault.right) != 1:
+            raise SystemExit(f"{fault.name}: {fault.right!r} stands {text.count(fault.right)} times in {path.name}")
+        path.write_text(text.replace(fault.right, fault.wrong))
+        return failed_test(folder, f"tests/{tests}.py", *(["-k", *narrowed] if narrowed else []))
+
+
+def main() -> None:
+    """Print a row for each fault, or for those whose names have one of the words given; 1 if any is not seen."""
+    words = sys.argv[1:] or [""]
+    faults = [fault for fault in FAULTS if any(word in fault.name for word in words)]
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        copied(Path(name))
+        tests = sorted({f"tests/{fault.place.split()[1]}.py" for fault in faults} - {"tests/test_scan.py"})
+        if seen := failed_test(Path(name), *tests):
+            raise SystemExit(f"{seen} fails without any fault")
+    survivors = 0
+    for fault in faults:
+        seen = killer(fault)
+        survivors += seen is None
+        print(f"{fault.name:52}{fault.place.split()[0]:12}{seen or 'SURVIVED'}", flush=True)
+    print(f"{len(faults)} faults, {survivors} survived")
+    raise SystemExit(survivors > 0)
+
+
+if __name__ == "__main__":
+    main()
