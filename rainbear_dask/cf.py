@@ -69,7 +69,7 @@ class Decoding:
     stored, number : numpy.dtype
         Type of the values as they are stored, and the type that their bytes are then read as.
     fills : tuple
-        Values that become null, as ``number`` has them; text for strings.
+        Values that become null, as ``number`` has them; text or bytes for strings, as the column has them.
     nan_is_fill : bool
         Whether NaN becomes null as well. (It is no part of ``fills``, because NaN equals nothing.)
     scale_factor, add_offset : float or None
@@ -141,18 +141,19 @@ class Decoding:
             tests.append(np.isnan(flat))
         return reduce(np.logical_or, tests) if tests else None
 
+    def holds_a_time(self, values: _Array) -> bool:
+        """Whether any of some stored values is neither masked nor "not a time"."""
+        flat = values.reshape(-1).astype(self.stored, copy=False).view(self.number)
+        return not _absent(flat, self._masked(flat)).all()
+
     def _decode_time(self, clock: Clock, flat: _Array, masked: npt.NDArray[np.bool_] | None) -> pl.Series:
-        if flat.dtype.kind == "f":
-            flat = flat.astype(np.float64, copy=False)
-            absent = np.isnan(flat)
-        else:
-            absent = flat == NAT
-        if masked is not None:
-            absent |= masked
+        absent = _absent(flat, masked)
         if absent.all():
             return pl.Series([None], dtype=self.dtype).new_from_index(0, len(flat))
         if absent.any():
             flat = np.where(absent, flat[np.argmin(absent)], flat)  # no fill value may count as out of range
+        if flat.dtype.kind == "f":
+            flat = flat.astype(np.float64, copy=False)
         try:
             times: _Array
             if isinstance(self.dtype, pl.Datetime):
@@ -177,8 +178,13 @@ class Decoding:
                 f"array {self.path!r} holds values that are not text in UTF-8, unlike those its column, {self.dtype!r}, "
                 "was chosen by. Leave the array out (variables=), or write it as numbers."
             ) from None
-        fills = self.fills if self.dtype == pl.String else tuple(fill.encode() for fill in self.fills)
-        return series.replace(list(fills), [None] * len(fills)) if fills else series
+        return series.replace(list(self.fills), [None] * len(self.fills)) if self.fills else series
+
+
+def _absent(flat: _Array, masked: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """Where there is no time: NaN, NaT, or masked."""
+    absent: npt.NDArray[np.bool_] = np.isnan(flat) if flat.dtype.kind == "f" else flat == NAT
+    return absent if masked is None else absent | masked
 
 
 def decoding_of(
@@ -199,8 +205,9 @@ def decoding_of(
     sample : ndarray, optional
         Stored values, all or at least those of the first and last chunk, where ``needs_sample`` asks for them. The
         first of these that holds them all is chosen: Datetime("ns"), Datetime("us"), text with seconds, text with
-        microseconds, the undecoded number; for bytes, String, then Binary. Without a sample: Datetime("ns") if the
-        epoch is in its range, else "us"; text shows microseconds unless whole seconds are certain; bytes are String.
+        microseconds, the undecoded number; for bytes, String, then Binary. Without a sample, or one in which all is
+        masked: Datetime("ns") if the epoch is in its range, else "us"; text shows microseconds unless whole seconds are
+        certain; bytes are String.
 
     Returns
     -------
@@ -242,10 +249,13 @@ def _no_column(array: ArrayMeta) -> StoreFormatError:
 
 
 def _text_decoding(array: ArrayMeta, *, mask: bool, sample: _Array | None) -> Decoding:
-    fills = [fill.decode(errors="replace") if isinstance(fill, bytes) else fill for fill in _declared_fills(array)]
-    texts = tuple(str(fill) for fill in fills if isinstance(fill, str)) if mask else ()
-    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=texts)
-    return _first_that_holds([text, replace(text, dtype=pl.Binary())], sample)
+    declared = [
+        fill.encode(errors="surrogatepass") if isinstance(fill, str) else fill for fill in _declared_fills(array)
+    ]
+    fills = tuple(dict.fromkeys(bytes(fill) for fill in declared if isinstance(fill, bytes))) if mask else ()
+    texts = pl.Series(fills, dtype=pl.Binary).cast(pl.String, strict=False).drop_nulls()
+    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=tuple(texts))
+    return _first_that_holds([text, replace(text, dtype=pl.Binary(), fills=fills)], sample)
 
 
 def _numpy_time_decoding(array: ArrayMeta) -> Decoding:
@@ -287,7 +297,7 @@ def _time_decoding(numbers: Decoding, clock: Clock, sample: _Array | None) -> De
     nanoseconds, microseconds = replace(time, dtype=pl.Datetime("ns")), replace(time, dtype=pl.Datetime("us"))
     short_text = replace(time, dtype=pl.String())
     long_text = replace(short_text, fraction=True)
-    if sample is not None and sample.size:
+    if sample is not None and numbers.holds_a_time(sample):
         labelled = [nanoseconds, microseconds] if clock.calendar in _WITH_DATETIME_LABELS else []
         texts = [short_text, long_text] if clock.calendar not in ("proleptic_gregorian", "noleap") else []
         return _first_that_holds([*labelled, *texts, numbers], sample)

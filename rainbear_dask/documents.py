@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 from zarr import AsyncArray
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
+from zarr.registry import get_codec_class
 from zarr.storage import LocalStore, StorePath
 
-from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
+from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
 
@@ -34,6 +35,41 @@ V2_DOCUMENTS = (".zarray", ".zgroup", ".zattrs")
 V2_GROUP: Document = {"zarr_format": 2, "node_type": "group"}
 
 _warning_filters = threading.Lock()  # they are of the whole process
+
+_codec_names: dict[str, str] = {}  # by the name in a document, what zarr calls the codec
+
+
+def configure_zarr_codecs(*, aliases: Mapping[str, str] | None = None) -> None:
+    """Say under which other names codecs stand in the metadata of Zarr v3 stores.
+
+    Parameters
+    ----------
+    aliases : mapping of str to str, optional
+        By the name in the store, a name that zarr knows, such as ``"numcodecs.bitround"``, or its last part. It takes the
+        place of what was said before; None takes that back.
+
+    Raises
+    ------
+    QueryError
+        If zarr knows no codec of that name.
+
+    Notes
+    -----
+    It holds in this process, for stores that are opened from now on; workers need not be told.
+    """
+    names = {alias: _zarr_name(codec) for alias, codec in (aliases or {}).items()}
+    _codec_names.clear()
+    _codec_names.update(names)
+
+
+def _zarr_name(codec: str) -> str:
+    for name in (codec, f"numcodecs.{codec}"):
+        try:
+            get_codec_class(name)
+        except (KeyError, ValueError):  # of zarr 3.1, and since
+            continue
+        return name
+    raise QueryError(f"zarr knows no codec {codec!r}. Install the package that has it, or mend the name in aliases=.")
 
 
 class Documents:
@@ -324,6 +360,8 @@ def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
     if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
         raise ValueError("its chunks are pickles, which run whatever code they hold")
     document = document | {"attributes": {}}  # they are no part of what it takes to read
+    if _codec_names and document.get("codecs"):
+        document = document | {"codecs": _renamed(document["codecs"])}
     metadata = open_array(store, path, json.dumps(document)).metadata
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
@@ -350,6 +388,18 @@ def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
         document=json.dumps(document),
         zarr_format=metadata.zarr_format,
     )
+
+
+def _renamed(codecs: Any) -> Any:
+    """Codecs under the names that zarr knows, also those inside of shards."""
+    if isinstance(codecs, list):
+        return [_renamed(codec) for codec in codecs]
+    if not isinstance(codecs, dict):
+        return codecs
+    renamed = {key: _renamed(value) for key, value in codecs.items()}
+    if isinstance(name := codecs.get("name"), str):
+        renamed["name"] = _codec_names.get(name, name)
+    return renamed
 
 
 def _dims(document: Document, attributes: Document, named: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:

@@ -1,12 +1,16 @@
-"""What a scan has to give, built by xarray and NumPy in the plainest way; nothing here comes from the package."""
+"""What a scan has to give, built by xarray, cftime and NumPy in the plainest way; nothing here comes from the package."""
 
+import cftime
 import numpy as np
 import pandas as pd
 import polars as pl
 import xarray as xr
+import zarr
 from polars.testing import assert_frame_equal
 
 NANOSECONDS = {"days": 86_400 * 10**9, "hours": 3_600 * 10**9, "minutes": 60 * 10**9, "seconds": 10**9}
+LABELLED = ("standard", "gregorian", "proleptic_gregorian", "noleap", "365_day")
+"""Calendars whose dates are all dates to Polars."""
 
 POLARS = {
     "bool": pl.Boolean,
@@ -25,14 +29,14 @@ POLARS = {
 
 
 def expected_frame(store, variables=None, group=None) -> pl.DataFrame:
-    """Read a whole group as a table.
+    """Read a whole group, and those below it, as a table.
 
     Parameters
     ----------
     store : str, Path or zarr Store
         What xarray opens.
     variables : collection of str, optional
-        Those whose dimensions make the rows; by default all data variables.
+        Paths of those whose dimensions make the rows; by default all data variables.
     group : str, optional
         Which group of the store.
 
@@ -40,49 +44,177 @@ def expected_frame(store, variables=None, group=None) -> pl.DataFrame:
     -------
     DataFrame
         One row per cell of the product of the variables' dimensions, in C order. Columns: dimensions, auxiliary
-        coordinates, data variables, both sorted by name, as zarr consolidates metadata. Masked values are null. Times
-        are ns, of a standard calendar.
+        coordinates, data variables, a struct for each child group, all but the first level by level and sorted by
+        name, as zarr consolidates metadata. Masked values are null; what Polars has no type for is not there.
     """
-    stored = xr.open_zarr(store, group=group, consolidated=False, decode_cf=False, chunks=None).load()
-    ds = xr.decode_cf(
-        stored[sorted(stored.variables)], mask_and_scale=False, decode_times=False, decode_timedelta=False
-    )
-    supporting = {ds[v].attrs.get(key) for v in ds.variables for key in ("bounds", "grid_mapping")}
-    data = [v for v in ds.data_vars if (v in variables if variables is not None else v not in supporting)]
-    sizes = {dim: ds.sizes[dim] for v in data or ds.coords for dim in ds[v].dims}
-    auxiliary = [c for c in ds.coords if c not in ds.dims and set(ds[c].dims) <= set(sizes)]
-    return pl.DataFrame([column(ds, name, sizes) for name in [*sizes, *auxiliary, *data]])
+    arrays, coordinates, support = {}, set(), set()
+    for path, ds in datasets(store, group).items():
+        below = f"{path}/" if path else ""
+        arrays |= {below + name: variable for name, variable in ds.variables.items() if variable.dtype.kind != "c"}
+        coordinates |= {below + name for name in ds.coords}
+        support |= {below + name for name, variable in ds.variables.items() if "grid_mapping_name" in variable.attrs}
+        support |= {below + name for variable in ds.variables.values() for name in supporting(variable.attrs)}
+    arrays = {path: arrays[path] for path in sorted(arrays, key=lambda path: (path.count("/"), path))}
+    if variables is None:
+        data = [path for path in arrays if path not in coordinates | support]
+    else:
+        data = [path for path in arrays if path in variables]
+    spanning = sorted(data or [path for path in arrays if path in coordinates], key=lambda path: -arrays[path].ndim)
+    sizes = {dim: n for path in spanning for dim, n in arrays[path].sizes.items()}
+
+    columns = {}
+    for dim, size in sizes.items():
+        own = [path for path in arrays if path.rpartition("/")[2] == dim and arrays[path].dims == (dim,)]
+        array = arrays[own[0]] if own else xr.Variable((dim,), np.arange(size, dtype="int64"))
+        columns[dim] = column(array, sizes, coordinate=True)
+    beside = [path for path in arrays if path in coordinates and "/" not in path and path not in data]
+    for path, array in [(path, arrays[path]) for path in [*beside, *data]]:
+        if array.dims != (path.rpartition("/")[2],) and set(array.dims) <= sizes.keys():
+            columns[path] = column(array, sizes, coordinate=path in coordinates)
+    return nested(columns)
 
 
-def column(ds: xr.Dataset, name: str, sizes: dict[str, int]) -> pl.Series:
-    """One array as a column, repeated along the dimensions that it lacks; positions for a dimension without array."""
-    array = ds.variables[name] if name in ds.variables else xr.Variable((name,), np.arange(sizes[name], dtype="int64"))
-    values, masked, dtype = decoded(array, coordinate=name not in ds.data_vars)
+def datasets(store, group=None) -> dict[str, xr.Dataset]:
+    """A group and each below it, by path, with coordinates told from variables; values as they are stored."""
+    nodes = zarr.open_group(store, path=group, mode="r").members(max_depth=None)
+    found = {}
+    for path in sorted({path.rpartition("/")[0] for path, node in nodes if isinstance(node, zarr.Array)}):
+        found[path] = xr.open_zarr(
+            store,
+            group="/".join(part for part in (group, path) if part),
+            consolidated=False,
+            chunks=None,
+            mask_and_scale=False,
+            decode_times=False,
+            decode_timedelta=False,
+        ).load()
+        add_times_of_bounds(found[path])
+    return found
+
+
+def add_times_of_bounds(ds: xr.Dataset) -> None:
+    """Bounds have unit and calendar of the times that they bound, as xarray has it when it decodes times."""
+    for variable in ds.variables.values():
+        bounds = variable.attrs.get("bounds")
+        if " since " in variable.attrs.get("units", "") and bounds in ds:
+            time = {key: variable.attrs[key] for key in ("units", "calendar") if key in variable.attrs}
+            ds[bounds].attrs = time | ds[bounds].attrs
+
+
+def supporting(attrs) -> list[str]:
+    """Bounds and grid mappings that an array names; ``crs: x y`` names ``crs``."""
+    return [attrs[key].split()[0].rstrip(":") for key in ("bounds", "grid_mapping") if key in attrs]
+
+
+def nested(columns: dict[str, pl.Series]) -> pl.DataFrame:
+    """Columns named ``child/variable`` as structs, level by level."""
+    frame = {}
+    for head in dict.fromkeys(path.partition("/")[0] for path in columns):
+        below = {path.partition("/")[2]: values for path, values in columns.items() if path.startswith(f"{head}/")}
+        frame[head] = nested(below).to_struct() if below else columns[head]
+    return pl.DataFrame(frame)
+
+
+def column(array: xr.Variable, sizes: dict[str, int], *, coordinate: bool) -> pl.Series:
+    """One array as a column, repeated along the dimensions that it lacks."""
+    values, masked, dtype = decoded(array, coordinate=coordinate)
     values, masked = (repeated(each, array.dims, sizes).tolist() for each in (values, masked))
     cells = [None if hidden else value for value, hidden in zip(values, masked, strict=True)]
-    return pl.Series(name, cells, dtype=dtype)
+    return pl.Series(cells, dtype=dtype)
 
 
 def decoded(array: xr.Variable, *, coordinate: bool):
     """Decoded values and where they are masked, both of the array's shape, and the Polars type."""
-    values, attrs = array.values, array.attrs
-    masked = np.zeros(values.shape, dtype=bool)
-    for key in ("_FillValue", "missing_value"):
-        for fill in np.atleast_1d(attrs.get(key, [])).astype(values.dtype):
-            masked |= np.isnan(values) if pd.isna(fill) else values == fill
-    units = attrs.get("units", "")
+    values, attrs, masked = array.values, array.attrs, filled(array)
+    units, declared = attrs.get("units", ""), attrs.get("dtype", "")
+    if values.dtype.kind in "Mm":
+        return numpy_times(values)
+    if values.dtype.kind in "SOTU":
+        return text(values, masked)
+    if "_Unsigned" in attrs:
+        values = values.view(("u" if attrs["_Unsigned"] == "true" else "i") + values.dtype.str[2:])
     if " since " in units:
-        times = xr.conventions.decode_cf_variable("t", array, decode_times=xr.coders.CFDatetimeCoder(time_unit="ns"))
-        return times.values.astype("int64"), masked | np.isnat(times.values), pl.Datetime("ns")
-    if attrs.get("dtype", "").startswith("timedelta64") or (coordinate and units in NANOSECONDS):
-        missing = values == np.iinfo("int64").min if values.dtype == "int64" else False
-        return np.where(missing, 0, values).astype("int64") * NANOSECONDS[units], masked | missing, pl.Duration("ns")
+        return cf_times(values, masked, units, attrs.get("calendar", "standard"))
+    if declared.startswith("timedelta64") or (coordinate and units in NANOSECONDS):
+        return cf_durations(values, masked, units, declared or "timedelta64[ns]")
     if "scale_factor" in attrs or "add_offset" in attrs:
         scaled = values.astype("float64") * attrs.get("scale_factor", 1.0) + attrs.get("add_offset", 0.0)
         return scaled, masked, pl.Float64
-    if values.dtype.kind in "OTU":
-        return values.astype(object), masked, pl.String
     return values, masked, POLARS[values.dtype.name]
+
+
+def filled(array: xr.Variable) -> np.ndarray:
+    """Where values are as the attributes say of what is missing; a stored bool has no value to spare for that."""
+    values, masked = array.values, np.zeros(array.shape, dtype=bool)
+    for key in ("_FillValue", "missing_value") if values.dtype.kind not in "bMm" else ():
+        for fill in np.atleast_1d(array.attrs.get(key, [])).astype(values.dtype):
+            masked |= np.isnan(values) if pd.isna(fill) else values == fill
+    return masked
+
+
+def text(values: np.ndarray, masked: np.ndarray):
+    """Text as it is, and bytes as text where all of them are UTF-8."""
+    if values.dtype.kind == "S":
+        try:
+            values = np.char.decode(values, "utf-8")
+        except UnicodeDecodeError:
+            return values.astype(object), masked, pl.Binary
+    return values.astype(object), masked, pl.String
+
+
+def numpy_times(values: np.ndarray):
+    """Times and durations of NumPy's types, in the finest unit of Polars that is not finer than theirs, or ms."""
+    unit = np.datetime_data(values.dtype)[0]
+    unit = unit if unit in ("ns", "us") else "ms"
+    dtype = pl.Datetime(unit) if values.dtype.kind == "M" else pl.Duration(unit)
+    return values.astype(f"{values.dtype.kind}8[{unit}]").astype("int64"), np.isnat(values), dtype
+
+
+def cf_durations(values: np.ndarray, masked: np.ndarray, units: str, declared: str):
+    """Durations in the unit that the attribute ``dtype`` declares."""
+    missing = values == np.iinfo("int64").min if values.dtype == "int64" else np.isnan(values)
+    unit, step = ("ns", 1) if declared == "timedelta64[ns]" else ("ms", 10**6)
+    values = np.where(missing, 0, values).astype("float64" if values.dtype.kind == "f" else "int64")
+    counts = values * NANOSECONDS[units] // step
+    return counts.astype("int64"), masked | missing, pl.Duration(unit)
+
+
+def cf_times(values: np.ndarray, masked: np.ndarray, units: str, calendar: str):
+    """Times: Datetime in ns, or else in us, or else text in ISO 8601, with a fraction only where one is needed."""
+    masked = masked | (np.isnan(values) if values.dtype.kind == "f" else values == np.iinfo("int64").min)
+    numbers = values[~masked]
+    if not numbers.size:
+        year = int(units.partition(" since ")[2].partition("-")[0])
+        dtype = pl.Datetime("ns" if 1678 <= year <= 2261 else "us") if calendar in LABELLED else pl.String
+        return np.zeros(values.shape), masked, dtype
+    times, dtype = datetimes(numbers, units, calendar) or texts(numbers, units, calendar)
+    counts = np.zeros(values.shape, dtype=times.dtype)
+    counts[~masked] = times
+    return counts, masked, dtype
+
+
+def datetimes(numbers: np.ndarray, units: str, calendar: str):
+    """Times as numbers by xarray, in the finest unit that holds them, with their type; None if there is no such."""
+    if calendar in ("noleap", "365_day"):
+        labels, _ = texts(numbers, units, calendar)
+        return labels.astype("M8[ns]").astype("int64"), pl.Datetime("ns")
+    stored = xr.Variable("n", numbers, {"units": units, "calendar": calendar})
+    for unit in ("ns", "us"):
+        coder = xr.coders.CFDatetimeCoder(time_unit=unit)
+        times = xr.conventions.decode_cf_variable("t", stored, decode_times=coder).values
+        if times.dtype == f"M8[{unit}]":
+            return times.astype("int64"), pl.Datetime(unit)
+    return None
+
+
+def texts(numbers: np.ndarray, units: str, calendar: str):
+    """Times as text by cftime."""
+    dates = cftime.num2date(numbers, units, calendar, only_use_cftime_datetimes=True)
+    labels = [
+        f"{t.year:04}-{t.month:02}-{t.day:02}T{t.hour:02}:{t.minute:02}:{t.second:02}.{t.microsecond:06}" for t in dates
+    ]
+    whole = all(label.endswith(".000000") for label in labels)
+    return np.array([label[:19] if whole else label for label in labels], dtype=object), pl.String
 
 
 def repeated(values: np.ndarray, dims: tuple[str, ...], sizes: dict[str, int]) -> np.ndarray:
