@@ -253,8 +253,8 @@ def _text_decoding(array: ArrayMeta, *, mask: bool, sample: _Array | None) -> De
         fill.encode(errors="surrogatepass") if isinstance(fill, str) else fill for fill in _declared_fills(array)
     ]
     fills = tuple(dict.fromkeys(bytes(fill) for fill in declared if isinstance(fill, bytes))) if mask else ()
-    texts = pl.Series(fills, dtype=pl.Binary).cast(pl.String, strict=False).drop_nulls()
-    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=tuple(texts))
+    texts = tuple(word for fill in fills if (word := fill.decode(errors="ignore")).encode() == fill)
+    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=texts)
     return _first_that_holds([text, replace(text, dtype=pl.Binary(), fills=fills)], sample)
 
 

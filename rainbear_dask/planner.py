@@ -341,7 +341,8 @@ class ScanPlan:
         """Index positions that may match."""
         # as if each part were exact: the whole is then not only where it had to be widened
         parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
-        return reduce(and_, parts, Selection.everything(exact=True))
+        whole = Selection.everything(exact=True) if self.table.columns else Selection.nothing()  # no array, no row
+        return reduce(and_, parts, whole)
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:

@@ -84,7 +84,7 @@ class Table:
     @property
     def num_rows(self) -> int:
         """Rows of the whole table."""
-        return prod(self.sizes.values())
+        return prod(self.sizes.values()) if self.columns else 0
 
     @property
     def repeats(self) -> float:

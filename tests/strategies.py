@@ -86,7 +86,7 @@ KINDS = {
     "far in the future": lambda k: (k.astype("i4"), {"units": "days since 3000-02-27"}),
     "long ago": lambda k: (k * 40_000, {"units": "seconds since 1066-10-14", "calendar": "proleptic_gregorian"}),
     "far and near": lambda k: (k * 36_525, {"units": "days since 2000-01-01", "calendar": "proleptic_gregorian"}),
-    "before the reform": lambda k: (k.astype("i4"), {"units": "days since 1582-09-20", "calendar": "standard"}),
+    "before the reform": lambda k: (k.astype("i4"), {"units": "days since 1582-10-01", "calendar": "standard"}),
     "noleap": lambda k: (k.astype("i4"), DAY | {"calendar": "noleap"}),
     "365_day as float": lambda k: (k / 8, DAY | {"calendar": "365_day"}),
     "360_day": lambda k: (k.astype("i4"), DAY | {"calendar": "360_day", "_FillValue": 5}),
@@ -192,6 +192,7 @@ def trees(draw) -> Tree:
     sizes = {dim: draw(lengths) for dim in DIMS[: draw(st.sampled_from([2, 1, 3]))]}
     if draw(now_and_then(16)):
         sizes[draw(st.sampled_from(sorted(sizes)))] = 0
+    outer = dict(sizes)
     groups: dict[str, dict] = {"": {}}
     found = draw(variables(sizes))
     if draw(now_and_then(4)):
@@ -205,7 +206,8 @@ def trees(draw) -> Tree:
             holders = ["g/", "g/h/"] if dim == "w" else ["", "", "g/"] if "g" in groups else [""]
             found[draw(st.sampled_from(holders)) + dim] = draw(coordinates(dim, sizes[dim]))
     if beside := draw(st.sets(st.sampled_from(["aux1", "aux2"]))):
-        found |= {name: draw(arrays(draw(some_of(sizes)), sizes)) for name in sorted(beside)}
+        any_order = st.permutations(sorted(outer)).map(tuple)
+        found |= {name: draw(arrays(draw(any_order | some_of(outer)), sizes)) for name in sorted(beside)}
         holder = draw(st.sampled_from(["a", ""]))
         (found[holder].attrs if holder in found else groups[""])["coordinates"] = " ".join(sorted(beside))
     if draw(now_and_then(6)):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
@@ -27,6 +28,15 @@ def path(layout, tmp_path_factory):
 def test_all_readers_give_the_same_answer(layout, path, query):
     measures = measure(path, layout.name, query, rounds=1)
     assert {each.reader: each.right for each in measures} == dict.fromkeys(READERS, True)
+
+
+@pytest.mark.cluster
+def test_a_cluster_and_xarray_on_it_give_the_answer_of_threads(tmp_path, client):
+    path = str(tmp_path / "slabs.zarr")
+    LAYOUTS[0].shortened(24).write(path)
+    for name in ("full scan", "box"):
+        *_, of_table = measure_on_cluster(path, name, client, rounds=1).split(" | ")
+        assert 0.2 < float(of_table) < 0.35
 
 
 def test_the_value_filter_keeps_about_one_cell_in_100_000():

@@ -179,6 +179,22 @@ def test_bytes_that_the_sample_shows_not_to_be_text_become_binary(dtype):
     assert_series_equal(column(values, {"missing_value": "a"}), pl.Series([None, b"\xff", b""]))
 
 
+@pytest.mark.parametrize("fill", [b"b", b"\xffb"])
+def test_fills_of_bytes_mask_whether_they_are_text_or_not(fill):
+    values = np.array([b"a", b"\xff", b"b", b"\xffb"])
+
+    actual = column(values, {"missing_value": "a"}, fill_value=fill, zarr_format=2)
+
+    expected = [None if value in (b"a", fill) else value for value in values.tolist()]
+    assert_series_equal(actual, pl.Series(expected, dtype=pl.Binary))
+
+
+def test_a_fill_of_text_may_be_declared_twice():
+    actual = column(np.array(["a", "b"]), {"missing_value": ["b", "b"]}, fill_value="b", zarr_format=2)
+
+    assert_series_equal(actual, pl.Series(["a", None]))
+
+
 def test_bytes_that_turn_out_not_to_be_text_are_an_error():
     decoding = decoding_of(np.array([b"a"]))
 
@@ -539,6 +555,23 @@ def test_microseconds_where_nanoseconds_cannot_hold_the_sample(calendar):
     assert column(far, attributes).dtype == pl.Datetime("us")
     assert labels(column(far, attributes)) == labels_by_cftime(far, attributes["units"], calendar)
     assert_series_equal(column(far * 10**9, attributes), pl.Series(far * 10**9))
+
+
+@pytest.mark.parametrize(
+    ("units", "calendar", "dtype"),
+    [
+        ("days since 3000-01-01", "standard", pl.Datetime("us")),
+        ("days since 2000-01-01", "noleap", pl.Datetime("ns")),
+        ("days since 2000-01-01", "360_day", pl.String()),
+    ],
+)
+def test_a_sample_in_which_all_is_masked_decides_as_none_does(units, calendar, dtype):
+    attributes = {"units": units, "calendar": calendar, "_FillValue": -1}
+    decoding = decoding_of(np.full(4, -1), attributes)
+
+    assert decoding == decoding_of(np.full(4, -1), attributes, sampled=False)
+    assert decoding.dtype == dtype
+    assert labels(decoding.decode(np.array([40]))) == labels_by_cftime([40], units, calendar)
 
 
 def test_without_a_sample_the_epoch_decides():

@@ -341,19 +341,19 @@ def slowly_after_the_first(frame: pl.DataFrame) -> int:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.filterwarnings("default")  # a killed worker leaves its sockets to the garbage collector
-def test_a_worker_that_is_killed_changes_no_answer(plan):
+def test_a_worker_that_is_killed_changes_no_answer(plan, seed):
+    chance = random.Random(seed)
     expected = pl.concat(make_frame(task) for task in plan.tasks())
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as cluster,
         cluster.get_client() as client,
     ):
-        for seed in range(3):
-            chance = random.Random(seed)
-            client.wait_for_workers(2)
-            fatal, frames = chance.randrange(NUM_TASKS), []
-            for number, frame in enumerate(iter_frames(plan.tasks(), client)):
-                frames.append(frame)
-                if number == fatal:
-                    os.kill(chance.choice(list(client.run(os.getpid).values())), signal.SIGKILL)
-            assert_frame_equal(pl.concat(frames), expected)
+        processes = list(client.run(os.getpid).values())
+        fatal, frames = chance.randrange(NUM_TASKS), []
+        for number, frame in enumerate(iter_frames(plan.tasks(), client)):
+            frames.append(frame)
+            if number == fatal:
+                os.kill(chance.choice(processes), signal.SIGKILL)
+        assert_frame_equal(pl.concat(frames), expected)

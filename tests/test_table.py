@@ -118,6 +118,25 @@ def test_columns_are_dimensions_then_coordinates_then_data_in_store_order(store)
     ]
 
 
+def test_bounds_of_times_are_times_as_to_xarray(store):
+    """Unit and calendar are those of the coordinate, unless the bounds name their own."""
+    time = {"units": "days since 2000-02-28", "calendar": "noleap"}
+    write(
+        store,
+        {
+            "g/t": (("t",), count(2), {**time, "bounds": "t_bnds"}),
+            "g/t_bnds": (("t", "side"), cube(2, 2)),
+            "u": (("u",), count(1), {"units": "hours since 2000-01-01", "bounds": "u_bnds"}),
+            "u_bnds": (("u", "side"), cube(1, 2), {"units": "days since 1999-01-01"}),
+        },
+    )
+    for group, name in (("g", "t_bnds"), (None, "u_bnds")):
+        expected = xr.open_zarr(store, group=group, consolidated=False)[name].values.astype("M8[ns]").reshape(-1)
+        actual = rd.scan_zarr(store, group=group, variables=[name]).collect()[name]
+        assert actual.dtype == pl.Datetime("ns")
+        assert actual.to_numpy().tolist() == expected.tolist()
+
+
 def test_chosen_variables_make_the_rows(store):
     write(store, {"d": (("x",), count(3)), "s": (("y",), count(4)), "x": (("x",), count(3))})
     assert rd.scan_zarr(store, variables=["s"]).collect().columns == ["y", "s"]
@@ -199,6 +218,12 @@ def test_an_array_without_a_column_type_is_left_out_with_one_warning(store):
     assert table.columns == ["x", "d"]
     with pytest.raises(StoreFormatError, match="'z'"):
         rd.scan_zarr(store, variables=["z"])
+
+
+def test_a_group_without_a_readable_array_has_no_row(store):
+    with pytest.warns(UserWarning, match="'z'"):
+        table = rd.scan_zarr(write(store, {"z": (("x",), count(3) * 1j)}))
+    assert table.collect().shape == (0, 0)
 
 
 def test_decode_and_mask_can_be_turned_off(store):
