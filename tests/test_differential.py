@@ -169,8 +169,9 @@ def decoded_by_xarray(name, variable):
         event(f"xarray refuses times: {type(error).__name__}")
         assert " since " in variable.attrs.get("units", "")
         return None
-    by_cftime = cells.dtype == object and any(isinstance(cell, cftime.datetime) for cell in cells.flat)
-    return None if by_cftime and variable.dtype.kind == "f" and np.isnan(variable.values).any() else cells
+    by_cftime = any(isinstance(cell, cftime.datetime) for cell in cells.flat)
+    masked = "_FillValue" in variable.attrs or np.any(pd.isna(variable.values))
+    return None if by_cftime and masked else cells
 
 
 def agrees(value, cell, units) -> bool:
