@@ -109,10 +109,6 @@ class IndexSet:
         """Smallest span that holds every position; (0, 0) if there is none."""
         return (int(self.starts[0]), int(self.stops[-1])) if self else (0, 0)
 
-    def within(self, start: int, stop: int) -> Self:
-        """Positions from ``start`` up to but not including ``stop``."""
-        return self & self.span(start, stop)
-
     def within_chunks(self, chunks: Self, size: int) -> Self:
         """Positions that lie in some chunks of ``size``, which are given by their indices."""
         return self & type(self)(chunks.starts * size, chunks.stops * size)

@@ -47,8 +47,8 @@ def test_any_spans_make_their_union(spans):
 
 
 @given(positions, st.integers(0, 30), st.integers(0, 30))
-def test_within_keeps_what_lies_in_a_span(a, start, stop):
-    assert members(index_set(a).within(start, stop)) == {i for i in a if start <= i < stop}
+def test_meeting_a_span_keeps_what_lies_in_it(a, start, stop):
+    assert members(index_set(a) & IndexSet.span(start, stop)) == {i for i in a if start <= i < stop}
 
 
 @given(positions, st.integers(0, 12))
