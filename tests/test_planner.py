@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rainbear_dask.blocks import Blocks
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
-from rainbear_dask.planner import Blocks, Limits, build_plan
+from rainbear_dask.planner import Limits, build_plan
 from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Table, build_table
