@@ -25,7 +25,7 @@ from rainbear_dask import coords
 from rainbear_dask.asynchronous import call_everywhere, collect_frames
 from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
 from rainbear_dask.execute import active_client, iter_frames
-from rainbear_dask.planner import Limits, ScanPlan
+from rainbear_dask.planner import Limits, ReadPlan
 from rainbear_dask.reader import plan_scan, understand
 from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
 from rainbear_dask.table import Table, unknown_column
@@ -592,7 +592,7 @@ def print_extension_info() -> str:
 class _Question:
     """A plan, and what Polars is to do with all of its rows, if anything."""
 
-    plan: ScanPlan
+    plan: ReadPlan
     last_step: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     n_rows: int | None = None
 

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import polars as pl
-from dask.base import annotate, get_annotations, tokenize
-from dask.base import persist as persist_collections
-from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.base import annotate, get_annotations
 
 from rainbear_dask.graph import build_graph, register_serialization
-from rainbear_dask.planner import ScanPlan, ScanTask
+from rainbear_dask.planner import ScanTask
 from rainbear_dask.storage import check_travels
 from rainbear_dask.wire import Parts
-from rainbear_dask.worker import apply_to_frame, make_frame, run_task
+from rainbear_dask.worker import apply_to_frame, run_task
 
 if TYPE_CHECKING:
     import distributed
@@ -73,18 +70,19 @@ def iter_frames(
     return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency), limit)
 
 
-def map_partitions(plan: ScanPlan, func: Callable[[pl.DataFrame], T], client: "Client | None" = None) -> Iterator[T]:
-    """Call a function of each frame of a plan where the frame is made, and give what it returns in task order.
+def map_frames(
+    tasks: Iterable[ScanTask], func: Callable[[pl.DataFrame], T], client: "Client | None" = None
+) -> Iterator[T]:
+    """Call a function of each frame where the frame is made, and give what it returns in task order.
 
     Parameters
     ----------
-    plan : ScanPlan
-        What to read.
+    tasks : iterable of ScanTask
+        Taken one by one, as they are asked for.
     func : callable
         Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
     client : distributed.Client, optional
-        Where to run it, with the Dask annotations that are active now. By default the active Dask client; without one,
-        threads of this process.
+        Where to run it, with the Dask annotations that are active now; by default on threads of this process.
 
     Returns
     -------
@@ -92,64 +90,7 @@ def map_partitions(plan: ScanPlan, func: Callable[[pl.DataFrame], T], client: "C
         One value for each task; bounded, and to be closed, as `iter_frames` is.
     """
     work: _Work[T] = _Work(apply_to_frame, _as_it_is, (func,))
-    return _stream(plan.tasks(), client or active_client(), work)
-
-
-def to_delayed(plan: ScanPlan) -> list[Delayed]:
-    """Frames of a plan as Dask values, for work of one's own; nothing is read for it.
-
-    Parameters
-    ----------
-    plan : ScanPlan
-        What to read.
-
-    Returns
-    -------
-    list of Delayed
-        A `polars.DataFrame` for each task, in task order; they carry the Dask annotations that are active now. With a
-        filter and ``plan.limit`` together, all of them may have more rows than the limit.
-    """
-    graph = build_graph(plan.tasks(), make_frame)
-    layer = f"scan-zarr-{tokenize(*graph)}"
-    layers = HighLevelGraph.from_collections(layer, graph)
-    return [Delayed(key, layers, layer=layer) for key in graph]
-
-
-def persist(plan: ScanPlan, client: "Client | None" = None) -> list[Delayed]:
-    """Start making the frames of a plan and keep them where they are made.
-
-    Parameters
-    ----------
-    plan : ScanPlan
-        What to read.
-    client : distributed.Client, optional
-        Where. By default the active Dask client; without one, this process, and then it returns when they are made.
-
-    Returns
-    -------
-    list of Delayed
-        As `to_delayed` gives, of frames that are made once. They are kept as long as these are.
-    """
-    frames = to_delayed(plan)
-    return list(persist_collections(*frames) if client is None else client.persist(frames))
-
-
-def to_futures(plan: ScanPlan, client: "Client") -> "list[distributed.Future[pl.DataFrame]]":
-    """Start making the frames of a plan on a cluster and keep them there.
-
-    Parameters
-    ----------
-    plan : ScanPlan
-        What to read.
-    client : distributed.Client
-        Where.
-
-    Returns
-    -------
-    list of distributed.Future
-        Of a `polars.DataFrame` for each task, in task order.
-    """
-    return list(client.compute(to_delayed(plan)))
+    return _stream(tasks, client, work)
 
 
 def active_client(*, awaited: bool = False) -> "Client | None":

@@ -126,7 +126,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class ScanPlan:
+class ReadPlan:
     """What a scan will read.
 
     Parameters
@@ -401,7 +401,7 @@ def build_plan(
     conjuncts: Sequence[Conjunct] = (),
     limit: int | None = None,
     task_bytes: int = TASK_BYTES,
-) -> ScanPlan:
+) -> ReadPlan:
     """Plan a scan.
 
     Parameters
@@ -419,10 +419,10 @@ def build_plan(
 
     Returns
     -------
-    ScanPlan
+    ReadPlan
         Nothing has been read for it but coordinates.
     """
-    return ScanPlan(table, tuple(columns), tuple(conjuncts), limit, task_bytes)
+    return ReadPlan(table, tuple(columns), tuple(conjuncts), limit, task_bytes)
 
 
 _MAX_MULTIPLE = 4

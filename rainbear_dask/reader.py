@@ -14,7 +14,7 @@ from polars.io.plugins import register_io_source
 from rainbear_dask import coords
 from rainbear_dask.execute import active_client, iter_frames
 from rainbear_dask.metadata import StoreMeta
-from rainbear_dask.planner import Limits, ScanPlan, build_plan
+from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
 from rainbear_dask.table import Table, build_table
 
@@ -61,7 +61,7 @@ class ZarrReader:
         table: Table,
         client: "Client | None" = None,
         limits: Limits | None = None,
-        record: list[ScanPlan] | None = None,
+        record: list[ReadPlan] | None = None,
     ) -> None:
         self.table = table
         self.client = client
@@ -99,7 +99,7 @@ def plan_scan(
     columns: Sequence[str] | None = None,
     predicate: pl.Expr | None = None,
     n_rows: int | None = None,
-) -> ScanPlan:
+) -> ReadPlan:
     """Plan a scan; reads the coordinates that the predicate names, and nothing else."""
     leaves = table.leaves(columns)
     if predicate is None:
@@ -117,7 +117,7 @@ def plan_scan(
     return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows)
 
 
-def plans_of(lf: pl.LazyFrame) -> list[ScanPlan]:
+def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     """Plan of each Zarr scan in a query, in the order in which Polars starts them; nothing is run."""
     recording = _this_thread.recording = _Recording([], [])
     try:
@@ -132,7 +132,7 @@ def plans_of(lf: pl.LazyFrame) -> list[ScanPlan]:
 @dataclass(frozen=True, slots=True)
 class _Recording:
     tables: list[Table]
-    plans: list[ScanPlan]
+    plans: list[ReadPlan]
 
     def register(self, table: Table) -> int:
         self.tables.append(table)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rainbear_dask.exceptions import PredicateError
-from rainbear_dask.planner import Limits, ScanPlan
+from rainbear_dask.planner import Limits
+from rainbear_dask.plans import ScanPlan
 from rainbear_dask.reader import lazy_table, plans_of, understand
 from rainbear_dask.storage import open_store
 from rainbear_dask.table import Table, unknown_column, variables_by_dims
@@ -185,13 +186,12 @@ def plan(
     Returns
     -------
     ScanPlan
-        What Polars would hand to the reader for this query. ``print(plan.explain())`` shows it, in a notebook it has a
-        picture, and ``plan.tasks()`` gives its tasks.
+        ``print(plan.explain())`` shows it, in a notebook it has a picture; its methods run it, here or on a cluster.
 
     Raises
     ------
     PredicateError
-        If the predicate is not a Polars expression.
+        If the predicate is not a Polars expression, or not one that is evaluated row by row.
     UnknownColumnError
         If it or ``columns`` names a column that the table does not have.
     """
@@ -206,9 +206,13 @@ def plan(
             raise unknown_column(name, table.schema, table.spec.label)
     query = lazy_table(table)
     query = query if predicate is None else query.filter(predicate)
-    (found,) = plans_of(query if columns is None else query.select(columns))
-    # a filter that is not handed to the reader takes its rows later, from all that is read
-    return found if predicate is not None and not found.conjuncts else replace(found, limit=n_rows)
+    (found,) = plans_of(query)
+    if predicate is not None and not found.conjuncts:
+        raise PredicateError(
+            "the predicate needs more than one row to tell whether a row passes (an aggregate, a shift, a rank), so a plan "
+            "cannot hold it. Filter the table: scan_zarr(...).filter(...)."
+        )
+    return ScanPlan.of(replace(found, columns=table.leaves(columns), limit=n_rows))
 
 
 def explain(lf: pl.LazyFrame) -> str:

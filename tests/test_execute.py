@@ -19,7 +19,8 @@ from polars.testing import assert_frame_equal
 import rainbear_dask as rd
 from rainbear_dask import execute
 from rainbear_dask.exceptions import ChunkReadError
-from rainbear_dask.execute import iter_frames, map_partitions, persist, to_delayed, to_futures
+from rainbear_dask.execute import iter_frames
+from rainbear_dask.plans import ScanPlan
 from rainbear_dask.reader import plans_of
 from rainbear_dask.worker import make_frame
 from tests.oracle import expected_frame
@@ -53,7 +54,7 @@ def plan(url):
 
 
 def finely(lf):
-    return replace(plans_of(lf)[0], task_bytes=1)
+    return ScanPlan.of(replace(plans_of(lf)[0], task_bytes=1))
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_annotations_of_the_caller_reach_the_tasks(url, client, engine):
 @pytest.mark.cluster
 def test_annotations_reach_frames_that_stay_on_the_workers(plan, client):
     with dask.annotate(priority=7, retries=3):
-        futures = to_futures(plan, client)
+        futures = plan.to_futures(client)
     keys = [future.key for future in futures]
     wait(futures)
     found = client.run_on_scheduler(
@@ -226,7 +227,7 @@ def test_annotations_reach_frames_that_stay_on_the_workers(plan, client):
 
 @EVERYWHERE
 def test_a_function_is_called_where_a_frame_is_made(plan, client_or_none):
-    means = list(map_partitions(plan, mean_and_process, client_or_none))
+    means = list(plan.map_partitions(mean_and_process, client_or_none))
     assert [mean for mean, _ in means] == [make_frame(task)["t2m"].mean() for task in plan.tasks()]
     here = {os.getpid()}
     assert {process for _, process in means} == (
@@ -241,20 +242,20 @@ def mean_and_process(frame: pl.DataFrame) -> tuple[float, int]:
 
 @pytest.mark.cluster
 def test_a_function_is_called_on_the_active_cluster(plan, client):
-    addresses = set(map_partitions(plan, lambda frame: (frame.height, get_worker().address)))
+    addresses = set(plan.map_partitions(lambda frame: (frame.height, get_worker().address)))
     assert addresses == {(24 * 4 * 5, address) for address in client.nthreads()}
 
 
 @pytest.mark.cluster
 def test_functions_that_differ_in_what_they_close_over_do_not_share_results(plan, client):
-    totals = [list(map_partitions(plan, lambda frame, n=n: n * frame.height, client)) for n in (1, 2)]
+    totals = [list(plan.map_partitions(lambda frame, n=n: n * frame.height, client)) for n in (1, 2)]
     assert totals == [[24 * 4 * 5] * NUM_TASKS, [2 * 24 * 4 * 5] * NUM_TASKS]
 
 
 @EVERYWHERE
 @pytest.mark.usefixtures("client_or_none")
 def test_delayed_frames_are_for_work_of_ones_own(plan):
-    frames = to_delayed(plan)
+    frames = plan.to_delayed()
     total = dask.delayed(sum)([frame.height for frame in frames])
     assert total.compute() == 48 * 12 * 20
     for frame, task in zip(dask.compute(*frames), plan.tasks(), strict=True):
@@ -266,7 +267,7 @@ def test_delayed_frames_are_for_work_of_ones_own(plan):
 def test_persisted_frames_are_made_once(url, tmp_path, client_or_none):
     path = shutil.copytree(url, tmp_path / "copy.zarr")
     plan = finely(rd.scan_zarr(str(path)))
-    frames = persist(plan, client_or_none)
+    frames = plan.persist(client_or_none)
     if client_or_none:
         client_or_none.gather(client_or_none.compute([dask.delayed(len)(frame) for frame in frames]))
     shutil.rmtree(path)
@@ -275,7 +276,7 @@ def test_persisted_frames_are_made_once(url, tmp_path, client_or_none):
 
 @pytest.mark.cluster
 def test_futures_are_of_frames_in_task_order_and_let_go(plan, client):
-    futures = to_futures(plan, client)
+    futures = plan.to_futures(client)
     for frame, task in zip(client.gather(futures), plan.tasks(), strict=True):
         assert_frame_equal(frame, make_frame(task))
     heights = client.map(len, futures)
@@ -328,7 +329,7 @@ def test_a_half_read_stream_leaves_no_task(plan, client, read):
 
 @pytest.mark.cluster
 def test_a_stream_closed_while_tasks_still_run_ends_their_fetching(plan, client):
-    slow = map_partitions(plan, slowly_after_the_first, client)
+    slow = plan.map_partitions(slowly_after_the_first, client)
     next(slow)
     slow.close()
     assert nothing_left(client)

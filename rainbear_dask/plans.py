@@ -1,0 +1,144 @@
+"""What can be done with a plan: look at it, run it here or on a cluster, or leave its frames there for other work."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import polars as pl
+from dask.base import persist, tokenize
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+
+from rainbear_dask.execute import active_client, iter_frames, map_frames
+from rainbear_dask.graph import build_graph
+from rainbear_dask.planner import ReadPlan
+from rainbear_dask.tidy import nest
+from rainbear_dask.worker import make_frame
+
+if TYPE_CHECKING:
+    import distributed
+    from distributed import Client
+
+T = TypeVar("T")
+
+
+class ScanPlan(ReadPlan):
+    """A plan that can be run; `rainbear_dask.plan` gives one.
+
+    Where a method takes a ``client`` and none is given, it is the active Dask client; without one, the work is done on
+    threads of this process. Tasks take the Dask annotations (priority, retries, resources) that are active when the
+    method is called.
+    """
+
+    @classmethod
+    def of(cls, plan: ReadPlan) -> Self:
+        """The same plan, to be run."""
+        return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+
+    def frames(self, client: "Client | None" = None) -> Iterator[pl.DataFrame]:
+        """Run the plan and take its rows piece by piece.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where to run it.
+
+        Returns
+        -------
+        iterator of DataFrame
+            One for each task, in task order, as many as ``limit`` needs. However slow the caller, few are in memory.
+            Closing the iterator stops the reading.
+        """
+        return iter_frames(self.tasks(), client or active_client(), limit=self.limit)
+
+    def collect(self, client: "Client | None" = None) -> pl.DataFrame:
+        """Run the plan.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where to run it.
+
+        Returns
+        -------
+        DataFrame
+            The plan's columns; the rows that pass its filter, in task order.
+
+        Raises
+        ------
+        ChunkReadError
+            If a chunk cannot be fetched or decoded.
+        """
+        empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
+        return pl.concat([empty, *self.frames(client)])
+
+    def map_partitions(self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None) -> Iterator[T]:
+        """Call a function of each frame where the frame is made.
+
+        Parameters
+        ----------
+        func : callable
+            Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
+        client : distributed.Client, optional
+            Where to run it.
+
+        Returns
+        -------
+        iterator
+            What the function returns, in task order; bounded, and to be closed, as that of `frames` is. The function
+            sees whole tasks: with a filter and ``limit`` together, more rows than the limit.
+        """
+        return map_frames(self.tasks(), func, client or active_client())
+
+    def to_delayed(self) -> list[Delayed]:
+        """Give the frames as Dask values, for work of one's own; nothing is read for it.
+
+        Returns
+        -------
+        list of Delayed
+            A `polars.DataFrame` for each task, in task order. With a filter and ``limit`` together, all of them may have
+            more rows than the limit.
+        """
+        graph = build_graph(self.tasks(), make_frame)
+        layer = f"scan-zarr-{tokenize(*graph)}"
+        layers = HighLevelGraph.from_collections(layer, graph)
+        return [Delayed(key, layers, layer=layer) for key in graph]
+
+    def persist(self, client: "Client | None" = None) -> list[Delayed]:
+        """Start making the frames and keep them where they are made.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where. In this process it returns when they are made.
+
+        Returns
+        -------
+        list of Delayed
+            As `to_delayed` gives, of frames that are made once. They are kept as long as these are.
+        """
+        frames = self.to_delayed()
+        return list(persist(*frames) if client is None else client.persist(frames))
+
+    def to_futures(self, client: "Client | None" = None) -> "list[distributed.Future[pl.DataFrame]]":
+        """Start making the frames on a cluster and keep them there.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where; there has to be one.
+
+        Returns
+        -------
+        list of distributed.Future
+            Of a `polars.DataFrame` for each task, in task order.
+
+        Raises
+        ------
+        ValueError
+            If there is no Dask client.
+        """
+        client = client or active_client()
+        if client is None:
+            raise ValueError("futures are of a cluster, and no Dask client is active. Give client=, or call persist().")
+        return list(client.compute(self.to_delayed()))
