@@ -9,6 +9,7 @@ from rainbear_dask.backends import (
     print_extension_info,
     scan_zarr_async,
 )
+from rainbear_dask.bars import progress
 from rainbear_dask.documents import configure_zarr_codecs
 from rainbear_dask.scan import explain, plan, scan_zarr, tables
 
@@ -22,6 +23,7 @@ __all__ = [
     "explain",
     "plan",
     "print_extension_info",
+    "progress",
     "scan_zarr",
     "scan_zarr_async",
     "store",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from rainbear_dask.execute import active_client, check_reaches
+from rainbear_dask.clients import active_client, check_reaches
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
 from rainbear_dask.wire import Parts

@@ -23,8 +23,10 @@ from polars.io.plugins import register_io_source
 
 from rainbear_dask import coords
 from rainbear_dask.asynchronous import call_everywhere, collect_frames
+from rainbear_dask.bars import shown
+from rainbear_dask.clients import active_client, client_for
 from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
-from rainbear_dask.execute import active_client, iter_frames
+from rainbear_dask.execute import iter_frames
 from rainbear_dask.planner import Limits, ReadPlan
 from rainbear_dask.reader import plan_scan, understand
 from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
@@ -136,9 +138,9 @@ class _Backend(OpenedStore):
     def _frames(
         self, question: "_Question", batch_size: int | None, max_concurrency: int | None = None
     ) -> Iterator[pl.DataFrame]:
-        frames = iter_frames(
-            question.plan.tasks(), active_client(), limit=question.plan.limit, max_concurrency=max_concurrency
-        )
+        plan = question.plan
+        tasks = iter_frames(plan.tasks(), client_for(plan), limit=plan.limit, max_concurrency=max_concurrency)
+        frames = shown(tasks, plan)
         if question.last_step is not None:
             frames = iter([question.answer(list(frames))])
         for frame in frames:
@@ -342,8 +344,8 @@ class ZarrBackendSync(_ZarrSource):
             If the store or a chunk cannot be read.
         """
         question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
-        frames = list(iter_frames(question.plan.tasks(), active_client(), limit=question.plan.limit))
-        return question.answer(frames)
+        plan = question.plan
+        return question.answer(list(shown(iter_frames(plan.tasks(), client_for(plan), limit=plan.limit), plan)))
 
     def scan_zarr_streaming_sync(
         self,

@@ -15,8 +15,9 @@ class ByteLRU(Generic[K, V]):
 
     Parameters
     ----------
-    max_bytes : int
-        Bound on the sum of ``sizeof`` over the values kept. A value larger than that is given out and not kept.
+    max_bytes : callable
+        Gives the bound on the sum of ``sizeof`` over the values kept, whenever one is added. A value larger than that is
+        given out and not kept.
     sizeof : callable
         Bytes of one value.
     owner : callable
@@ -28,10 +29,11 @@ class ByteLRU(Generic[K, V]):
         Answers from the cache, and loads, by owner; of those owners only of whom something is kept.
     """
 
-    def __init__(self, max_bytes: int, sizeof: Callable[[V], int], owner: Callable[[K], Hashable]) -> None:
-        self.max_bytes = max_bytes
+    def __init__(
+        self, max_bytes: Callable[[], int], sizeof: Callable[[V], int], owner: Callable[[K], Hashable]
+    ) -> None:
         self.hits, self.misses = Counter[Hashable](), Counter[Hashable]()
-        self._sizeof, self._owner, self._lock = sizeof, owner, Lock()
+        self._max_bytes, self._sizeof, self._owner, self._lock = max_bytes, sizeof, owner, Lock()
         self._kept: OrderedDict[K, Future[V]] = OrderedDict()
         self._owned = Counter[Hashable]()
         self._bytes = 0
@@ -86,12 +88,13 @@ class ByteLRU(Generic[K, V]):
         return value
 
     def _shrink(self, owner: Hashable, most: int | None) -> None:
+        max_bytes = self._max_bytes()
         for key in list(self._kept):
             too_many = most is not None and self._owned[owner] > most
-            if self._bytes <= self.max_bytes and not too_many:
+            if self._bytes <= max_bytes and not too_many:
                 return
             theirs = self._owner(key) == owner
-            if self._kept[key].done() and (self._bytes > self.max_bytes or (too_many and theirs)):
+            if self._kept[key].done() and (self._bytes > max_bytes or (too_many and theirs)):
                 self._drop(key)
 
     def _drop(self, key: K) -> None:

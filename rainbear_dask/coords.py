@@ -5,6 +5,7 @@ Kept are stored values, chunk by chunk, so that any part of the array can be cut
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -15,6 +16,7 @@ import polars as pl
 
 from rainbear_dask import storage
 from rainbear_dask.cache import ByteLRU
+from rainbear_dask.configuration import num_bytes
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
 
@@ -22,7 +24,9 @@ from rainbear_dask.table import Column
 _BLOCK = 65_536
 
 CACHE: ByteLRU[tuple[StoreSpec, str, Region], npt.NDArray[Any]] = ByteLRU(
-    max_bytes=256 * 2**20, sizeof=lambda values: values.nbytes + 100, owner=lambda key: key[0].opened
+    max_bytes=partial(num_bytes, "cache-bytes"),
+    sizeof=lambda values: values.nbytes + 100,
+    owner=lambda key: key[0].opened,
 )
 
 

@@ -8,6 +8,7 @@
     │   ├── StoreAccessError            also PermissionError: mend the credentials
     │   ├── StoreFormatError            also ValueError: not a Zarr group, or metadata that contradicts itself
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
+    ├── SettingError                    also ValueError: mend the configuration
     └── QueryError                      the question is at fault
         ├── UnknownColumnError          also KeyError: mend the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -48,6 +49,10 @@ class StoreFormatError(StoreError, ValueError):
 
 class ChunkReadError(StoreError, OSError):
     """A chunk could not be fetched or decoded."""
+
+
+class SettingError(RainbearError, ValueError):
+    """A setting has a value that it cannot have."""
 
 
 class QueryError(RainbearError):

@@ -1,22 +1,20 @@
 """Running a plan's tasks, on threads of this process or on a Dask cluster: in order, bounded, leaving nothing behind."""
 
-import os
-import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 import polars as pl
 from dask.base import annotate, get_annotations
 
+from rainbear_dask.clients import check_reaches, is_direct
+from rainbear_dask.configuration import num_bytes, num_threads
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
-from rainbear_dask.storage import check_travels
+from rainbear_dask.streaming import Job, stream
 from rainbear_dask.wire import Parts
 from rainbear_dask.worker import apply_to_frame, run_task
 
@@ -25,16 +23,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-Begin = Callable[[], Future[T]]
-"""Begins to bring here what a task gives; until then a cluster keeps it."""
-Start = Callable[[ScanTask], Begin[T]]
+Start = Callable[[ScanTask], Job[T]]
 
-IN_FLIGHT_BYTES = 2**30
-"""Bytes of the frames that tasks in flight make, at most; but each thread of the workers may have its task."""
-
-_NUM_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_NUM_FETCHES = min(_NUM_PROCESSORS, 4)
-"""Answers that are on their way here, or frames that lie ready, beside the frame that the caller has."""
+_NUM_FETCHES = 4  # answers that are fetched from a cluster at the same time
 
 
 def iter_frames(
@@ -43,8 +34,9 @@ def iter_frames(
     *,
     limit: int | None = None,
     max_concurrency: int | None = None,
+    ordered: bool = True,
 ) -> Iterator[pl.DataFrame]:
-    """Run tasks and give their frames in task order.
+    """Run tasks and give their frames.
 
     Parameters
     ----------
@@ -56,24 +48,30 @@ def iter_frames(
         Rows wanted at most. One task is then asked for first; each time that it was not enough, twice as many are.
     max_concurrency : int, optional
         Tasks that run at the same time, at most.
+    ordered : bool
+        Whether frames come in task order; else as they are made.
 
     Returns
     -------
     iterator of DataFrame
         One for each task. However slow the caller, at most twice as many tasks are in flight as can run at the same
-        time, and no more than make `IN_FLIGHT_BYTES` as long as each thread has one. Closing the iterator drops what
-        was asked for.
+        time, and no more than make the bytes of the setting ``in-flight-bytes`` as long as each thread has one. Closing
+        the iterator drops what was asked for.
     """
     work = _Work(run_task, Parts.frame)
     if limit is None:
-        return _stream(tasks, client, work, most=max_concurrency)
-    return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency), limit)
+        return _stream(tasks, client, work, most=max_concurrency, ordered=ordered)
+    return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency, ordered=ordered), limit)
 
 
 def map_frames(
-    tasks: Iterable[ScanTask], func: Callable[[pl.DataFrame], T], client: "Client | None" = None
+    tasks: Iterable[ScanTask],
+    func: Callable[[pl.DataFrame], T],
+    client: "Client | None" = None,
+    *,
+    ordered: bool = True,
 ) -> Iterator[T]:
-    """Call a function of each frame where the frame is made, and give what it returns in task order.
+    """Call a function of each frame where the frame is made, and give what it returns.
 
     Parameters
     ----------
@@ -81,67 +79,15 @@ def map_frames(
         Taken one by one, as they are asked for.
     func : callable
         Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
-    client : distributed.Client, optional
-        Where to run it, with the Dask annotations that are active now; by default on threads of this process.
+    client, ordered
+        As in `iter_frames`.
 
     Returns
     -------
     iterator
         One value for each task; bounded, and to be closed, as `iter_frames` is.
     """
-    work: _Work[T] = _Work(apply_to_frame, _as_it_is, (func,))
-    return _stream(tasks, client, work)
-
-
-def active_client(*, awaited: bool = False) -> "Client | None":
-    """The Dask client that this process works with, if there is one; never inside a Dask task, which has a thread.
-
-    One of ``Client(asynchronous=True)`` only where its answers are awaited: who waits for them otherwise waits for ever.
-    """
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        distributed.get_worker()
-    except ValueError:  # not in a task
-        try:
-            client: Client = distributed.default_client()
-        except ValueError:
-            return None
-        return client if awaited or not client.asynchronous else None
-    return None
-
-
-def check_reaches(client: "Client", task: ScanTask) -> None:
-    """Refuse to send a task to a cluster of other processes if its store lives in the memory of this one."""
-    if not str(client.scheduler.address if client.scheduler else "").startswith("inproc://"):
-        check_travels(task.scan.spec)
-
-
-def _is_direct(client: "Client") -> bool:
-    """Whether answers come from the workers, not by way of the scheduler: twice as fast, where they can be reached."""
-    if client.direct_to_workers is not None:
-        return bool(client.direct_to_workers)
-    if client not in _reaching:
-        _reaching[client] = client.sync(_reaches, client, next(iter(client.nthreads()), None))
-    return _reaching[client]
-
-
-_reaching: "WeakKeyDictionary[Client, bool]" = WeakKeyDictionary()
-
-
-async def _reaches(client: "Client", worker: str | None) -> bool:
-    if worker is None:
-        return False
-    try:
-        comm = await client.rpc.connect(worker, timeout=_REACH_SECONDS)
-    except OSError:
-        return False
-    client.rpc.reuse(worker, comm)
-    return True
-
-
-_REACH_SECONDS = 2
+    return _stream(tasks, client, _Work(apply_to_frame, _as_it_is, (func,)), ordered=ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,28 +115,17 @@ def _stream(
     *,
     hesitant: bool = False,
     most: int | None = None,
+    ordered: bool = True,
 ) -> Iterator[T]:
     with _threads(work) if client is None else _cluster(client, work) as (start, threads):
-        most = most or 2 * threads
-        width = min(threads, most)
-        ahead = 1 if hesitant else width
-        todo = iter(tasks)
-        asked, coming = deque[Begin[T]](), deque[Future[T]]()
-        sizes = deque[int]()  # of both
-        while True:
-            while len(sizes) < ahead and (len(sizes) < width or sum(sizes) < IN_FLIGHT_BYTES):
-                task = next(todo, None)
-                if task is None:
-                    break
-                asked.append(start(task))
-                sizes.append(task.frame_bytes)
-            while asked and len(coming) < _NUM_FETCHES:
-                coming.append(asked.popleft()())
-            if not coming:
-                return
-            yield coming.popleft().result()  # without a name, so that it goes when the caller lets it go
-            sizes.popleft()
-            ahead = min(2 * ahead, most)
+        yield from stream(
+            (partial(start, task) for task in tasks),
+            width=threads,
+            most=most or 2 * threads,
+            in_flight_bytes=num_bytes("in-flight-bytes"),
+            hesitant=hesitant,
+            ordered=ordered,
+        )
 
 
 def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataFrame]:
@@ -205,15 +140,16 @@ def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataF
 
 @contextmanager
 def _threads(work: _Work[T]) -> Iterator[tuple[Start[T], int]]:
-    """Threads of this process, as many as it has processors."""
-    pool = ThreadPoolExecutor(_NUM_PROCESSORS, thread_name_prefix="scan-zarr")
+    """Threads of this process."""
+    threads = num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="scan-zarr")
 
-    def start(task: ScanTask) -> Begin[T]:
+    def start(task: ScanTask) -> Job[T]:
         future = pool.submit(work.here, task)
-        return lambda: future
+        return Job(lambda: future, lambda made: future.add_done_callback(lambda _: made()), task.frame_bytes)
 
     try:
-        yield start, _NUM_PROCESSORS
+        yield start, threads
     finally:
         # not waiting: Polars may drop a half-read stream on one of these very threads
         pool.shutdown(wait=False, cancel_futures=True)
@@ -226,17 +162,21 @@ def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]
     pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
     unfetched: set[distributed.Future[Any]] = set()
 
-    def start(task: ScanTask) -> Begin[T]:
+    def start(task: ScanTask) -> Job[T]:
         check_reaches(client, task)
         graph = build_graph([task], work.run, *work.args)
         with annotate(**work.annotations):
             future = client.get(graph, next(iter(graph)), sync=False)
         unfetched.add(future)
-        return partial(pool.submit, fetch, future)
+        return Job(
+            partial(pool.submit, fetch, future),
+            lambda made: future.add_done_callback(lambda _: made()),
+            task.frame_bytes,
+        )
 
     def fetch(future: "distributed.Future[Any]") -> T:
         try:
-            answer = client.gather(future, direct=_is_direct(client))
+            answer = client.gather(future, direct=is_direct(client))
         finally:
             release(future)
         return work.receive(answer)

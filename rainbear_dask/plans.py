@@ -9,7 +9,9 @@ from dask.base import persist, tokenize
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from rainbear_dask.execute import active_client, iter_frames, map_frames
+from rainbear_dask.bars import shown
+from rainbear_dask.clients import active_client, client_for
+from rainbear_dask.execute import iter_frames, map_frames
 from rainbear_dask.graph import build_graph
 from rainbear_dask.planner import ReadPlan
 from rainbear_dask.tidy import nest
@@ -25,8 +27,8 @@ T = TypeVar("T")
 class ScanPlan(ReadPlan):
     """A plan that can be run; `rainbear_dask.plan` gives one.
 
-    Where a method takes a ``client`` and none is given, it is the active Dask client; without one, the work is done on
-    threads of this process. Tasks take the Dask annotations (priority, retries, resources) that are active when the
+    Where a method takes a ``client`` and none is given, it is the active Dask client, except that small plans are read
+    by threads of this process, as all are without one. Tasks take the Dask annotations (priority, retries, resources) that are active when the
     method is called.
     """
 
@@ -35,21 +37,24 @@ class ScanPlan(ReadPlan):
         """The same plan, to be run."""
         return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
 
-    def frames(self, client: "Client | None" = None) -> Iterator[pl.DataFrame]:
+    def frames(self, client: "Client | None" = None, *, ordered: bool = True) -> Iterator[pl.DataFrame]:
         """Run the plan and take its rows piece by piece.
 
         Parameters
         ----------
         client : distributed.Client, optional
             Where to run it.
+        ordered : bool
+            Whether frames come in task order; else as they are made, so that none waits for a slower one.
 
         Returns
         -------
         iterator of DataFrame
-            One for each task, in task order, as many as ``limit`` needs. However slow the caller, few are in memory.
+            One for each task, as many as ``limit`` needs. However slow the caller, few are in memory.
             Closing the iterator stops the reading.
         """
-        return iter_frames(self.tasks(), client or active_client(), limit=self.limit)
+        frames = iter_frames(self.tasks(), client_for(self, client), limit=self.limit, ordered=ordered)
+        return shown(frames, self)
 
     def collect(self, client: "Client | None" = None) -> pl.DataFrame:
         """Run the plan.
@@ -72,7 +77,9 @@ class ScanPlan(ReadPlan):
         empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
         return pl.concat([empty, *self.frames(client)])
 
-    def map_partitions(self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None) -> Iterator[T]:
+    def map_partitions(
+        self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None, *, ordered: bool = True
+    ) -> Iterator[T]:
         """Call a function of each frame where the frame is made.
 
         Parameters
@@ -80,15 +87,17 @@ class ScanPlan(ReadPlan):
         func : callable
             Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
         client : distributed.Client, optional
-            Where to run it.
+            Where to run it; the active one is taken for small plans too.
+        ordered : bool
+            Whether values come in task order; else as they are there.
 
         Returns
         -------
         iterator
-            What the function returns, in task order; bounded, and to be closed, as that of `frames` is. The function
+            What the function returns; bounded, and to be closed, as that of `frames` is. The function
             sees whole tasks: with a filter and ``limit`` together, more rows than the limit.
         """
-        return map_frames(self.tasks(), func, client or active_client())
+        return shown(map_frames(self.tasks(), func, client or active_client(), ordered=ordered), self)
 
     def to_delayed(self) -> list[Delayed]:
         """Give the frames as Dask values, for work of one's own; nothing is read for it.

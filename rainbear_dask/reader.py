@@ -12,7 +12,10 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from rainbear_dask import coords
-from rainbear_dask.execute import active_client, iter_frames
+from rainbear_dask.bars import shown
+from rainbear_dask.clients import client_for
+from rainbear_dask.configuration import num_bytes
+from rainbear_dask.execute import iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
@@ -89,7 +92,7 @@ class ZarrReader:
             return iter([empty])
         todo.check(self.limits)
         # here, not when the first frame is asked for: Polars does that on a thread without the caller's annotations
-        frames = iter_frames(todo.tasks(), self.client or active_client(), limit=n_rows)
+        frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=n_rows), todo)
         return chain([empty], frames)
 
 
@@ -102,8 +105,9 @@ def plan_scan(
 ) -> ReadPlan:
     """Plan a scan; reads the coordinates that the predicate names, and nothing else."""
     leaves = table.leaves(columns)
+    task_bytes = num_bytes("task-bytes")
     if predicate is None:
-        return build_plan(table, columns=leaves, limit=n_rows)
+        return build_plan(table, columns=leaves, limit=n_rows, task_bytes=task_bytes)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name].array for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
     small = [a for a in named if a is not None and (len(a.shape) == 1 or prod(a.shape) <= MAX_CELLS)]
@@ -114,7 +118,7 @@ def plan_scan(
         table.sizes,
         lambda name: coords.whole_column(table.spec, known[name], prod(table.sizes[d] for d in known[name].dims)),
     )
-    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows)
+    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows, task_bytes=task_bytes)
 
 
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:

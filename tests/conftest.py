@@ -2,6 +2,7 @@
 
 import os
 
+import dask
 import pytest
 from distributed import LocalCluster
 from hypothesis import HealthCheck, Phase, settings
@@ -29,6 +30,6 @@ def cluster():
 
 @pytest.fixture
 def client(cluster):
-    """A client of the cluster, which the scan finds by itself as long as the test runs."""
-    with cluster.get_client() as client:
+    """A client of the cluster, which any scan finds by itself, however small, as long as the test runs."""
+    with cluster.get_client() as client, dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
         yield client

@@ -17,7 +17,6 @@ from distributed import LocalCluster, get_task_stream, get_worker, wait
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask import execute
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.execute import iter_frames
 from rainbear_dask.plans import ScanPlan
@@ -147,13 +146,13 @@ def test_a_slow_caller_bounds_what_is_made(plan, client_or_none):
 
 
 @EVERYWHERE
-def test_large_frames_are_bounded_by_their_bytes(plan, client_or_none, monkeypatch):
+def test_large_frames_are_bounded_by_their_bytes(plan, client_or_none):
     """Each thread has its task, and no task waits for it."""
     width = 2 if client_or_none else len(os.sched_getaffinity(0))
-    monkeypatch.setattr(execute, "IN_FLIGHT_BYTES", 1)
-    frames, taken = frames_and_tasks_taken(plan, client_or_none)
-    for seen, _ in enumerate(frames):
-        assert len(taken) <= seen + width
+    with dask.config.set({"rainbear-dask.in-flight-bytes": 1}):
+        frames, taken = frames_and_tasks_taken(plan, client_or_none)
+        for seen, _ in enumerate(frames):
+            assert len(taken) <= seen + width
 
 
 def test_a_task_knows_the_bytes_of_its_frame(plan):
@@ -197,7 +196,7 @@ def map_and_note(tasks, taken):
 @pytest.mark.cluster
 def test_tasks_run_on_the_workers_and_leave_nothing_there(url, client):
     rd.scan_zarr(url).filter(c.t2m > 285).collect()
-    assert "scan-zarr" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    assert "scan-zarr-field" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
     assert nothing_left(client)
 
 
@@ -207,7 +206,7 @@ def test_annotations_of_the_caller_reach_the_tasks(url, client, engine):
     for worker in client.nthreads():
         with get_task_stream(client) as stream, dask.annotate(workers=[worker]):
             rd.scan_zarr(url).filter(c.t2m > worker.count(":")).collect(engine=engine)
-        assert {task["worker"] for task in stream.data if task["key"][0] == "scan-zarr"} == {worker}
+        assert {task["worker"] for task in stream.data if task["key"][0] == "scan-zarr-field"} == {worker}
 
 
 @pytest.mark.cluster

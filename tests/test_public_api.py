@@ -44,6 +44,7 @@ def test_the_public_names():
         "explain",
         "plan",
         "print_extension_info",
+        "progress",
         "scan_zarr",
         "scan_zarr_async",
         "store",

@@ -1,0 +1,137 @@
+"""Giving what jobs make one by one: in order or as it is made, bounded, some steps ahead of who takes it."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_NUM_COMING = 4
+"""Answers that are on their way here, or lie ready, beside the one that the caller has; and they have no more than..."""
+
+_COMING_BYTES = 2**28
+"""...so many bytes, but for the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """Something that was asked for, and is being made.
+
+    Parameters
+    ----------
+    begin : callable
+        Begins to bring here what is made; until then it is kept where that is.
+    when_made : callable
+        Has a function called, on any thread, when it is there to be brought.
+    size : int
+        Bytes that it has here, at most.
+    """
+
+    begin: Callable[[], Future[T]]
+    when_made: Callable[[Callable[[], None]], None]
+    size: int
+
+
+def stream(
+    jobs: Iterable[Callable[[], Job[T]]],
+    *,
+    width: int,
+    most: int,
+    in_flight_bytes: int,
+    hesitant: bool = False,
+    ordered: bool = True,
+) -> Iterator[T]:
+    """Start jobs and give what they make.
+
+    Parameters
+    ----------
+    jobs : iterable of callable
+        Each starts one; taken one by one, as there is room.
+    width : int
+        Jobs that can be done at the same time: so many are in flight, whatever their bytes.
+    most : int
+        Jobs in flight at most.
+    in_flight_bytes : int
+        Bytes in flight at which no more than ``width`` jobs are.
+    hesitant : bool
+        Whether to begin with one job, and to double their number each time that the caller wants more.
+    ordered : bool
+        Whether to keep the order of the jobs; else what is there first comes first.
+
+    Returns
+    -------
+    iterator
+        One value for each job.
+    """
+    width = min(width, most)
+    ahead = 1 if hesitant else width
+    todo = iter(jobs)
+    queue: _InOrder[T] | _AsMade[T] = _InOrder() if ordered else _AsMade()
+    while True:
+        while len(queue) < ahead and (len(queue) < width or queue.size < in_flight_bytes):
+            start = next(todo, None)
+            if start is None:
+                break
+            queue.put(start())
+        if not len(queue):
+            return
+        yield queue.get()  # without a name, so that it goes when the caller lets it go
+        ahead = min(2 * ahead, most)
+
+
+class _InOrder(Generic[T]):
+    """Jobs, and what they make in the same order; the next few are on their way here."""
+
+    def __init__(self) -> None:
+        self._asked, self._coming = deque[Job[T]](), deque[tuple[Future[T], int]]()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._asked) + len(self._coming)
+
+    def put(self, job: Job[T]) -> None:
+        self._asked.append(job)
+        self.size += job.size
+
+    def get(self) -> T:
+        while self._asked and _may_come(self._asked[0].size, [size for _, size in self._coming]):
+            job = self._asked.popleft()
+            self._coming.append((job.begin(), job.size))
+        future, size = self._coming.popleft()
+        self.size -= size
+        return future.result()
+
+
+class _AsMade(Generic[T]):
+    """Jobs, and what they make, whichever is there first."""
+
+    def __init__(self) -> None:
+        self._made = SimpleQueue[Job[T]]()
+        self._coming: dict[Future[T], int] = {}
+        self._num_asked = self.size = 0
+
+    def __len__(self) -> int:
+        return self._num_asked + len(self._coming)
+
+    def put(self, job: Job[T]) -> None:
+        self._num_asked += 1
+        self.size += job.size
+        job.when_made(partial(self._made.put, job))
+
+    def get(self) -> T:
+        while self._num_asked and (not self._coming or not self._made.empty()) and _may_come(0, self._coming.values()):
+            job = self._made.get()
+            self._num_asked -= 1
+            self._coming[job.begin()] = job.size
+        future = next(iter(wait(self._coming, return_when=FIRST_COMPLETED).done))
+        self.size -= self._coming.pop(future)
+        return future.result()
+
+
+def _may_come(size: int, coming: Collection[int]) -> bool:
+    """Whether there is room here for one more answer."""
+    return not coming or (len(coming) < _NUM_COMING and sum(coming) + size <= _COMING_BYTES)
