@@ -26,8 +26,8 @@ def num_bytes(name: str) -> int:
     """
     value = _setting(name)
     try:
-        count = int(parse_bytes(value))
-    except (TypeError, ValueError):
+        count = int(parse_bytes(value)) if isinstance(value, int | float | str) else -1
+    except ValueError:
         count = -1
     if count < 0:
         raise _wrong(name, value, "a number of bytes, as 1000000 or '64MiB'")

@@ -127,7 +127,8 @@ class _AsMade(Generic[T]):
             job = self._made.get()
             self._num_asked -= 1
             self._coming[job.begin()] = job.size
-        future = next(iter(wait(self._coming, return_when=FIRST_COMPLETED).done))
+        there = wait(self._coming, return_when=FIRST_COMPLETED).done
+        future = next(future for future in self._coming if future in there)  # of several, the one begun first
         self.size -= self._coming.pop(future)
         return future.result()
 

@@ -1,0 +1,106 @@
+"""What jobs make comes in order or as it is made, and never more than asked for is under way."""
+
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rainbear_dask.streaming import Job, stream
+
+
+class Site:
+    """Jobs of some sizes, which are made when all that are waited for were asked for; it notes what is under way."""
+
+    def __init__(self, sizes, *, made_in=None):
+        self.sizes, self.made_in = sizes, made_in
+        self.asked = self.taken = 0
+        self.under_way = []  # numbers and bytes of the jobs that were, each time that one was asked for
+        self.waiting = {}
+
+    def jobs(self):
+        for number in range(len(self.sizes)):
+            yield partial(self.start, number)
+
+    def start(self, number):
+        self.under_way.append((self.asked - self.taken, sum(self.sizes[self.taken : self.asked])))
+        self.asked += 1
+        future = Future()
+
+        def begin():
+            future.set_result(number)
+            return future
+
+        def when_made(made):
+            self.waiting[number] = made
+            if self.made_in is None:
+                made()
+            elif len(self.waiting) == len(self.made_in):
+                for ready in self.made_in:
+                    self.waiting[ready]()
+
+        return Job(begin, when_made, self.sizes[number])
+
+
+SIZES = st.lists(st.integers(0, 10), max_size=30)
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 8), st.integers(0, 20), st.booleans())
+def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes, hesitant):
+    site, seen = Site(sizes), []
+    for number in stream(site.jobs(), width=width, most=most, in_flight_bytes=in_flight_bytes, hesitant=hesitant):
+        seen.append(number)
+        site.taken += 1
+    assert seen == list(range(len(sizes)))
+    for jobs, size in site.under_way:
+        assert jobs < most
+        assert jobs < width or size < in_flight_bytes
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 8), st.booleans())
+def test_each_comes_once_where_order_does_not_matter(sizes, width, most, hesitant):
+    site, seen = Site(sizes), []
+    for number in stream(site.jobs(), width=width, most=most, in_flight_bytes=5, hesitant=hesitant, ordered=False):
+        seen.append(number)
+        site.taken += 1
+    assert sorted(seen) == list(range(len(sizes)))
+    assert all(jobs < most for jobs, _ in site.under_way)
+
+
+def test_what_is_made_first_comes_first():
+    site = Site([2**30] * 4, made_in=[2, 1, 3, 0])  # so large that only one is brought at a time
+    numbers = stream(site.jobs(), width=4, most=4, in_flight_bytes=0, ordered=False)
+    assert list(numbers) == [2, 1, 3, 0]
+
+
+def test_one_is_asked_for_first_and_then_twice_as_many():
+    site = Site([1] * 20)
+    numbers = stream(site.jobs(), width=2, most=8, in_flight_bytes=100, hesitant=True)
+    asked = []
+    for _ in numbers:
+        asked.append(site.asked)
+        site.taken += 1
+    assert asked[:4] == [1, 3, 6, 11]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_error_ends_it(ordered):
+    def start(number):
+        def begin():
+            future = Future()
+            if number == 2:
+                future.set_exception(ValueError("the third"))
+            else:
+                future.set_result(number)
+            return future
+
+        return Job(begin, lambda made: made(), 1)
+
+    numbers = stream(
+        (partial(start, number) for number in range(9)), width=2, most=2, in_flight_bytes=0, ordered=ordered
+    )
+    seen = set()
+    with pytest.raises(ValueError, match="the third"):
+        seen.update(numbers)
+    assert seen <= {0, 1, 3}
