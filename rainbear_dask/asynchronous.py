@@ -1,15 +1,16 @@
 """Running tasks for a caller who awaits them: nothing here blocks the event loop."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from rainbear_dask.clients import active_client, check_reaches
+from rainbear_dask.bars import bar
+from rainbear_dask.clients import active_client, check_reaches, client_for
 from rainbear_dask.graph import build_graph, register_serialization
-from rainbear_dask.planner import ScanTask
+from rainbear_dask.planner import ReadPlan, ScanTask
 from rainbear_dask.wire import Parts
 from rainbear_dask.worker import make_frame, run_task
 
@@ -22,15 +23,15 @@ MAX_CONCURRENCY = 8
 """Tasks that run at the same time on threads of this process, where nothing else is said: each holds about 64 MiB."""
 
 
-async def collect_frames(tasks: Iterable[ScanTask], max_concurrency: int | None = None) -> list[pl.DataFrame]:
-    """Run tasks, on the active Dask client (of either kind) or on threads of this process, and give all frames.
+async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> list[pl.DataFrame]:
+    """Run a plan, on the active Dask client (of either kind) or on threads of this process, and give all frames.
 
     Cancelling it, or a task that fails, starts no further task; what threads are reading then is read and dropped.
 
     Parameters
     ----------
-    tasks : iterable of ScanTask
-        Taken one by one, as they can be run.
+    plan : ReadPlan
+        Its tasks are taken one by one, as they can be run.
     max_concurrency : int, optional
         Tasks that run at the same time, at most: by default `MAX_CONCURRENCY`, on a cluster twice the workers' threads.
 
@@ -39,19 +40,20 @@ async def collect_frames(tasks: Iterable[ScanTask], max_concurrency: int | None 
     list of DataFrame
         In task order.
     """
-    client = active_client(awaited=True)
+    client = client_for(plan, awaited=True)
     width = max_concurrency or (MAX_CONCURRENCY if client is None else 2 * await _num_threads(client))
     jobs: list[asyncio.Task[pl.DataFrame]] = []
     running: set[asyncio.Task[pl.DataFrame]] = set()
-    with _Pool(width, thread_name_prefix="scan-zarr-async") as pool:
+    with _Pool(width, thread_name_prefix="scan-zarr-async") as pool, bar(plan) as advance:
         try:
-            for task in tasks:
+            for task in plan.tasks():
                 if len(running) >= width:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for job in done:
                         job.result()
                 work = pool.run(make_frame, task) if client is None else _on_cluster(client, task, pool)
                 jobs.append(asyncio.ensure_future(work))
+                jobs[-1].add_done_callback(lambda job: job.cancelled() or job.exception() or advance(job.result()))
                 running.add(jobs[-1])
             return await asyncio.gather(*jobs)
         finally:

@@ -132,7 +132,7 @@ class _Backend(OpenedStore):
         self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
     ) -> pl.DataFrame:
         question = await asyncio.to_thread(self._ask, predicate, None, max_chunks_to_read)
-        frames = await collect_frames(question.plan.tasks(), max_concurrency)
+        frames = await collect_frames(question.plan, max_concurrency)
         return await asyncio.to_thread(question.answer, frames)
 
     def _frames(

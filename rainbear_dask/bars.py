@@ -50,19 +50,22 @@ def shown(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
     iterator
         The same values.
     """
-    return _counted(values, plan, _shown_on[-1]) if _shown_on else values
+    return _counted(values, plan) if _shown_on else values
 
 
-def _counted(values: Iterator[T], plan: ReadPlan, file: IO[str] | None) -> Iterator[T]:
-    with closing(values), bar(plan, file) as advance:  # type: ignore[type-var]  # a generator
+def _counted(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
+    with closing(values), bar(plan) as advance:  # type: ignore[type-var]  # a generator
         for value in values:
             advance(value)
             yield value
 
 
 @contextmanager
-def bar(plan: ReadPlan, file: IO[str] | None = None) -> Iterator[Callable[[object], None]]:
-    """Show a bar for a plan; what it gives takes the value of a task that is done."""
+def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
+    """Show a bar for a plan, if bars are wanted now; what it gives is to be called with what each task gives."""
+    if not _shown_on:
+        yield lambda _: None
+        return
     from tqdm import tqdm  # noqa: PLC0415  only where it is wanted
 
     rows = 0
@@ -75,5 +78,5 @@ def bar(plan: ReadPlan, file: IO[str] | None = None) -> Iterator[Callable[[objec
         line.update()
 
     total = plan.num_tasks if plan.limit is None else None
-    with tqdm(total=total, file=file, desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
+    with tqdm(total=total, file=_shown_on[-1], desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
         yield advance

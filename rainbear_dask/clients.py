@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def client_for(plan: ReadPlan, client: "Client | None" = None) -> "Client | None":
+def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":
     """Where to run a plan.
 
     Parameters
@@ -24,6 +24,8 @@ def client_for(plan: ReadPlan, client: "Client | None" = None) -> "Client | None
         What is to be read.
     client : distributed.Client, optional
         Where the caller wants it to be run.
+    awaited : bool
+        Whether the caller awaits the answers, as he has to where a client is asynchronous.
 
     Returns
     -------
@@ -38,10 +40,10 @@ def client_for(plan: ReadPlan, client: "Client | None" = None) -> "Client | None
         If the caller's client is asynchronous and this is the thread of its event loop, which would wait for itself.
     """
     if client is None:
-        client = active_client()
+        client = active_client(awaited=awaited)
         small = client is not None and not get_annotations() and plan.bytes_kept <= num_bytes("small-plan-bytes")
         return None if small else client
-    if client.asynchronous:
+    if client.asynchronous and not awaited:
         raise QueryError(
             "this Dask client is asynchronous, and its event loop would wait for itself here. Await the scan: "
             "await lf.collect_async(), or a backend's scan_zarr_async()."

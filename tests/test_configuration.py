@@ -27,7 +27,7 @@ def url(tmp_path_factory) -> str:
 
 
 def test_the_defaults():
-    assert DEFAULTS == dask.config.get("rainbear-dask")
+    assert dask.config.get("rainbear-dask") == DEFAULTS
     assert {name: num_bytes(name) for name in DEFAULTS if name.endswith("-bytes")} == {
         "cache-bytes": 256 * MB,
         "task-bytes": 64 * MB,
@@ -67,7 +67,7 @@ def test_without_room_nothing_is_kept(url):
 def test_the_environment_sets_it():
     environment = os.environ | {"DASK_RAINBEAR_DASK__CACHE_BYTES": "7MiB"}
     code = "from rainbear_dask.configuration import num_bytes; print(num_bytes('cache-bytes'))"
-    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)  # noqa: S603  our own code
     assert int(output.stdout) == 7 * MB
 
 
