@@ -1,13 +1,12 @@
 """Stores that several test modules write, and one that counts what is asked of it."""
 
-import asyncio
 from collections import Counter
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import WrapperStore
 
 TREE = xr.Dataset(
     {"t": (("y", "x"), np.arange(6.0).reshape(2, 3), {"units": "K"}), "scalar": ((), 7)},
@@ -41,25 +40,6 @@ def write_field(path):
     }
     encoding = {name: {"chunks": (24, 4, 5)} for name in values}
     xr.Dataset(values, coords).to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
-
-
-class SlowStore(WrapperStore):
-    """A folder that takes its time for each request of a chunk, as a store far away does; it pickles."""
-
-    _supports_sync_io = False  # so that zarr calls no method but `get`
-
-    def __init__(self, path, seconds):
-        super().__init__(LocalStore(path, read_only=True))
-        self._arguments = path, seconds
-
-    def __reduce__(self):
-        return type(self), self._arguments
-
-    async def get(self, key, prototype, byte_range=None):
-        """Wait, and pass on."""
-        if not key.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")):
-            await asyncio.sleep(self._arguments[1])
-        return await super().get(key, prototype, byte_range)
 
 
 class CountingStore(WrapperStore):

@@ -26,7 +26,7 @@ import sys
 import polars as pl
 from distributed import Client
 import rainbear_dask as rd
-from tests.stores import SlowStore
+from benchmarks.slow_store import SlowStore
 
 if __name__ == "__main__":
     path, engine, *scheduler = sys.argv[1:]

@@ -1,0 +1,91 @@
+"""A store that answers each request late: how near to the ideal a scan comes: ``python -m benchmarks.latency``.
+
+The ideal is that of the requests that a process may have in flight: so many chunks are there after one answer's time. On a
+cluster, where workers mostly wait, each has a process of its own.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import numpy as np
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import rainbear_dask as rd
+from benchmarks.run import conditions
+from benchmarks.slow_store import SlowStore
+
+SECONDS = 0.05
+SLOWER = 0.2
+"""Seconds an answer where workers are counted: on two processors, eight that did more than wait would be in each other's way."""
+NUM_CHUNKS = 256
+WORKERS = (1, 2, 4, 8)
+
+
+def write(path: str, num_chunks: int = NUM_CHUNKS) -> None:
+    """Chunks of 64 KiB."""
+    values = np.random.default_rng(0).normal(size=(num_chunks, 128, 128)).astype("f4")
+    xr.Dataset({"v": (("t", "y", "x"), values)}).to_zarr(
+        path, encoding={"v": {"chunks": (1, 128, 128)}}, consolidated=False
+    )
+
+
+def best_time(run: Callable[[], object], rounds: int) -> float:
+    """Best of some times, after a first that does not count."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def in_flight() -> int:
+    """Requests that a process may have in flight."""
+    return int(dask.config.get("rainbear-dask.requests-in-flight"))
+
+
+def threads(path: str, rounds: int = 3) -> float:
+    """Share of the ideal that threads of one process reach."""
+    plan = rd.plan(SlowStore(path, SECONDS))
+    seconds = best_time(plan.collect, rounds)
+    ideal = -(-sum(plan.chunks_kept.values()) // in_flight()) * SECONDS
+    print(f"threads: {seconds:.2f} s, ideal {ideal:.2f} s: {ideal / seconds:.0%}", flush=True)
+    return ideal / seconds
+
+
+def cluster(path: str, num_workers: int, rounds: int = 3) -> float:
+    """Seconds that a cluster of single-threaded workers needs for tasks of one chunk, so that they mostly wait."""
+    with (
+        dask.config.set({"rainbear-dask.task-bytes": 1}),
+        LocalCluster(num_workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as site,
+        Client(site, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(num_workers)
+        plan = rd.plan(SlowStore(path, SLOWER))
+        return best_time(lambda: plan.collect(client), rounds)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print(f"{conditions()}\n")
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        path = str(Path(folder) / "chunks.zarr")
+        write(path)
+        threads(path, options.rounds)
+        alone = None
+        for number in WORKERS:
+            seconds = cluster(path, number, options.rounds)
+            alone = alone or seconds
+            print(f"{number} workers: {seconds:.2f} s, {alone / seconds:.2f} times one: {alone / seconds / number:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""A folder that answers as late as a store far away does."""
+
+import asyncio
+from typing import Any
+
+from zarr.storage import LocalStore, WrapperStore
+
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+
+
+class SlowStore(WrapperStore[LocalStore]):
+    """Wait for each request of a chunk; it pickles, so that workers have it too.
+
+    Parameters
+    ----------
+    path : str
+        The folder.
+    seconds : float
+        How long.
+    """
+
+    _supports_sync_io = False  # so that zarr calls no method but `get`
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__(LocalStore(path, read_only=True))
+        self._arguments = path, seconds
+
+    def __reduce__(self) -> tuple[type["SlowStore"], tuple[str, float]]:
+        return SlowStore, self._arguments
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Wait, and pass on."""
+        if not key.endswith(METADATA):
+            await asyncio.sleep(self._arguments[1])
+        return await super().get(key, prototype, byte_range)
