@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second lint types layers check laws mutants bench bench-quick bench-planning clean
+.PHONY: help demo test test-second lint types layers check laws mutants bench bench-quick bench-planning bench-cluster clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -76,6 +76,11 @@ bench-quick: .venv-bench/.installed  ## The same on shorter stores (two minutes)
 
 bench-planning: $(VENV)/.installed  ## Time and memory of planning, on stores of up to 100 M chunks (half a minute)
 	$(BIN)/python -m benchmarks.planning
+
+bench-cluster: .venv-bench/.installed  ## A cluster of two processes: speed, a late store, memory while 20 GB stream (20 minutes)
+	.venv-bench/bin/python -m benchmarks.cluster
+	.venv-bench/bin/python -m benchmarks.latency
+	.venv-bench/bin/python -m benchmarks.streaming
 
 clean:  ## Remove environments, caches and builds
 	rm -rf .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
