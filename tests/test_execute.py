@@ -4,9 +4,14 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import dask
 import numpy as np
@@ -357,3 +362,44 @@ def test_a_worker_that_is_killed_changes_no_answer(plan, seed):
             if number == fatal:
                 os.kill(chance.choice(processes), signal.SIGKILL)
         assert_frame_equal(pl.concat(frames), expected)
+
+
+# ---------------------------------------------------------------------- what many tasks need
+
+
+@pytest.mark.cluster
+def test_each_process_asks_for_a_coordinate_once(url, client):
+    """However many tasks need it: counted by the web server that they all read from."""
+    with counting_server(url) as (address, requests):
+        with dask.config.set({"rainbear-dask.task-bytes": 1}):
+            plan = rd.plan(address, (c.lat > -100) & (c.t2m > c.lat))
+        assert plan.num_tasks == NUM_TASKS
+        rows = plan.collect(client).height
+        again = plan.collect(client).height
+    assert rows == again == expected_frame(url).filter(c.t2m > c.lat).height
+    for name in ("time", "lat", "lon"):
+        assert 1 <= requests[f"/{name}/c/0"] <= 1 + len(client.nthreads())
+    assert requests["/t2m/c/0/0/0"] == 2
+
+
+@contextmanager
+def counting_server(folder):
+    """A web server of a folder, and how often each path of it was asked for."""
+    requests = Counter()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            requests[self.path] += 1
+            super().do_GET()
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", requests
+        finally:
+            server.shutdown()
+            thread.join()
