@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 
 from zarr import AsyncArray
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
 from zarr.registry import get_codec_class
 from zarr.storage import LocalStore, StorePath
 
+from rainbear_dask import fetch
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
@@ -193,7 +193,7 @@ class Documents:
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         """Read documents at the same time; None for one that is not there."""
-        buffers = await asyncio.gather(*(self.store.get(key, default_buffer_prototype()) for key in keys))
+        buffers = await asyncio.gather(*(fetch.get(self.store, key) for key in keys))
         contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
         for key, content in zip(keys, contents, strict=True):
             if content is not None:

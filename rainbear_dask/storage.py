@@ -26,6 +26,8 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 from zarrs import ZarrsCodecPipeline
 
+from rainbear_dask import fetch
+from rainbear_dask.connect import connect, disconnect
 from rainbear_dask.documents import V3_DOCUMENT, Documents, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -41,7 +43,12 @@ from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
 CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
 CHECK_CREDENTIALS = "Check the credentials in storage_options or in the environment."
-REFUSAL = re.compile("Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError")
+REFUSAL = re.compile(
+    "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
+)
+REFUSAL_CODES = re.compile(
+    r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
+)
 
 
 def open_store(
@@ -364,7 +371,7 @@ def _connect(source: str | Store, options: Mapping[str, Any]) -> Store:
     if isinstance(source, Store):
         store = source
     elif _is_url(source):
-        store = FsspecStore.from_url(source, storage_options=dict(options), read_only=True)
+        store = connect(source, options)
     elif zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
     else:
@@ -411,7 +418,12 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
         if pipeline.impl is not None:
             # zarr chooses the pipeline by a global setting, which is the user's
             object.__setattr__(array, "codec_pipeline", pipeline)
-    return array
+    return array if _is_here(store) else fetch.fetching(array, spec.opened)
+
+
+def _is_here(store: Store) -> bool:
+    """Whether reading makes no request of a service."""
+    return isinstance(store, LocalStore | ZipStore | MemoryStore)
 
 
 def _suits_rust(metadata: Any, meta: ArrayMeta) -> bool:
@@ -436,37 +448,78 @@ async def _read(array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region
     shape = tuple(stop - start for start, stop in region)
     if 0 in shape:
         return np.empty(shape, meta.dtype)
+    part = tuple(slice(*span) for span in region)
     try:
-        values = await array.getitem(tuple(slice(*span) for span in region))
-    except Exception as err:  # noqa: BLE001  codecs and file systems have no common base
-        raise await _chunk_error(array, spec, meta, region, err) from shown(err, secrets_of(spec.source, spec.options))
+        try:
+            values = await array.getitem(part)
+        except Exception as err:  # noqa: BLE001  codecs and file systems have no common base
+            array = _anew(spec, meta, array, err)
+            values = await array.getitem(part)
+    except Exception as err:  # noqa: BLE001  as above
+        found = await _chunk_error(array, spec, meta, region, err)
+        raise found from shown(_cause(err), secrets_of(spec.source, spec.options))
     return np.asarray(values, dtype=meta.dtype, order="C")
+
+
+def _anew(spec: StoreSpec, meta: ArrayMeta, array: AsyncArray[Any], err: Exception) -> AsyncArray[Any]:
+    """Give an array to be read once more, if that can help: with new credentials, or as the bytes came damaged.
+
+    Requests that fail otherwise have been made several times already.
+    """
+    if _is_here(array.store_path.store):
+        raise err
+    if not isinstance(err, fetch.FetchError):
+        fetch.forget(spec.opened, join_path(spec.group, meta.path))
+        return array
+    if not (_is_refusal(err) and isinstance(spec.source, str)):
+        raise err
+    with _reopening:
+        if _array(spec, meta) is array:  # else another has done it
+            disconnect(spec.source, spec.options)
+            _store.cache_clear()
+            _array.cache_clear()
+        return _array(spec, meta)
+
+
+_reopening = threading.Lock()
 
 
 async def _chunk_error(
     array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region: Region, err: Exception
 ) -> StoreError:
-    """Find the chunk at fault by reading the chunks of a region one by one."""
+    """Find the chunk at fault: it is told, or found by reading the chunks of a region one by one."""
     stored = meta.shards or meta.chunks
     chunk = "one of the chunks"
     indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
     for index in islice(indices, MAX_TRIED):
-        spans = zip(region, index, stored, strict=True)
-        part = tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans)
-        try:
-            await array.getitem(part)
-        except Exception as one:  # noqa: BLE001  as above
-            err = one
-            key = join_path(spec.group, meta.path, array.metadata.encode_chunk_key(index))
-            chunk = f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
-            break
-    why = reason(err, secrets_of(spec.source, spec.options))
+        key = join_path(spec.group, meta.path, array.metadata.encode_chunk_key(index))
+        if not isinstance(err, fetch.FetchError):
+            spans = zip(region, index, stored, strict=True)
+            part = tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans)
+            try:
+                await array.getitem(part)
+            except Exception as one:  # noqa: BLE001  as above
+                err = one
+            else:
+                continue
+        elif key != err.key:
+            continue
+        chunk = f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
+        break
+    why = reason(_cause(err), secrets_of(spec.source, spec.options))
     text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
         return StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
+    if isinstance(err, fetch.FetchError):
+        return ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
     return ChunkReadError(
         f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
     )
+
+
+def _cause(err: Exception) -> Exception:
+    """What went wrong with a request that failed."""
+    return err.__cause__ if isinstance(err, fetch.FetchError) and isinstance(err.__cause__, Exception) else err
 
 
 # Errors
@@ -479,7 +532,8 @@ def _translated(label: str, secrets: Sequence[str]) -> Iterator[None]:
         yield
     except RainbearError:
         raise
-    except Exception as err:  # noqa: BLE001  codecs and file systems have no common base
+    except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
+        err = _cause(error)
         what, why = f"the Zarr store at {label}", reason(err, secrets)
         if _is_refusal(err):
             ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {CHECK_CREDENTIALS}")
@@ -501,7 +555,7 @@ def _is_refusal(err: BaseException | None) -> bool:
     while err is not None:
         if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
             return True
-        if REFUSAL.search(type(err).__name__):
+        if REFUSAL.search(type(err).__name__) or REFUSAL_CODES.search(str(err)):
             return True
         err = err.__cause__
     return False

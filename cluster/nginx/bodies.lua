@@ -1,0 +1,12 @@
+-- What faults.lua decided about the body of an answer: half of it and no more, or one byte of it changed.
+local part = ngx.arg[1]
+if ngx.ctx.ended then return ngx.ERROR end
+if #part < 2 then return end
+local middle = math.floor(#part / 2)
+if ngx.ctx.cut then
+    ngx.ctx.ended = true
+    ngx.arg[1], ngx.arg[2] = part:sub(1, middle), false
+elseif ngx.ctx.corrupt then
+    ngx.ctx.corrupt = nil
+    ngx.arg[1] = part:sub(1, middle) .. string.char((part:byte(middle + 1) + 1) % 256) .. part:sub(middle + 2)
+end

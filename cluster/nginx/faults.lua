@@ -1,0 +1,36 @@
+-- Log a request, make it wait, and let some fail. Knobs: latency_ms; fault, with match (of "METHOD uri"), key (of S3), times (how
+-- often at most), p (how likely), retry_after (seconds) and rate (bytes a second, of "trickle").
+local knobs, log = ngx.shared.knobs, ngx.shared.log
+local function number(name, default) return tonumber(knobs:get(name) or default) end
+
+local request = ngx.req.get_method() .. " " .. ngx.var.request_uri
+local authorization = ngx.var.http_authorization or ""
+local fault = knobs:get("fault")
+local key = knobs:get("key")
+if fault then
+    local wanted = ngx.re.find(request, knobs:get("match") or ".") and (not key or authorization:find("Credential=" .. key .. "/", 1, true))
+    if not wanted or math.random() >= number("p", 1) or (knobs:get("times") and knobs:incr("times", -1) < 0) then fault = nil end
+end
+local payer = ngx.var.http_x_amz_request_payer
+log:rpush("requests", table.concat({
+    request, ngx.var.http_range or "-", fault or "-", authorization:match("Credential=([^/]*)") or "-",
+    authorization:match("Credential=[^/]*/[^/]*/([^/]*)") or "-", payer or "-",
+}, "\t"))
+if number("latency_ms", 0) > 0 then ngx.sleep(number("latency_ms") / 1000) end
+
+local function refuse(status, code)
+    ngx.status = status
+    ngx.header["Content-Type"] = "application/xml"
+    ngx.header["Retry-After"] = knobs:get("retry_after")
+    ngx.print('<?xml version="1.0" encoding="UTF-8"?><Error><Code>' .. code .. "</Code><Message>" .. code .. "</Message></Error>")
+    return ngx.exit(status)
+end
+if fault == "503" then return refuse(503, "SlowDown") end
+if fault == "429" then return refuse(429, "TooManyRequests") end
+if fault == "500" then return refuse(500, "InternalError") end
+if fault == "expired" then return refuse(400, "ExpiredToken") end
+if fault == "gone" then return refuse(404, "NoSuchKey") end
+if fault == "reset" then return ngx.exit(444) end
+if fault == "hang" then ngx.sleep(3600) end
+if fault == "trickle" then ngx.var.limit_rate = number("rate", 1) end
+if fault == "cut" or fault == "corrupt" then ngx.ctx[fault] = true end

@@ -1,0 +1,118 @@
+"""URLs and their options to stores: s3 and http by obstore, unless only fsspec can do what is asked."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore
+
+from rainbear_dask.exceptions import QueryError
+from rainbear_dask.obstores import OPENERS, NotForObstoreError, cut, open_any
+
+S3FS_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 5},
+    "max_pool_connections": 64,
+}
+"""What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""
+
+_KEPT = 64
+
+
+def connect(url: str, options: Mapping[str, Any]) -> Store:
+    """Connect to what is at a URL; in one process, the same URL with the same options gives the same connection again.
+
+    Parameters
+    ----------
+    url : str
+        Any that fsspec knows. What begins with ``s3://``, ``http://`` or ``https://`` is read by obstore, where it is
+        installed and can do all that the options ask for.
+    options : mapping
+        What s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore; and
+        ``library``, "obstore" or "fsspec", to say which of the two it has to be.
+
+    Returns
+    -------
+    zarr.abc.store.Store
+        To read from.
+
+    Raises
+    ------
+    QueryError
+        If the library that is asked for cannot do what the options say.
+    StoreAccessError
+        If there are no credentials.
+    """
+    key = _key(url, options)
+    with _lock:
+        if key not in _connections:
+            _connections[key] = _new(url, dict(options))
+        _connections.move_to_end(key)
+        while len(_connections) > _KEPT:
+            _connections.popitem(last=False)
+        return _connections[key]
+
+
+def disconnect(url: str, options: Mapping[str, Any]) -> None:
+    """Let the next `connect` look for credentials anew."""
+    with _lock:
+        _connections.pop(_key(url, options), None)
+
+
+_connections: OrderedDict[tuple[str, str], Store] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    return url, json.dumps(options, sort_keys=True, default=repr)
+
+
+def _new(url: str, options: dict[str, Any]) -> Store:
+    library = options.pop("library", None)
+    if library not in (None, "obstore", "fsspec"):
+        raise QueryError(f"library is {library!r} in storage_options. Give 'obstore', 'fsspec', or leave it out.")
+    scheme = url.partition("://")[0]
+    if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
+        try:
+            return OPENERS.get(scheme, open_any)(url, options)
+        except NotForObstoreError as err:
+            if library:
+                raise QueryError(
+                    f"obstore cannot do what the storage_options ask for: {err}. Change them, or leave out library='obstore'."
+                ) from err
+        except ImportError as err:
+            raise QueryError(
+                "library='obstore' needs the package obstore. Install it: pip install 'rainbear-dask[obstore]'."
+            ) from err
+    for name in ("client_options", "retry_config"):
+        if options.get(name) is not None:
+            raise QueryError(
+                f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
+            )
+    return _CheckedStore.from_url(
+        url, storage_options=_for_s3fs(options) if scheme in ("s3", "s3a") else options, read_only=True
+    )
+
+
+def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
+    config = S3FS_CONFIG | (options.get("config_kwargs") or {})
+    client = dict(options.get("client_kwargs") or {})
+    given = {name: value for name, value in options.items() if name not in ("region", "region_name")}
+    if region := options.get("region") or options.get("region_name"):
+        client.setdefault("region_name", region)
+    return given | {"config_kwargs": config, "client_kwargs": client}
+
+
+class _CheckedStore(FsspecStore):
+    """What fsspec reads; of a server that sends the whole where a part was asked for, the part is taken here."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Get an object or a part of it."""
+        found = await super().get(key, prototype, byte_range)
+        return None if found is None else cut(found, byte_range, if_longer=True)

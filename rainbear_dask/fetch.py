@@ -1,0 +1,271 @@
+"""Bytes from stores that are not folders: many requests in flight, few in all, none waited for without end."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from zarr import AsyncArray
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.storage import StorePath
+
+IN_FLIGHT = 64
+"""Requests that a process has in flight at most: with 50 ms an answer, it is they that make the speed."""
+
+REQUEST_SECONDS = 600
+"""When a request is given up that whoever makes it has not given up: the last resort, beyond the time-outs of its library."""
+
+MAX_GAP = 2**19
+"""Bytes between two inner chunks that are read along, as they take less time than a request of their own."""
+
+MAX_RANGE = 2**24
+"""Bytes of inner chunks that are read as one; more come faster side by side."""
+
+INDEX_BYTES = 2**25
+"""Indexes of shards that a process keeps."""
+
+Span: TypeAlias = tuple[int, int]
+
+
+class FetchError(Exception):
+    """A request that failed, as its cause says, for the object ``key``; not one whose answer could not be decoded."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> Buffer | None:
+    """Ask for an object, or a part of one; None where there is none.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where it is.
+    key : str
+        Which it is.
+    byte_range : RangeByteRequest or SuffixByteRequest, optional
+        Which part.
+
+    Raises
+    ------
+    FetchError
+        If no answer can be had, after whatever retries the store makes; the cause says why.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _slots:
+        _slots[loop] = asyncio.Semaphore(IN_FLIGHT)
+    async with _slots[loop]:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await store.get(key, default_buffer_prototype(), byte_range)
+        except Exception as err:
+            raise FetchError(key) from err
+
+
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def fetching(array: AsyncArray[Any], opened: str) -> AsyncArray[Any]:
+    """Let an array read its chunks as this module does.
+
+    Parameters
+    ----------
+    array : zarr.AsyncArray
+        To be changed; if it has a codec pipeline that is not zarr's own, it stays as it is.
+    opened : str
+        Which opening of the store it is of: indexes of shards are kept under it.
+    """
+    if isinstance(array.codec_pipeline, BatchedCodecPipeline):
+        pipeline = replace(_Pipeline.from_codecs(tuple(array.codec_pipeline)), opened=opened)
+        # zarr chooses it by a global setting, which is the user's
+        object.__setattr__(array, "codec_pipeline", pipeline)
+    return array
+
+
+def forget(opened: str, path: str) -> None:
+    """Drop the indexes of an array's shards."""
+    _indexes.forget(opened, path)
+
+
+@dataclass(frozen=True)
+class _Pipeline(BatchedCodecPipeline):
+    """Fetches each chunk, or the parts of a shard, before zarr's own pipeline decodes it.
+
+    zarr itself asks for `async.concurrency` (10) chunks of an array at a time, and before 3.4 for one inner chunk of a shard
+    after the other.
+    """
+
+    opened: str = ""
+
+    async def read(self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
+        """Decode some chunks into an array."""
+        whole = super().read
+
+        async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
+            # zarr looks chunks of an inner pipeline up in shards that are here already
+            held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
+            return await whole([(held, spec, selection, *rest)], out, drop_axes)
+
+        tasks = [asyncio.ensure_future(read_one(*info)) for info in batch_info]
+        try:
+            results = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+        return tuple(result for found in results for result in found or ())  # since zarr 3.2 each has a result
+
+    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "_Held":
+        codec = self.array_bytes_codec
+        if self.supports_partial_decode and isinstance(codec, ShardingCodec) and _knows_index(codec):
+            sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
+            touched = [_touched(part, length, size) for part, length, size in sizes]
+            if prod(map(len, touched)) < prod(_counts(codec, spec)):
+                return await self._of_shard(where, codec, spec, touched)
+        buffer = await get(where.store, where.path)
+        return _Held({} if buffer is None else {0: buffer}, None if buffer is None else len(buffer))
+
+    async def _of_shard(self, where: StorePath, codec: Any, spec: Any, touched: Sequence[range]) -> "_Held":
+        """Index of a shard, and those of its chunks that are touched."""
+        index = await _indexes.get(self.opened, where, codec, spec)
+        if index is None:
+            return _Held({}, None)
+        at_start = codec.index_location.value == "start"
+        empty = 2**64 - 1
+        spans = (index.spans[place] for place in product(*touched))
+        wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != empty})
+        runs = list(coalesced(wanted))
+        buffers = await asyncio.gather(
+            *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
+        )
+        held = {}
+        for (start, stop), buffer in zip(runs, buffers, strict=True):
+            if buffer is None or len(buffer) != stop - start:
+                found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
+                why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
+                raise FetchError(where.path) from why
+            held[start] = buffer
+        return _Held(held, None, index.raw, at_start=at_start)
+
+
+class _Held:
+    """Parts of one object, to be given to zarr as if they were asked for: an object whole, or the index of a shard and chunks."""
+
+    def __init__(
+        self, parts: Mapping[int, Buffer], size: int | None, index: Buffer | None = None, *, at_start: bool = False
+    ) -> None:
+        self.parts, self.size, self.index, self.at_start = parts, size, index, at_start
+
+    async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Give a part; None where there is no object."""
+        if self.index is None and self.size is None:
+            return None
+        if byte_range is None:
+            return prototype.buffer.from_buffer(self.parts[0])
+        if isinstance(byte_range, SuffixByteRequest):
+            if self.index is not None:
+                return prototype.buffer.from_buffer(self.index)
+            return prototype.buffer.from_buffer(self.parts[0][max(len(self.parts[0]) - byte_range.suffix, 0) :])
+        start, stop = byte_range.start, byte_range.end  # type: ignore[union-attr]  # zarr asks for no other
+        if self.index is not None and self.at_start and stop <= len(self.index):
+            return prototype.buffer.from_buffer(self.index[start:stop])
+        at = max(begin for begin in self.parts if begin <= start)
+        return prototype.buffer.from_buffer(self.parts[at][start - at : stop - at])
+
+
+def coalesced(spans: Iterable[Span]) -> Iterator[Span]:
+    """Put together byte ranges, sorted, that lie so close that one request for both takes less time than two."""
+    run: Span | None = None
+    for start, stop in spans:
+        if run is not None and start - run[1] <= MAX_GAP and max(stop, run[1]) - run[0] <= MAX_RANGE:
+            run = run[0], max(stop, run[1])
+        else:
+            if run is not None:
+                yield run
+            run = start, stop
+    if run is not None:
+        yield run
+
+
+def _touched(part: Any, length: int, size: int) -> range:
+    """Which chunks of that size a slice of a dimension, or a position, lies in."""
+    start, stop, _ = part.indices(length) if isinstance(part, slice) else (int(part), int(part) + 1, 1)
+    return range(start // size, -(-stop // size))
+
+
+def _counts(codec: Any, spec: Any) -> tuple[int, ...]:
+    """Chunks of a shard along each dimension."""
+    return tuple(length // size for length, size in zip(spec.shape, codec.chunk_shape, strict=True))
+
+
+def _knows_index(codec: Any) -> bool:
+    kinds = [type(one) for one in codec.index_codecs]
+    return kinds in ([BytesCodec], [BytesCodec, Crc32cCodec])
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
+
+    raw: Buffer
+    spans: Any
+
+
+class _Indexes:
+    """Indexes of shards, each asked for once, up to `INDEX_BYTES`."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], asyncio.Future[_Index | None]] = OrderedDict()
+
+    async def get(self, opened: str, where: StorePath, codec: Any, spec: Any) -> _Index | None:
+        """Index of a shard; None where there is no shard."""
+        key = opened, where.path
+        future = self._kept.get(key)
+        if future is None or future.get_loop() is not asyncio.get_running_loop():
+            future = self._kept[key] = asyncio.ensure_future(_read_index(where, codec, spec))
+        self._kept.move_to_end(key)
+        try:
+            index = await asyncio.shield(future)  # others may wait for it
+        except BaseException:
+            self._kept.pop(key, None)
+            raise
+        most = INDEX_BYTES // (64 + 16 * prod(_counts(codec, spec)))
+        while len(self._kept) > max(most, 1):
+            self._kept.popitem(last=False)
+        return index
+
+    def forget(self, opened: str, path: str) -> None:
+        """Drop those of one array."""
+        for key in [key for key in self._kept if key[0] == opened and key[1].startswith(f"{path}/")]:
+            self._kept.pop(key, None)
+
+
+_indexes = _Indexes()
+
+
+async def _read_index(where: StorePath, codec: Any, spec: Any) -> _Index | None:
+    counts = _counts(codec, spec)
+    checked = any(isinstance(one, Crc32cCodec) for one in codec.index_codecs)
+    size = 16 * prod(counts) + 4 * checked
+    part = RangeByteRequest(0, size) if codec.index_location.value == "start" else SuffixByteRequest(size)
+    raw = await get(where.store, where.path, part)
+    if raw is None:
+        return None
+    if len(raw) != size:
+        raise FetchError(where.path) from OSError(f"the shard ends within its index: {len(raw)} bytes of {size}")
+    body = raw
+    if checked:
+        (body,) = await Crc32cCodec().decode([(raw, spec)])  # type: ignore[assignment]  # of bytes, bytes
+    endian = next((one.endian for one in codec.index_codecs if isinstance(one, BytesCodec)), None)
+    order = ">" if getattr(endian, "value", endian) == "big" else "<"
+    spans = np.frombuffer(body.to_bytes(), dtype=f"{order}u8").reshape(*counts, 2)
+    return _Index(raw, spans)

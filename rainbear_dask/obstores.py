@@ -1,0 +1,308 @@
+"""Stores of obstore from URLs and from the options that s3fs and fsspec's HTTP file system know."""
+
+import base64
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, ObjectStore
+
+from rainbear_dask.exceptions import StoreAccessError
+
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "120s"}
+"""Time-outs: to connect, between two pieces of an answer, and for one request as a whole."""
+
+RETRY_CONFIG: Mapping[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(seconds=120)}
+"""Retries, with obstore's backoff: jittered, from 100 ms, twice as long each time up to 15 s."""
+
+
+class NotForObstoreError(Exception):
+    """The options ask for what only fsspec can do."""
+
+
+def _limits(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take time-outs and retries from options: ours, but for what they say."""
+    client_options, retry_config = given.pop("client_options", None) or {}, given.pop("retry_config", None) or {}
+    return {**CLIENT_OPTIONS, **client_options}, {**RETRY_CONFIG, **retry_config}
+
+
+def _flat(options: Mapping[str, Any], *nested: str) -> dict[str, Any]:
+    """Options as one level; those that say nothing are left out."""
+    levels = [*({} if options.get(name) is None else options[name] for name in nested), options]
+    return {
+        name: value for level in levels for name, value in level.items() if name not in nested and value is not None
+    }
+
+
+def _refuse_rest(given: Mapping[str, Any]) -> None:
+    if given:
+        raise NotForObstoreError(f"it does not know {', '.join(sorted(given))}")
+
+
+# S3
+
+_OF_S3FS = {
+    *(
+        "asynchronous",
+        "cache_regions",
+        "listings_expiry_time",
+        "max_paths",
+        "skip_instance_cache",
+        "use_listings_cache",
+    ),
+    *("max_pool_connections", "use_ssl"),
+}
+"""Options of s3fs that make no difference here."""
+
+
+def open_s3(url: str, options: Mapping[str, Any]) -> Store:
+    """Open ``s3://bucket/prefix`` with options in the spelling of s3fs.
+
+    Credentials, region and endpoint that the options do not name are those that botocore finds in the environment, in
+    profile files and from the machine's role; where botocore is not installed, those that obstore finds in the environment.
+
+    Raises
+    ------
+    NotForObstoreError
+        If an option has no counterpart.
+    StoreAccessError
+        If there are no credentials.
+    """
+    from obstore.store import S3Store  # noqa: PLC0415  an extra
+
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if re.search("[@?:]", bucket):
+        raise NotForObstoreError("the URL holds more than a bucket and a path")
+    given = {n: v for n, v in _flat(options, "config_kwargs", "client_kwargs").items() if n not in _OF_S3FS}
+    client_options, retry_config = _limits(given)
+    take = partial(_take, given)
+    endpoint, region, profile = take("endpoint_url"), take("region", "region_name"), take("profile")
+    keys = {
+        "access_key_id": take("key", "aws_access_key_id"),
+        "secret_access_key": take("secret", "aws_secret_access_key"),
+        "token": take("token", "aws_session_token"),
+    }
+    anonymous, pays, verify = take("anon"), take("requester_pays"), take("verify")
+    _take_botocore_config(given, client_options, retry_config)
+    _refuse_rest(given)
+
+    settings: dict[str, Any] = {}
+    session = _session(profile)
+    if session is not None:
+        endpoint = endpoint or _configured_endpoint(session)
+        region = region or _found_region(session, bucket, endpoint) or "us-east-1"
+        verify = session.get_config_variable("ca_bundle") if verify is None else verify
+    if endpoint:
+        settings["endpoint"] = endpoint
+        client_options.setdefault("allow_http", endpoint.startswith("http://"))
+    if region:
+        settings["region"] = region
+    if verify is False:
+        client_options.setdefault("allow_invalid_certificates", True)
+    elif isinstance(verify, str | os.PathLike):
+        client_options.setdefault("root_certificate", Path(verify).read_bytes())
+    if anonymous:
+        settings["skip_signature"] = True
+    elif provider := _credentials(session, keys, url):
+        settings["credential_provider"] = provider
+    if pays:
+        settings["request_payer"] = True
+    clients: Any = {"client_options": client_options, "retry_config": retry_config}
+    return ObjectStore(S3Store(bucket, prefix=prefix or None, **clients, **settings), read_only=True)
+
+
+def _take(given: dict[str, Any], *names: str) -> Any:
+    """Take an option that goes by several names."""
+    found = [given.pop(name) for name in names if name in given]
+    return found[0] if found else None
+
+
+def _take_botocore_config(given: dict[str, Any], client_options: dict[str, Any], retry_config: dict[str, Any]) -> None:
+    """Take time-outs, retries and style of addresses in the spelling of botocore's ``Config``."""
+    for name in ("connect_timeout", "read_timeout"):
+        if name in given:
+            client_options[name] = timedelta(seconds=given.pop(name))
+    retries = dict(given.pop("retries", {}))
+    retries.pop("mode", None)
+    if (attempts := retries.pop("total_max_attempts", None)) is not None:
+        retry_config["max_retries"] = attempts - 1
+    elif (again := retries.pop("max_attempts", None)) is not None:
+        retry_config["max_retries"] = again
+    style = dict(given.pop("s3", {}))
+    if style.pop("addressing_style", "path") not in ("auto", "path"):
+        raise NotForObstoreError("the bucket is to be named by the host")
+    _refuse_rest(retries | style)
+
+
+def _session(profile: str | None) -> Any:
+    """What botocore knows of credentials and settings; None where it is not installed."""
+    try:
+        import botocore.session  # noqa: PLC0415  it comes with s3fs
+    except ImportError:
+        if profile:
+            raise NotForObstoreError("a profile needs botocore, which comes with s3fs") from None
+        return None
+    session = botocore.session.Session(profile=profile)
+    session.get_scoped_config()  # an error if there is no such profile
+    return session
+
+
+def _configured_endpoint(session: Any) -> str | None:
+    """The endpoint of S3 that the environment or the profile names."""
+    from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415  it comes with s3fs
+
+    endpoint: str | None = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+    return endpoint
+
+
+_BUCKET_URL = "https://{}.s3.amazonaws.com"
+
+
+def _found_region(session: Any, bucket: str, endpoint: str | None) -> str | None:
+    """Region that the settings name; on AWS the bucket's own, which need not be that."""
+    configured: str | None = session.get_config_variable("region") or os.environ.get("AWS_REGION")
+    if endpoint:
+        return configured
+    try:
+        asked = urllib.request.Request(_BUCKET_URL.format(bucket), method="HEAD")  # noqa: S310  https
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+            headers = answer.headers
+    except urllib.error.HTTPError as refused:  # it says so all the same
+        headers = refused.headers
+    except OSError:
+        return configured
+    found: str | None = headers.get("x-amz-bucket-region", configured)
+    return found
+
+
+def _credentials(session: Any, keys: dict[str, Any], url: str) -> Callable[[], dict[str, Any]] | None:
+    """Whom obstore asks for keys; None if it is to look in the environment."""
+    if keys["access_key_id"] and keys["secret_access_key"]:
+        return partial(dict, keys, expires_at=None)
+    if session is None:
+        return None
+    found = session.get_credentials()
+    if found is None:
+        raise StoreAccessError(
+            f"there are no credentials for {url}. Give key and secret, or a profile, in storage_options, or set them in "
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE). A bucket that is open to "
+            "all is read with storage_options={'anon': True}."
+        )
+    return partial(_keys_of_now, found)
+
+
+def _keys_of_now(credentials: Any) -> dict[str, Any]:
+    """Keys that botocore has renewed if they were about to expire; so it is asked again every few minutes."""
+    keys = credentials.get_frozen_credentials()
+    return {
+        "access_key_id": keys.access_key,
+        "secret_access_key": keys.secret_key,
+        "token": keys.token,
+        "expires_at": datetime.now(UTC) + timedelta(minutes=10),
+    }
+
+
+# HTTP
+
+
+def open_http(url: str, options: Mapping[str, Any]) -> Store:
+    """Open a folder of a web server with options in the spelling of fsspec: ``headers``.
+
+    Raises
+    ------
+    NotForObstoreError
+        If an option has no counterpart.
+    """
+    from obstore.store import HTTPStore  # noqa: PLC0415  an extra
+
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise NotForObstoreError("the URL has a query")
+    given = _flat(options, "client_kwargs")
+    client_options, retry_config = _limits(given)
+    headers = {**given.pop("headers", {}), **client_options.get("default_headers", {})}
+    _refuse_rest(given)
+    user, at, host = parts.netloc.rpartition("@")
+    if at:
+        headers.setdefault("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
+    if headers:
+        client_options["default_headers"] = headers
+    client_options.setdefault("allow_http", parts.scheme == "http")
+    clients: Any = {"client_options": client_options, "retry_config": retry_config}
+    return _WebStore(HTTPStore.from_url(f"{parts.scheme}://{host}{parts.path}", **clients), url, headers)
+
+
+class _WebStore(ObjectStore[Any]):
+    """A web server: obstore reads, fsspec lists, and what only comes whole is cut here."""
+
+    def __init__(self, store: Any, url: str, headers: Mapping[str, str]) -> None:
+        super().__init__(store, read_only=True)
+        self._url, self._headers, self._knows_ranges = url, dict(headers), True
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Get an object or a part of it."""
+        from obstore.exceptions import NotSupportedError  # noqa: PLC0415  an extra
+
+        if byte_range is None or self._knows_ranges:
+            try:
+                return await super().get(key, prototype, byte_range)
+            except NotSupportedError:
+                if byte_range is None:
+                    raise
+                self._knows_ranges = False
+        whole = await super().get(key, prototype)
+        return None if whole is None else cut(whole, byte_range)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # zarr's own is declared so
+        """Names that the page of a folder links to."""
+        listed = FsspecStore.from_url(self._url, storage_options={"headers": self._headers}, read_only=True)
+        async for name in listed.list_dir(prefix):
+            yield name
+
+
+def cut(whole: Buffer, byte_range: ByteRequest | None, *, if_longer: bool = False) -> Buffer:
+    """Take a part of an object; of bytes that may be that part, only if they are longer than it."""
+    match byte_range:
+        case RangeByteRequest(start, end):
+            return whole if if_longer and len(whole) <= end - start else whole[start:end]
+        case SuffixByteRequest(length):
+            return whole[max(len(whole) - length, 0) :]
+    return whole
+
+
+def open_any(url: str, options: Mapping[str, Any]) -> Store:
+    """Open what else obstore knows (gs, az, file, memory), with options by its own names.
+
+    Raises
+    ------
+    NotForObstoreError
+        If it does not know the URL, or an option.
+    """
+    from obstore.exceptions import BaseError  # noqa: PLC0415  an extra
+    from obstore.store import from_url  # noqa: PLC0415  an extra
+
+    given: Any = dict(options)
+    client_options, retry_config = _limits(given)
+    clients: Any = {"client_options": client_options, "retry_config": retry_config}
+    try:
+        return ObjectStore(from_url(url, **clients, **given), read_only=True)
+    except (BaseError, TypeError, ValueError) as err:
+        raise NotForObstoreError(str(err)) from err
+
+
+OPENERS: Mapping[str, Callable[[str, Mapping[str, Any]], Store]] = {
+    "s3": open_s3,
+    "s3a": open_s3,
+    "http": open_http,
+    "https": open_http,
+}
+"""By scheme of the URL, where obstore is the library unless another is asked for."""
