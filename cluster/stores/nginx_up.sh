@@ -25,9 +25,9 @@ mkdir -p "$dir"/{www,tmp,logs,tls}
     printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > leaf.ext
     openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile leaf.ext -out leaf.pem
 ) 2> "$dir/logs/openssl"
-sed -e "s|@DIR@|$dir|g; s|@HERE@|$here/nginx|g; s|@MODULES@|$modules|g; s|@S3@|${S3_PORT:-18333}|g" \
+sed -e "s|@USER@|$(id -un) $(id -gn)|g; s|@DIR@|$dir|g; s|@HERE@|$here|g; s|@MODULES@|$modules|g; s|@S3@|${S3_PORT:-18333}|g" \
     -e "s|@CONTROL@|$port|g; s|@PROXY@|$((port + 1))|g; s|@PROXY_TLS@|$((port + 2))|g" \
-    -e "s|@WEB@|$((port + 3))|g; s|@WEB_TLS@|$((port + 4))|g" "$here/nginx/nginx.conf" > "$dir/nginx.conf"
+    -e "s|@WEB@|$((port + 3))|g; s|@WEB_TLS@|$((port + 4))|g" "$here/nginx.conf" > "$dir/nginx.conf"
 nohup setsid nginx -e "$dir/logs/error" -c "$dir/nginx.conf" -p "$dir/" > "$dir/logs/out" 2>&1 < /dev/null &
 echo $! > "$dir/pid"
 for _ in $(seq 40); do
