@@ -17,7 +17,7 @@ from rainbear_dask.obstores import OPENERS, NotForObstoreError, cut, open_any
 S3FS_CONFIG = {
     "connect_timeout": 10,
     "read_timeout": 20,
-    "retries": {"mode": "standard", "total_max_attempts": 5},
+    "retries": {"mode": "standard", "total_max_attempts": 8},
     "max_pool_connections": 64,
 }
 """What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""

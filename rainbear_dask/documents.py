@@ -420,6 +420,13 @@ def _dims(document: Document, attributes: Document, named: Sequence[str | None] 
     return dims
 
 
+def documents_of(array: ArrayMeta, group: str) -> list[str]:
+    """Keys at which an array of a group may have its document: its own, and those where documents are consolidated."""
+    if array.zarr_format == 3:
+        return [join_path(group, array.path, V3_DOCUMENT), join_path(group, V3_DOCUMENT)]
+    return [join_path(group, array.path, ".zarray"), join_path(group, V2_CONSOLIDATED), V2_CONSOLIDATED]
+
+
 def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
     """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
     with silence():

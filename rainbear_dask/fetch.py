@@ -67,6 +67,10 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await store.get(key, default_buffer_prototype(), byte_range)
+        except TimeoutError as err:
+            raise FetchError(key) from (
+                err if str(err) else TimeoutError(f"no answer within {REQUEST_SECONDS} seconds")
+            )
         except Exception as err:
             raise FetchError(key) from err
 
@@ -74,7 +78,7 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
-def fetching(array: AsyncArray[Any], opened: str) -> AsyncArray[Any]:
+def fetching(array: AsyncArray[Any], opened: str, documents: Sequence[str]) -> AsyncArray[Any]:
     """Let an array read its chunks as this module does.
 
     Parameters
@@ -83,9 +87,12 @@ def fetching(array: AsyncArray[Any], opened: str) -> AsyncArray[Any]:
         To be changed; if it has a codec pipeline that is not zarr's own, it stays as it is.
     opened : str
         Which opening of the store it is of: indexes of shards are kept under it.
+    documents : sequence of str
+        Keys of which one is there as long as the array is: a chunk is only missing if its array is not.
     """
     if isinstance(array.codec_pipeline, BatchedCodecPipeline):
-        pipeline = replace(_Pipeline.from_codecs(tuple(array.codec_pipeline)), opened=opened)
+        codecs = tuple(array.codec_pipeline)
+        pipeline = replace(_Pipeline.from_codecs(codecs), opened=opened, documents=tuple(documents))
         # zarr chooses it by a global setting, which is the user's
         object.__setattr__(array, "codec_pipeline", pipeline)
     return array
@@ -105,14 +112,19 @@ class _Pipeline(BatchedCodecPipeline):
     """
 
     opened: str = ""
+    documents: tuple[str, ...] = ()
 
     async def read(self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
         """Decode some chunks into an array."""
         whole = super().read
 
+        missing: list[StorePath] = []
+
         async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
             # zarr looks chunks of an inner pipeline up in shards that are here already
             held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
+            if isinstance(held, _Held) and held.is_missing:
+                missing.append(getter)
             return await whole([(held, spec, selection, *rest)], out, drop_axes)
 
         tasks = [asyncio.ensure_future(read_one(*info)) for info in batch_info]
@@ -122,7 +134,17 @@ class _Pipeline(BatchedCodecPipeline):
             for task in tasks:
                 task.cancel()
             raise
-        return tuple(result for found in results for result in found or ())  # since zarr 3.2 each has a result
+        if missing:
+            await self._check_is_there(missing[0])
+        return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
+
+    async def _check_is_there(self, chunk: StorePath) -> None:
+        """Tell a chunk that was never written from one that was deleted with all of its store."""
+        for key in self.documents:
+            if await get(chunk.store, key) is not None:
+                return
+        if self.documents:
+            raise FetchError(chunk.path) from FileNotFoundError("the store was deleted since it was opened")
 
     async def _held(self, where: StorePath, spec: Any, selection: Any) -> "_Held":
         codec = self.array_bytes_codec
@@ -132,13 +154,13 @@ class _Pipeline(BatchedCodecPipeline):
             if prod(map(len, touched)) < prod(_counts(codec, spec)):
                 return await self._of_shard(where, codec, spec, touched)
         buffer = await get(where.store, where.path)
-        return _Held({} if buffer is None else {0: buffer}, None if buffer is None else len(buffer))
+        return _Held({} if buffer is None else {0: buffer})
 
     async def _of_shard(self, where: StorePath, codec: Any, spec: Any, touched: Sequence[range]) -> "_Held":
         """Index of a shard, and those of its chunks that are touched."""
         index = await _indexes.get(self.opened, where, codec, spec)
         if index is None:
-            return _Held({}, None)
+            return _Held({})
         at_start = codec.index_location.value == "start"
         empty = 2**64 - 1
         spans = (index.spans[place] for place in product(*touched))
@@ -154,20 +176,23 @@ class _Pipeline(BatchedCodecPipeline):
                 why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
                 raise FetchError(where.path) from why
             held[start] = buffer
-        return _Held(held, None, index.raw, at_start=at_start)
+        return _Held(held, index.raw, at_start=at_start)
 
 
 class _Held:
     """Parts of one object, to be given to zarr as if they were asked for: an object whole, or the index of a shard and chunks."""
 
-    def __init__(
-        self, parts: Mapping[int, Buffer], size: int | None, index: Buffer | None = None, *, at_start: bool = False
-    ) -> None:
-        self.parts, self.size, self.index, self.at_start = parts, size, index, at_start
+    def __init__(self, parts: Mapping[int, Buffer], index: Buffer | None = None, *, at_start: bool = False) -> None:
+        self.parts, self.index, self.at_start = parts, index, at_start
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no object."""
+        return self.index is None and not self.parts
 
     async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Give a part; None where there is no object."""
-        if self.index is None and self.size is None:
+        if self.is_missing:
             return None
         if byte_range is None:
             return prototype.buffer.from_buffer(self.parts[0])

@@ -55,8 +55,8 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:
     """Say in one line what another library raised."""
-    text = " ".join(without_secrets(str(err), secrets).split()).rstrip(".")
-    return f"{type(err).__name__}: {text[:300]}" if text else type(err).__name__
+    text = " ".join(without_secrets(str(err), secrets).split()).partition(" Debug source:")[0].rstrip(".")  # of obstore
+    return f"{type(err).__name__}: {text[:500]}" if text else type(err).__name__
 
 
 def shown(err: Exception, secrets: Sequence[str]) -> Exception | None:

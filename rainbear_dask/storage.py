@@ -28,7 +28,7 @@ from zarrs import ZarrsCodecPipeline
 
 from rainbear_dask import fetch
 from rainbear_dask.connect import connect, disconnect
-from rainbear_dask.documents import V3_DOCUMENT, Documents, join_path, open_array, silence, store_meta
+from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
     RainbearError,
@@ -46,6 +46,7 @@ CHECK_CREDENTIALS = "Check the credentials in storage_options or in the environm
 REFUSAL = re.compile(
     "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
 )
+ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
 REFUSAL_CODES = re.compile(
     r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
 )
@@ -251,14 +252,18 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
         If the store refuses a chunk.
     """
 
-    async def read_all() -> list[npt.NDArray[Any]]:
-        return await asyncio.gather(
-            *(_read(array, spec, *request) for array, request in zip(arrays, requests, strict=True))
-        )
+    async def read_all(*, renewed: bool) -> list[npt.NDArray[Any]]:
+        arrays = [_array(spec, meta) for meta, _ in requests]
+        reads = (_read(array, spec, *request, renewed=renewed) for array, request in zip(arrays, requests, strict=True))
+        return await asyncio.gather(*reads)
 
     with _translated(spec.label, secrets_of(spec.source, spec.options)):
-        arrays = [_array(spec, meta) for meta, _ in requests]
-        return sync(read_all())
+        store = _store(spec)
+        try:
+            return sync(read_all(renewed=False))
+        except fetch.FetchError:  # refused
+            _renew(spec, store)
+            return sync(read_all(renewed=True))
 
 
 # Addresses
@@ -418,7 +423,7 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
         if pipeline.impl is not None:
             # zarr chooses the pipeline by a global setting, which is the user's
             object.__setattr__(array, "codec_pipeline", pipeline)
-    return array if _is_here(store) else fetch.fetching(array, spec.opened)
+    return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
 
 
 def _is_here(store: Store) -> bool:
@@ -444,7 +449,9 @@ def _suits_rust(metadata: Any, meta: ArrayMeta) -> bool:
     return codecs in ([BytesCodec, ZstdCodec], [BytesCodec, BloscCodec])
 
 
-async def _read(array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region: Region) -> npt.NDArray[Any]:
+async def _read(
+    array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region: Region, *, renewed: bool
+) -> npt.NDArray[Any]:
     shape = tuple(stop - start for start, stop in region)
     if 0 in shape:
         return np.empty(shape, meta.dtype)
@@ -452,36 +459,32 @@ async def _read(array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region
     try:
         try:
             values = await array.getitem(part)
-        except Exception as err:  # noqa: BLE001  codecs and file systems have no common base
-            array = _anew(spec, meta, array, err)
+        except fetch.FetchError:
+            raise
+        except Exception:
+            if _is_here(array.store_path.store):
+                raise
+            fetch.forget(spec.opened, array.path)  # what came damaged may come whole
             values = await array.getitem(part)
-    except Exception as err:  # noqa: BLE001  as above
+    except Exception as err:
+        if isinstance(err, fetch.FetchError) and _is_refusal(err) and not renewed:
+            raise
         found = await _chunk_error(array, spec, meta, region, err)
         raise found from shown(_cause(err), secrets_of(spec.source, spec.options))
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
-def _anew(spec: StoreSpec, meta: ArrayMeta, array: AsyncArray[Any], err: Exception) -> AsyncArray[Any]:
-    """Give an array to be read once more, if that can help: with new credentials, or as the bytes came damaged.
-
-    Requests that fail otherwise have been made several times already.
-    """
-    if _is_here(array.store_path.store):
-        raise err
-    if not isinstance(err, fetch.FetchError):
-        fetch.forget(spec.opened, join_path(spec.group, meta.path))
-        return array
-    if not (_is_refusal(err) and isinstance(spec.source, str)):
-        raise err
-    with _reopening:
-        if _array(spec, meta) is array:  # else another has done it
+def _renew(spec: StoreSpec, refused: Store) -> None:
+    """Connect with credentials as they are now, unless another thread has done it since."""
+    with _renewing:
+        if isinstance(spec.source, str) and _store(spec) is refused:
             disconnect(spec.source, spec.options)
             _store.cache_clear()
             _array.cache_clear()
-        return _array(spec, meta)
+            _store(spec)
 
 
-_reopening = threading.Lock()
+_renewing = threading.Lock()
 
 
 async def _chunk_error(
@@ -537,7 +540,7 @@ def _translated(label: str, secrets: Sequence[str]) -> Iterator[None]:
         what, why = f"the Zarr store at {label}", reason(err, secrets)
         if _is_refusal(err):
             ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {CHECK_CREDENTIALS}")
-        elif isinstance(err, FileNotFoundError):
+        elif isinstance(err, FileNotFoundError) or ABSENCE.search(str(err)):
             ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
         elif isinstance(err, ImportError):
             ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")

@@ -5,7 +5,7 @@ local function number(name, default) return tonumber(knobs:get(name) or default)
 
 local request = ngx.req.get_method() .. " " .. ngx.var.request_uri
 local authorization = ngx.var.http_authorization or ""
-local fault = knobs:get("fault")
+local fault = knobs:get("fault") and tostring(knobs:get("fault"))
 local key = knobs:get("key")
 if fault then
     local wanted = ngx.re.find(request, knobs:get("match") or ".") and (not key or authorization:find("Credential=" .. key .. "/", 1, true))

@@ -35,7 +35,10 @@ class Request:
     @property
     def is_of_chunk(self) -> bool:
         """Whether it is for values, not for a metadata document."""
-        return not self.path.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")) and "?" not in self.path
+        return (
+            not self.path.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"))
+            and "?" not in self.path
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Services:
 
     def ask(self, what: str, **knobs) -> str:
         """Call the control port."""
-        with urllib.request.urlopen(f"{self.control}/{what}?{urllib.parse.urlencode(knobs)}", timeout=10) as answer:
+        url = f"{self.control}/{what}?{urllib.parse.urlencode(knobs)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  it is our own
             return answer.read().decode()
 
     def set(self, **knobs) -> None:
@@ -63,7 +67,10 @@ class Services:
 
     def log(self) -> list[Request]:
         """Requests since the knobs were turned."""
-        return [Request(*line.partition(" ")[0:1], *line.partition(" ")[2].split("\t")) for line in self.ask("log").splitlines()]
+        return [
+            Request(*line.partition(" ")[0:1], *line.partition(" ")[2].split("\t"))
+            for line in self.ask("log").splitlines()
+        ]
 
     def injected(self) -> int:
         """Requests that were made to fail."""
@@ -142,9 +149,8 @@ def stop(folder: Path) -> None:
 
 
 def _run(script: str, *args: str, env=None) -> str:
-    done = subprocess.run(
-        ["bash", str(SCRIPTS / script), *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False
-    )
+    command = ["bash", str(SCRIPTS / script), *args]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603  our own
     assert done.returncode == 0, f"{script}: {done.stderr}"
     return done.stdout
 
