@@ -16,6 +16,9 @@ log:rpush("requests", table.concat({
     request, ngx.var.http_range or "-", fault or "-", authorization:match("Credential=([^/]*)") or "-",
     authorization:match("Credential=[^/]*/[^/]*/([^/]*)") or "-", payer or "-",
 }, "\t"))
+local now = log:incr("now", 1, 0)
+ngx.ctx.counted = true
+if now > (log:get("most") or 0) then log:set("most", now) end
 if number("latency_ms", 0) > 0 then ngx.sleep(number("latency_ms") / 1000) end
 
 local function refuse(status, code)
