@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
+_BELOW = re.compile(r'InvalidCertificate\( \w+|TimedOut|(?<=message: ")[^"]+|(?<=error: ")[^"]+')
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
 
 
@@ -55,7 +56,10 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:
     """Say in one line what another library raised."""
-    text = " ".join(without_secrets(str(err), secrets).split()).partition(" Debug source:")[0].rstrip(".")  # of obstore
+    text, _, below = " ".join(without_secrets(str(err), secrets).split()).partition(" Debug source:")  # of obstore
+    if found := _BELOW.search(below):
+        text += f" ({found[0].replace('( ', ' ')})"
+    text = text.rstrip(".")
     return f"{type(err).__name__}: {text[:500]}" if text else type(err).__name__
 
 

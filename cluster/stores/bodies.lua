@@ -1,6 +1,6 @@
 -- What faults.lua decided about the body of an answer: half of it and no more, or one byte of it changed.
 local part = ngx.arg[1]
-if ngx.ctx.ended then return ngx.ERROR end
+if ngx.ctx.ended then return ngx.ERROR end -- which ends the connection
 if #part < 2 then return end
 local middle = math.floor(#part / 2)
 if ngx.ctx.cut then

@@ -17,6 +17,7 @@ if [ ! -f $modules/ngx_http_lua_module.so ] || ! command -v openssl > /dev/null;
         nginx-light libnginx-mod-http-lua openssl curl) > /dev/null
 fi
 mkdir -p "$dir"/{www,tmp,logs,tls}
+rm -f "$dir/web" # a socket that is left is not taken over
 (
     cd "$dir/tls" # a certificate of its own authority, as a self-signed one is refused by some clients
     new=(openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30)
