@@ -1,6 +1,7 @@
 """URLs and their options to stores: s3 and http by obstore, unless only fsspec can do what is asked."""
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ def connect(url: str, options: Mapping[str, Any]) -> Store:
         return _connections[key]
 
 
-def disconnect(url: str, options: Mapping[str, Any]) -> None:
+def forget_connection(url: str, options: Mapping[str, Any]) -> None:
     """Let the next `connect` look for credentials anew."""
     with _lock:
         _connections.pop(_key(url, options), None)
@@ -70,7 +71,9 @@ _lock = threading.Lock()
 
 
 def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    return url, json.dumps(options, sort_keys=True, default=repr)
+    """What a connection depends on: also the environment, which may name another profile by now."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return url, json.dumps([options, environment], sort_keys=True, default=repr)
 
 
 def _new(url: str, options: dict[str, Any]) -> Store:
@@ -106,7 +109,8 @@ def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if name not in ("region", "region_name")}
     if region := options.get("region") or options.get("region_name"):
         client.setdefault("region_name", region)
-    return given | {"config_kwargs": config, "client_kwargs": client}
+    # connections are kept here, and fsspec's own memory of them does not look at the environment
+    return given | {"config_kwargs": config, "client_kwargs": client, "skip_instance_cache": True}
 
 
 class _CheckedStore(FsspecStore):

@@ -29,6 +29,18 @@ class NotForObstoreError(Exception):
     """The options ask for what only fsspec can do."""
 
 
+def plain(err: Exception) -> Exception:
+    """Give an error of obstore with the one word that tells from the page of detail that is in its message."""
+    text, _, below = str(err).partition("Debug source:")
+    if not below:
+        return err
+    found = _TELLING.search(" ".join(below.split()))
+    return type(err)(text.strip() + (f" ({found[0].replace('( ', ' ')})" if found else ""))
+
+
+_TELLING = re.compile(r'InvalidCertificate\( \w+|TimedOut|(?<=message: ")[^"]+|(?<=error: ")[^"]+')
+
+
 def _limits(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take time-outs and retries from options: ours, but for what they say."""
     client_options, retry_config = given.pop("client_options", None) or {}, given.pop("retry_config", None) or {}

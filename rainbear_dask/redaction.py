@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
-_BELOW = re.compile(r'InvalidCertificate\( \w+|TimedOut|(?<=message: ")[^"]+|(?<=error: ")[^"]+')
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
 
 
@@ -56,11 +55,8 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:
     """Say in one line what another library raised."""
-    text, _, below = " ".join(without_secrets(str(err), secrets).split()).partition(" Debug source:")  # of obstore
-    if found := _BELOW.search(below):
-        text += f" ({found[0].replace('( ', ' ')})"
-    text = text.rstrip(".")
-    return f"{type(err).__name__}: {text[:500]}" if text else type(err).__name__
+    text = " ".join(without_secrets(str(err), secrets).split()).rstrip(".")
+    return f"{type(err).__name__}: {text[:300]}" if text else type(err).__name__
 
 
 def shown(err: Exception, secrets: Sequence[str]) -> Exception | None:

@@ -27,7 +27,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 from zarrs import ZarrsCodecPipeline
 
 from rainbear_dask import fetch
-from rainbear_dask.connect import connect, disconnect
+from rainbear_dask.connect import connect, forget_connection
 from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -38,6 +38,7 @@ from rainbear_dask.exceptions import (
     StoreNotFoundError,
 )
 from rainbear_dask.metadata import ArrayMeta, Region, StoreMeta, StoreSpec
+from rainbear_dask.obstores import plain
 from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
@@ -478,7 +479,7 @@ def _renew(spec: StoreSpec, refused: Store) -> None:
     """Connect with credentials as they are now, unless another thread has done it since."""
     with _renewing:
         if isinstance(spec.source, str) and _store(spec) is refused:
-            disconnect(spec.source, spec.options)
+            forget_connection(spec.source, spec.options)
             _store.cache_clear()
             _array.cache_clear()
             _store(spec)
@@ -521,8 +522,8 @@ async def _chunk_error(
 
 
 def _cause(err: Exception) -> Exception:
-    """What went wrong with a request that failed."""
-    return err.__cause__ if isinstance(err, fetch.FetchError) and isinstance(err.__cause__, Exception) else err
+    """What went wrong, where a request failed, in few words."""
+    return plain(err.__cause__ if isinstance(err, fetch.FetchError) and isinstance(err.__cause__, Exception) else err)
 
 
 # Errors

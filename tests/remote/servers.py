@@ -122,6 +122,11 @@ def icechunk_storage(endpoint: str, prefix: str) -> icechunk.Storage:
     )
 
 
+def set_environment(variables: dict[str, str]) -> None:
+    """Take over variables; for workers."""
+    os.environ.update(variables)
+
+
 def start(folder: Path) -> Services:
     """Start the services with all they write in a folder."""
     port = _free_ports(16)

@@ -17,7 +17,7 @@ import rainbear_dask as rd
 from rainbear_dask import obstores
 from rainbear_dask.exceptions import ChunkReadError, StoreAccessError, StoreError
 from tests.errors import caught
-from tests.remote.servers import READER, icechunk_storage
+from tests.remote.servers import READER, icechunk_storage, set_environment
 
 pytestmark = pytest.mark.stores
 
@@ -171,7 +171,7 @@ def test_keys_that_were_renewed_in_mid_scan_are_taken(services, field, tmp_path,
 def test_keys_that_were_renewed_in_mid_scan_are_taken_by_workers(services, field, tmp_path, client):
     profile = tmp_path / "aws-credentials"
     write_profile(profile, "ADMINKEY", "adminsecret")
-    client.run(set_environment, AWS_SHARED_CREDENTIALS_FILE=str(profile), AWS_EC2_METADATA_DISABLED="true")
+    client.run(set_environment, {"AWS_SHARED_CREDENTIALS_FILE": str(profile), "AWS_EC2_METADATA_DISABLED": "true"})
     options = {"endpoint_url": services.s3, **IMPATIENT}
     table = rd.scan_zarr(field[1], storage_options=options, client=client).select("a")
     expected = rd.scan_zarr(field[0]).select("a").collect()
@@ -183,13 +183,6 @@ def test_keys_that_were_renewed_in_mid_scan_are_taken_by_workers(services, field
 
 def write_profile(path, key, secret):
     path.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
-
-
-def set_environment(**variables):
-    """For workers."""
-    import os  # noqa: PLC0415
-
-    os.environ.update(variables)
 
 
 # What disappears
