@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+import fsspec
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
@@ -98,9 +99,8 @@ def _new(url: str, options: dict[str, Any]) -> Store:
             raise QueryError(
                 f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
             )
-    return _CheckedStore.from_url(
-        url, storage_options=_for_s3fs(options) if scheme in ("s3", "s3a") else options, read_only=True
-    )
+    translate = _FOR_FSSPEC.get(scheme, dict)
+    return _CheckedStore.from_url(url, storage_options=translate(options), read_only=True)
 
 
 def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +111,17 @@ def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
         client.setdefault("region_name", region)
     # connections are kept here, and fsspec's own memory of them does not look at the environment
     return given | {"config_kwargs": config, "client_kwargs": client, "skip_instance_cache": True}
+
+
+def _for_references(options: dict[str, Any]) -> dict[str, Any]:
+    """Let the file system that a file of references refers to be as zarr needs it."""
+    protocol = options.get("remote_protocol")
+    if not protocol or not fsspec.get_filesystem_class(protocol).async_impl:
+        return options
+    return options | {"remote_options": {"asynchronous": True, **(options.get("remote_options") or {})}}
+
+
+_FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
 
 
 class _CheckedStore(FsspecStore):

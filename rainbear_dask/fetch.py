@@ -1,6 +1,8 @@
 """Bytes from stores that are not folders: many requests in flight, few in all, none waited for without end."""
 
 import asyncio
+import random
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
-from zarr.storage import StorePath
+from zarr.storage import ObjectStore, StorePath
 
 IN_FLIGHT = 64
 """Requests that a process has in flight at most: with 50 ms an answer, it is they that make the speed."""
@@ -28,6 +30,12 @@ MAX_GAP = 2**19
 
 MAX_RANGE = 2**24
 """Bytes of inner chunks that are read as one; more come faster side by side."""
+
+TRIES = 5
+"""Requests for one object, where the library behind the store makes but one; each wait is up to twice as long as the last."""
+
+FIRST_WAIT = 0.4
+"""Seconds before the second of them, at most."""
 
 INDEX_BYTES = 2**25
 """Indexes of shards that a process keeps."""
@@ -66,7 +74,7 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
     async with _slots[loop]:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await store.get(key, default_buffer_prototype(), byte_range)
+                return await _get_patiently(store, key, byte_range)
         except TimeoutError as err:
             raise FetchError(key) from (
                 err if str(err) else TimeoutError(f"no answer within {REQUEST_SECONDS} seconds")
@@ -75,6 +83,22 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
             raise FetchError(key) from err
 
 
+async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None) -> Buffer | None:
+    """Ask again, where the library does not, after what may pass: Icechunk for virtual chunks, and fsspec over HTTP."""
+    for attempt in range(TRIES - 1):
+        try:
+            return await store.get(key, default_buffer_prototype(), byte_range)
+        except Exception as err:
+            if isinstance(store, ObjectStore) or not _PASSING.search(f"{type(err).__name__} {err}"):
+                raise
+            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311  so that not all ask at once
+    return await store.get(key, default_buffer_prototype(), byte_range)
+
+
+_PASSING = re.compile(
+    r"\b(?:429|500|502|503|504)\b|SlowDown|TooManyRequests|InternalError|Unavailable|Disconnected|ConnectionReset|"
+    "ConnectionError|PayloadError|dispatch failure"
+)
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 

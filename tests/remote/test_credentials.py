@@ -261,7 +261,7 @@ def test_keys_are_in_no_task_key_log_or_page_of_a_cluster(services, field, clien
         table.collect()
     logs = [str(client.get_scheduler_logs()), str(client.get_worker_logs()), str(client.get_events())]
     page = client.dashboard_link.removesuffix("status")
-    pages = ["info/main/workers.html", "info/logs.html", "metrics", "json/counts.json", "sitemap.json"]
+    pages = ["info/main/workers.html", "info/main/logs.html", "metrics", "json/identity.json", "sitemap.json"]
     texts = []
     for name in pages:
         with urllib.request.urlopen(page + name, timeout=10) as answer:  # noqa: S310  our own
