@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second lint types layers check laws mutants bench bench-quick bench-planning bench-cluster clean
+.PHONY: help demo test test-second test-stores lint types layers check laws mutants bench bench-quick bench-planning bench-cluster clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -48,6 +48,10 @@ else
 	@echo "==> no second interpreter (3.12 or 3.13) here: tests ran on one only"
 endif
 
+test-stores: $(VENV)/.stores  ## Run the tests that need an S3 server and nginx, which they start
+	@$(call say_interpreter,$(BIN)/python)
+	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/remote
+
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,7 +62,7 @@ types: $(VENV)/.installed  ## Check types
 layers: $(VENV)/.installed  ## Check which module imports which
 	$(BIN)/lint-imports
 
-check: lint types layers test test-second  ## All of the above but demo: what CI runs
+check: lint types layers test test-second test-stores  ## All of the above but demo: what CI runs
 
 laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/test_selection.py \
@@ -100,6 +104,10 @@ $(VENV)/.installed: pyproject.toml
 	$(SECOND) -m venv --clear .venv-3.$*
 	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
 	.venv-3.$*/bin/python -m pip install -qq --no-deps $(TEST_FILES)
+	@touch $@
+
+$(VENV)/.stores: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq -e '.[stores]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.installed

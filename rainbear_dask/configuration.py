@@ -50,6 +50,20 @@ def num_threads() -> int:
     return value
 
 
+def requests_in_flight() -> int:
+    """Requests that this process has in flight at most.
+
+    Raises
+    ------
+    SettingError
+        If the setting is not a number of requests.
+    """
+    value = _setting("requests-in-flight")
+    if not isinstance(value, int) or value < 1:
+        raise _wrong("requests-in-flight", value, "a number of requests")
+    return value
+
+
 def _setting(name: str) -> Any:
     return dask.config.get(f"{SECTION}.{name}")
 

@@ -19,8 +19,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import ObjectStore, StorePath
 
-IN_FLIGHT = 64
-"""Requests that a process has in flight at most: with 50 ms an answer, it is they that make the speed."""
+from rainbear_dask import configuration
 
 REQUEST_SECONDS = 600
 """When a request is given up that whoever makes it has not given up: the last resort, beyond the time-outs of its library."""
@@ -68,10 +67,7 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
     FetchError
         If no answer can be had, after whatever retries the store makes; the cause says why.
     """
-    loop = asyncio.get_running_loop()
-    if loop not in _slots:
-        _slots[loop] = asyncio.Semaphore(IN_FLIGHT)
-    async with _slots[loop]:
+    async with _slots():
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await _get_patiently(store, key, byte_range)
@@ -99,7 +95,17 @@ _PASSING = re.compile(
     r"\b(?:429|500|502|503|504)\b|SlowDown|TooManyRequests|InternalError|Unavailable|Disconnected|ConnectionReset|"
     "ConnectionError|PayloadError|dispatch failure"
 )
-_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def _slots() -> asyncio.Semaphore:
+    """Places for the requests of this process that are in flight."""
+    loop, most = asyncio.get_running_loop(), configuration.requests_in_flight()
+    if _made.get(loop, (0, None))[0] != most:
+        _made[loop] = most, asyncio.Semaphore(most)
+    return _made[loop][1]
+
+
+_made: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
 def fetching(array: AsyncArray[Any], opened: str, documents: Sequence[str]) -> AsyncArray[Any]:
