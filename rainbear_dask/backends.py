@@ -42,10 +42,12 @@ class BackendOptions:
     ----------
     coord_cache_max_entries : int
         Pieces of coordinates kept for the backend in each process, at most: a piece is a chunk, or several short ones
-        that hold about 65,536 values together. All backends and scans of a process share 256 MiB besides.
+        that hold about 65,536 values together. All backends and scans of a process share the
+        bytes of the setting ``cache-bytes`` besides.
     var_cache_max_entries : int
-        Taken for compatibility, without effect: chunks of data variables are not kept between scans. Variables with
-        fewer dimensions than the table are kept like coordinates and count with them.
+        Chunks of data variables kept in each process, at most, decoded: those of which a small question wanted a small
+        part, as others may want the rest. Variables with fewer dimensions than the table are kept like coordinates
+        and count with them.
     assume_sorted : object
         Taken for compatibility, without effect: filters are evaluated on the values of the coordinates, whatever their
         order.
@@ -71,7 +73,12 @@ class _Backend(OpenedStore):
 
     def __init__(self, source: Any, prefix: str | None = None, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
-        super().__init__(source, prefix=prefix, max_cached=self.options.coord_cache_max_entries)
+        super().__init__(
+            source,
+            prefix=prefix,
+            max_cached=self.options.coord_cache_max_entries,
+            max_chunks=self.options.var_cache_max_entries,
+        )
         self._table: Table | None = None
 
     def schema(self, variables: Collection[str] | None = None) -> dict[str, pl.DataType]:

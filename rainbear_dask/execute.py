@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
@@ -117,9 +118,16 @@ def _stream(
     most: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
+    todo = iter(tasks)
+    if client is None and not hesitant:
+        first = list(islice(todo, 2))
+        if len(first) == 1:  # a thread of its own would take longer than many a small question
+            yield work.here(first[0])
+            return
+        todo = chain(first, todo)
     with _threads(work) if client is None else _cluster(client, work) as (start, threads):
         yield from stream(
-            (partial(start, task) for task in tasks),
+            (partial(start, task) for task in todo),
             width=threads,
             most=most or 2 * threads,
             in_flight_bytes=num_bytes("in-flight-bytes"),

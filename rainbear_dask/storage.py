@@ -101,8 +101,8 @@ class OpenedStore:
         Where the store begins below the source.
     storage_options : mapping, optional
         What fsspec is to be told, with a URL.
-    max_cached : int, optional
-        Pieces of coordinates that each process keeps at most.
+    max_cached, max_chunks : int, optional
+        As in `StoreSpec`.
 
     Raises
     ------
@@ -117,11 +117,13 @@ class OpenedStore:
         prefix: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         max_cached: int | None = None,
+        max_chunks: int | None = None,
     ) -> None:
         self._address, self._root = _address(source), join_path(*(prefix or "").split("/"))
         if self._root and isinstance(self._address, str) and not zipfile.is_zipfile(self._address):
             self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
-        self._options, self._max_cached = dict(storage_options or {}), max_cached
+        self._options = dict(storage_options or {})
+        self._max_cached, self._max_chunks = max_cached, max_chunks
         self._source: str | Store | None = None
         self._metas: dict[str, StoreMeta] = {}
         self._lock = threading.Lock()
@@ -146,7 +148,8 @@ class OpenedStore:
         with self._lock:
             if path not in self._metas:
                 meta = _read_meta(self._pinned(), _label(self._address), join_path(self._root, path), self._options)
-                self._metas[path] = replace(meta, spec=replace(meta.spec, max_cached=self._max_cached))
+                spec = replace(meta.spec, max_cached=self._max_cached, max_chunks=self._max_chunks)
+                self._metas[path] = replace(meta, spec=spec)
             return self._metas[path]
 
     def forget(self) -> None:

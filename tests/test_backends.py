@@ -19,6 +19,7 @@ from zarr.codecs.numcodecs import BitRound
 from zarr.storage import LocalStore, MemoryStore
 
 import rainbear_dask as rd
+from rainbear_dask import worker
 from rainbear_dask.exceptions import (
     PlanTooLargeError,
     PredicateError,
@@ -293,6 +294,63 @@ def test_variables_of_fewer_dimensions_are_kept_too(tmp_path):
     assert not backend.cache_stats()["has_metadata"]
     backend.scan_zarr_sync()
     assert backend.cache_stats()["var_entries"] > 0
+
+
+@pytest.fixture
+def wide(tmp_path) -> CountingStore:
+    """Two variables of 2 x 3 chunks of 8 x 8."""
+    values = np.random.default_rng(0).normal(0, 1, (16, 24))
+    coords = {"y": np.arange(16), "x": np.arange(24)}
+    ds = xr.Dataset({name: (("y", "x"), values + number) for number, name in enumerate("ab")}, coords)
+    ds.to_zarr(tmp_path / "wide.zarr", encoding={n: {"chunks": (8, 8)} for n in "ab"}, zarr_format=3)
+    return CountingStore(LocalStore(tmp_path / "wide.zarr", read_only=True))
+
+
+def test_another_point_of_a_chunk_is_answered_from_what_is_kept(wide):
+    backend = rd.ZarrBackendSync.from_store(wide)
+    table = rd.scan_zarr(wide).collect()
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4))
+    wide.requests.clear()
+    for ask in (backend.scan_zarr_sync, lambda p: rd.scan_zarr(backend).filter(p).collect()):
+        assert_frame_equal(ask((c.y == 7) & (c.x < 2)), table.filter((c.y == 7) & (c.x < 2)))
+    assert not wide.requests
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 12))
+    assert wide.requests == {"a/c/0/1": 1, "b/c/0/1": 1}
+    assert backend.cache_stats()["var_entries"] == 4
+    backend.clear_coord_cache()
+    assert backend.cache_stats()["var_entries"] == 0
+
+
+@pytest.mark.parametrize("question", [c.y < 3, None, (c.y == 3) & (c.x < 8)], ids=str)
+def test_chunks_of_which_much_is_wanted_are_not_kept(wide, question):
+    backend = rd.ZarrBackendSync.from_store(wide)
+    backend.scan_zarr_sync(question)
+    assert backend.cache_stats()["var_entries"] == 0
+
+
+def test_chunks_of_a_large_task_are_not_kept(wide, monkeypatch):
+    monkeypatch.setattr(worker, "KEPT_BYTES", 2 * 8 * 8 * 8 - 1)
+    backend = rd.ZarrBackendSync.from_store(wide)
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4))
+    assert backend.cache_stats()["var_entries"] == 0
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4), ["a"])
+    assert backend.cache_stats()["var_entries"] == 1
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_no_more_chunks_are_kept_than_the_options_say(wide, most):
+    backend = rd.ZarrBackendSync.from_store(wide, options=rd.BackendOptions(var_cache_max_entries=most))
+    for x in (0, 8, 16):
+        backend.scan_zarr_sync((c.y == 3) & (c.x == x))
+    assert backend.cache_stats()["var_entries"] == most
+
+
+def test_a_scan_without_a_backend_keeps_no_chunk(wide):
+    lf = rd.scan_zarr(wide).filter((c.y == 3) & (c.x == 4))
+    for _ in range(2):
+        wide.requests.clear()
+        lf.collect()
+        assert wide.chunks("a") | wide.chunks("b") == {"a/c/0/0", "b/c/0/0"}
 
 
 def test_no_more_pieces_are_kept_than_the_options_say(tmp_path):
