@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import polars as pl
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.clients import check_reaches, is_direct
+from rainbear_dask.clients import bring_credentials, check_reaches, is_direct
 from rainbear_dask.configuration import num_bytes, num_threads
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
@@ -171,7 +171,8 @@ def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]
     unfetched: set[distributed.Future[Any]] = set()
 
     def start(task: ScanTask) -> Job[T]:
-        check_reaches(client, task)
+        check_reaches(client, task.scan.spec)
+        bring_credentials(client, task.scan.spec)
         graph = build_graph([task], work.run, *work.args)
         with annotate(**work.annotations):
             future = client.get(graph, next(iter(graph)), sync=False)

@@ -26,6 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 from zarrs import ZarrsCodecPipeline
 
+from rainbear_dask.credentials import unseal
 from rainbear_dask.documents import V3_DOCUMENT, Documents, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -40,7 +41,13 @@ from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
 CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
-CHECK_CREDENTIALS = "Check the credentials in storage_options or in the environment."
+ICECHUNK_REFUSAL = re.compile(  # in its text alone
+    "AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken|Forbidden|Unauthori[sz]ed|"
+    "PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
+)
+CHECK_CREDENTIALS = (
+    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
+)
 REFUSAL = re.compile("Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError")
 
 
@@ -200,9 +207,8 @@ class IcechunkAddress:
                 repository = icechunk.Repository.open(icechunk.local_filesystem_storage(self.path))
                 session = repository.readonly_session(self.branch, tag=self.tag, snapshot_id=self.snapshot_id)
             except icechunk.IcechunkError as err:
-                why = reason(err).partition(" context:")[0].partition(" | ")[0]
                 raise StoreNotFoundError(
-                    f"no such state of an Icechunk repository: {self}: {why}. Check its name."
+                    f"no such state of an Icechunk repository: {self}: {reason(err)}. Check its name."
                 ) from err
             store: Store = session.store
             return store
@@ -252,7 +258,7 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
             *(_read(array, spec, *request) for array, request in zip(arrays, requests, strict=True))
         )
 
-    with _translated(spec.label, secrets_of(spec.source, spec.options)):
+    with _translated(spec.label, _hidden(spec)):
         arrays = [_array(spec, meta) for meta, _ in requests]
         return sync(read_all())
 
@@ -391,13 +397,25 @@ def _version(store: Store, documents: Documents) -> str:
 @lru_cache(maxsize=64)
 def _store(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""
-    store = _connect(spec.source, spec.options)
+    store = _connect(*unseal(spec))
     # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
     if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
         raise StoreNotFoundError(
             f"{spec.label} is not there for the process that is to read it. Give an address that all workers reach."
         )
     return store
+
+
+@lru_cache(maxsize=64)
+def _hidden(spec: StoreSpec) -> list[str]:
+    """What no message about a store may show."""
+    return secrets_of(*unseal(spec))
+
+
+def disconnect() -> None:
+    """Let go of all connections; who reads connects again."""
+    for kept in (_array, _store, _hidden):
+        kept.cache_clear()
 
 
 @lru_cache(maxsize=4096)
@@ -442,7 +460,7 @@ async def _read(array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region
     try:
         values = await array.getitem(tuple(slice(*span) for span in region))
     except Exception as err:  # noqa: BLE001  codecs and file systems have no common base
-        raise await _chunk_error(array, spec, meta, region, err) from shown(err, secrets_of(spec.source, spec.options))
+        raise await _chunk_error(array, spec, meta, region, err) from shown(err, _hidden(spec))
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
@@ -463,7 +481,7 @@ async def _chunk_error(
             key = join_path(spec.group, meta.path, array.metadata.encode_chunk_key(index))
             chunk = f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
             break
-    why = reason(err, secrets_of(spec.source, spec.options))
+    why = reason(err, _hidden(spec))
     text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
         return StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
@@ -504,7 +522,7 @@ def _is_refusal(err: BaseException | None) -> bool:
     while err is not None:
         if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
             return True
-        if REFUSAL.search(type(err).__name__):
+        if REFUSAL.search(type(err).__name__) or (is_icechunk(err) and ICECHUNK_REFUSAL.search(str(err))):
             return True
         err = err.__cause__
     return False

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import coords, storage
+from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.planner import Filter, ScanTask
 from rainbear_dask.selection import IndexSet, Positions
@@ -43,6 +44,15 @@ def run_task(task: ScanTask) -> Parts:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
+    try:
+        return _run(task)
+    except RainbearError as error:
+        if error.__suppress_context__:  # what its traceback does not show, but Dask would send: if it pickles at all
+            error.__context__ = None
+        raise
+
+
+def _run(task: ScanTask) -> Parts:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
     cells = Cells({dim: len(positions) for dim, positions in index.items()})
     known: dict[str, pl.Series] = {}

@@ -1,8 +1,6 @@
 """Backends and sources: the names that users of rainbear know, what is kept between scans, and what is not shown."""
 
-import http.server
 import pickle
-import threading
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -25,16 +23,13 @@ from rainbear_dask.exceptions import (
     PredicateError,
     QueryError,
     RainbearError,
-    StoreAccessError,
     StoreError,
     StoreFormatError,
     StoreNotFoundError,
     UnknownColumnError,
 )
 from rainbear_dask.execute import iter_frames
-from rainbear_dask.graph import build_graph
 from rainbear_dask.scan import plan
-from rainbear_dask.worker import run_task
 from tests.errors import caught
 from tests.oracle import expected_frame
 from tests.stores import TREE, CountingStore, write_tree
@@ -506,63 +501,3 @@ def test_codecs_under_other_names(tmp_path):
         rd.configure_zarr_codecs()
     with pytest.warns(UserWarning, match="my_rounding"):
         assert "a" not in rd.scan_zarr(tmp_path).collect_schema()
-
-
-# ---------------------------------------------------------------------- secrets
-
-SECRETS = ("AKIAPLANTED", "hunter2secret")
-
-
-@pytest.fixture
-def bucket(path):
-    """An S3 bucket whose root is the folder of the store, and its answer to every request."""
-    answer = {"status": 200}
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=Path(path).parent)
-
-        def do_GET(self):
-            self.path = self.path.removeprefix("/bucket")
-            super().do_GET() if answer["status"] == 200 else self.send_error(answer["status"])
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-        thread = threading.Thread(target=web.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{web.server_port}", answer
-        web.shutdown()
-        thread.join()
-
-
-def test_no_secret_is_shown(path, bucket):
-    url, answer = bucket
-    zarr.consolidate_metadata(path)
-    store = rd.store.S3Store(
-        "bucket",
-        endpoint=url,
-        access_key_id=SECRETS[0],
-        secret_access_key=SECRETS[1],
-        region="us-east-1",
-        client_options={"allow_http": True},
-        retry_config={"max_retries": 0},
-    )
-    backend = rd.ZarrBackendSync.from_store(store, "dataset.zarr")
-    assert_frame_equal(backend.scan_zarr_sync(c.lat > 40), expected_frame(path).filter(c.lat > 40))
-    lazy = rd.scan_zarr(backend).filter(c.temp > 0)
-    graph = build_graph(plan(backend, c.temp > 0).tasks(), run_task)
-    answer["status"] = 403
-    refusals = [
-        caught(StoreAccessError, backend.scan_zarr_sync, "403", "credentials"),
-        caught(StoreAccessError, lambda: rd.scan_zarr(store, prefix="dataset.zarr"), "403", "credentials"),
-    ]
-    shown = [repr(backend), str(backend), lazy.explain(), rd.explain(lazy), repr(graph), str(list(graph))]
-    shown += [str(backend.cache_stats()), repr(backend.meta().spec), *map(repr, refusals)]
-    shown += [repr(error.__cause__) for error in refusals]
-    assert not [text for text in shown for secret in SECRETS if secret in text]
-
-    answer["status"] = 200
-    travelled = pickle.loads(pickle.dumps(backend))
-    assert_frame_equal(travelled.scan_zarr_sync(c.lat < 40), expected_frame(path).filter(c.lat < 40))
