@@ -121,7 +121,7 @@ def _stream(
     todo = iter(tasks)
     if client is None and not hesitant:
         first = list(islice(todo, 2))
-        if len(first) == 1:  # a thread of its own would take longer than many a small question
+        if len(first) == 1 and num_threads():  # a thread of its own would take longer than many a small question
             yield work.here(first[0])
             return
         todo = chain(first, todo)

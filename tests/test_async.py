@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from datetime import datetime
 
+import dask
 import numpy as np
 import polars as pl
 import pytest
@@ -246,7 +247,8 @@ def test_with_an_asynchronous_client(path, cluster, max_concurrency):
             await backend.clear_all_caches()
             return answer, lazy, stats["workers"]
 
-    actual, lazy, workers = asyncio.run(main())
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
+        actual, lazy, workers = asyncio.run(main())
     expected = expected_frame(path).filter(predicate)
     assert_frame_equal(actual, expected)
     assert_frame_equal(lazy, expected)

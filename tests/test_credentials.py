@@ -302,7 +302,8 @@ def test_with_an_asynchronous_client(bucket, cluster, folder):
             plugins = await client.run_on_scheduler(names_of_plugins)
             return first, second, [name for name in plugins if client.id in name]
 
-    first, second, plugins = asyncio.run(main())
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
+        first, second, plugins = asyncio.run(main())
     table = expected_frame(str(folder / "s.zarr"))
     assert_frame_equal(first, table.filter(c.v > 0))
     assert_frame_equal(second, table.filter(c.x < 2))
