@@ -65,6 +65,17 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
             await asyncio.gather(*jobs, return_exceptions=True)
 
 
+async def in_thread(func: Callable[..., T], *args: Any) -> T:
+    """Call a function that may wait for a store on a thread that is kept for it.
+
+    Not on the event loop's own, which are few: many questions wait at the same time.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_KEPT, func, *args)
+
+
+_KEPT = ThreadPoolExecutor(64, thread_name_prefix="scan-zarr-question")
+
+
 async def call_everywhere(func: Callable[..., T], *args: Any) -> dict[str, T]:
     """Call a function in each worker process of the active Dask client; its results by worker, none without one."""
     client = active_client(awaited=True)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from operator import or_
 from os import PathLike
 from pathlib import Path
@@ -22,7 +23,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask import coords
-from rainbear_dask.asynchronous import call_everywhere, collect_frames
+from rainbear_dask.asynchronous import call_everywhere, collect_frames, in_thread
 from rainbear_dask.bars import shown
 from rainbear_dask.clients import active_client, client_for
 from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
@@ -32,6 +33,7 @@ from rainbear_dask.reader import plan_scan, understand
 from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
 from rainbear_dask.table import Table, unknown_column
 from rainbear_dask.tidy import nest
+from rainbear_dask.worker import make_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +140,22 @@ class _Backend(OpenedStore):
     async def _answer(
         self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
     ) -> pl.DataFrame:
-        question = await asyncio.to_thread(self._ask, predicate, None, max_chunks_to_read)
-        frames = await collect_frames(question.plan, max_concurrency)
-        return await asyncio.to_thread(question.answer, frames)
+        question, answer = await in_thread(self._begin, predicate, max_chunks_to_read)
+        if answer is None:
+            answer = await in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
+        return answer
+
+    def _begin(
+        self, predicate: pl.Expr | None, max_chunks_to_read: int | None
+    ) -> tuple["_Question", pl.DataFrame | None]:
+        """Plan a question; its answer too, where one task of this process gives it, as other threads would take longer."""
+        question = self._ask(predicate, None, max_chunks_to_read)
+        if client_for(question.plan, awaited=True) is None:
+            tasks = list(islice(question.plan.tasks(), 2))
+            if len(tasks) < 2:
+                frames = shown((make_frame(task) for task in tasks), question.plan)
+                return question, question.answer(list(frames))
+        return question, None
 
     def _frames(
         self, question: "_Question", batch_size: int | None, max_concurrency: int | None = None

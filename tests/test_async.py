@@ -264,6 +264,20 @@ def test_many_questions_at_the_same_time(path):
         assert_frame_equal(actual, table.filter(c.lon == 18 * number))
 
 
+def test_many_questions_wait_for_a_store_at_the_same_time(gated):
+    async def main():
+        backend = rd.ZarrBackend.from_store(gated)
+        await backend.scan_zarr_async(c.x < 0)  # opened
+        jobs = [asyncio.create_task(backend.scan_zarr_async((c.x == n % TASKS) & (c.y < 5 + n))) for n in range(40)]
+        while gated.counts["now"] < TASKS:  # a chunk that is on its way is not asked for again
+            await asyncio.sleep(0.001)
+        gated.gate.set()
+        return await asyncio.gather(*jobs)
+
+    assert [answer.height for answer in asyncio.run(main())] == [5 + n for n in range(40)]
+    assert gated.counts["asked"] == TASKS
+
+
 # ---------------------------------------------------------------------- on a cluster
 
 
