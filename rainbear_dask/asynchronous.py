@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from rainbear_dask.bars import bar
-from rainbear_dask.clients import active_client, check_reaches, client_for
+from rainbear_dask.clients import active_client, bring_credentials, check_reaches, client_for, is_direct
 from rainbear_dask.graph import build_graph, register_serialization
+from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ReadPlan, ScanTask
 from rainbear_dask.wire import Parts
 from rainbear_dask.worker import make_frame, run_task
@@ -42,6 +44,7 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     """
     client = client_for(plan, awaited=True)
     width = max_concurrency or (MAX_CONCURRENCY if client is None else 2 * await _num_threads(client))
+    direct = client is not None and await _prepare(client, plan.table.spec)
     jobs: list[asyncio.Task[pl.DataFrame]] = []
     running: set[asyncio.Task[pl.DataFrame]] = set()
     with _Pool(width, thread_name_prefix="scan-zarr-async") as pool, bar(plan) as advance:
@@ -51,7 +54,7 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for job in done:
                         job.result()
-                work = pool.run(make_frame, task) if client is None else _on_cluster(client, task, pool)
+                work = pool.run(make_frame, task) if client is None else _on_cluster(client, task, pool, direct=direct)
                 jobs.append(asyncio.ensure_future(work))
                 jobs[-1].add_done_callback(lambda job: job.cancelled() or job.exception() or advance(job.result()))
                 running.add(jobs[-1])
@@ -60,6 +63,17 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def in_thread(func: Callable[..., T], *args: Any) -> T:
+    """Call a function that may wait for a store on a thread that is kept for it.
+
+    Not on the event loop's own, which are few: many questions wait at the same time.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_KEPT, func, *args)
+
+
+_KEPT = ThreadPoolExecutor(64, thread_name_prefix="scan-zarr-question")
 
 
 async def call_everywhere(func: Callable[..., T], *args: Any) -> dict[str, T]:
@@ -76,13 +90,20 @@ class _Pool(ThreadPoolExecutor):
         return await asyncio.get_running_loop().run_in_executor(self, func, *args)
 
 
-async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool) -> pl.DataFrame:
+async def _prepare(client: "Client", spec: StoreSpec) -> bool:
+    """Make ready to read a store on a cluster; whether answers come from the workers directly."""
     register_serialization()
-    check_reaches(client, task)
+    check_reaches(client, spec)
+    await _answer(client, bring_credentials, client, spec)
+    return bool(await _answer(client, is_direct, client))
+
+
+async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool, *, direct: bool) -> pl.DataFrame:
     graph = build_graph([task], run_task)
     future = client.get(graph, next(iter(graph)), sync=False)
+    gather = partial(client.gather, future, direct=direct)
     try:
-        parts: Parts = await (client.gather(future) if client.asynchronous else pool.run(client.gather, future))
+        parts: Parts = await (gather() if client.asynchronous else pool.run(gather))
         return await pool.run(parts.frame)
     finally:
         future.release()  # which also ends the wait of a thread that gathers it

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from operator import or_
 from os import PathLike
 from pathlib import Path
@@ -22,7 +23,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask import coords
-from rainbear_dask.asynchronous import call_everywhere, collect_frames
+from rainbear_dask.asynchronous import call_everywhere, collect_frames, in_thread
 from rainbear_dask.bars import shown
 from rainbear_dask.clients import active_client, client_for
 from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
@@ -32,6 +33,7 @@ from rainbear_dask.reader import plan_scan, understand
 from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
 from rainbear_dask.table import Table, unknown_column
 from rainbear_dask.tidy import nest
+from rainbear_dask.worker import make_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,12 @@ class BackendOptions:
     ----------
     coord_cache_max_entries : int
         Pieces of coordinates kept for the backend in each process, at most: a piece is a chunk, or several short ones
-        that hold about 65,536 values together. All backends and scans of a process share 256 MiB besides.
+        that hold about 65,536 values together. All backends and scans of a process share the
+        bytes of the setting ``cache-bytes`` besides.
     var_cache_max_entries : int
-        Taken for compatibility, without effect: chunks of data variables are not kept between scans. Variables with
-        fewer dimensions than the table are kept like coordinates and count with them.
+        Chunks of data variables kept in each process, at most, decoded: those of which a small question wanted a small
+        part, as others may want the rest. Variables with fewer dimensions than the table are kept like coordinates
+        and count with them.
     assume_sorted : object
         Taken for compatibility, without effect: filters are evaluated on the values of the coordinates, whatever their
         order.
@@ -71,7 +75,12 @@ class _Backend(OpenedStore):
 
     def __init__(self, source: Any, prefix: str | None = None, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
-        super().__init__(source, prefix=prefix, max_cached=self.options.coord_cache_max_entries)
+        super().__init__(
+            source,
+            prefix=prefix,
+            max_cached=self.options.coord_cache_max_entries,
+            max_chunks=self.options.var_cache_max_entries,
+        )
         self._table: Table | None = None
 
     def schema(self, variables: Collection[str] | None = None) -> dict[str, pl.DataType]:
@@ -131,9 +140,22 @@ class _Backend(OpenedStore):
     async def _answer(
         self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
     ) -> pl.DataFrame:
-        question = await asyncio.to_thread(self._ask, predicate, None, max_chunks_to_read)
-        frames = await collect_frames(question.plan, max_concurrency)
-        return await asyncio.to_thread(question.answer, frames)
+        question, answer = await in_thread(self._begin, predicate, max_chunks_to_read)
+        if answer is None:
+            answer = await in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
+        return answer
+
+    def _begin(
+        self, predicate: pl.Expr | None, max_chunks_to_read: int | None
+    ) -> tuple["_Question", pl.DataFrame | None]:
+        """Plan a question; its answer too, where one task of this process gives it, as other threads would take longer."""
+        question = self._ask(predicate, None, max_chunks_to_read)
+        if client_for(question.plan, awaited=True) is None:
+            tasks = list(islice(question.plan.tasks(), 2))
+            if len(tasks) < 2:
+                frames = shown((make_frame(task) for task in tasks), question.plan)
+                return question, question.answer(list(frames))
+        return question, None
 
     def _frames(
         self, question: "_Question", batch_size: int | None, max_concurrency: int | None = None

@@ -1,7 +1,7 @@
 """A cache that is bounded by bytes and loads each value once, however many threads ask for it."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from threading import Lock
 from typing import Generic, TypeVar
@@ -54,38 +54,49 @@ class ByteLRU(Generic[K, V]):
             for key in [key for key in self._kept if self._owner(key) == owner]:
                 self._drop(key)
 
-    def get(self, key: K, load: Callable[[], V], most: int | None = None) -> V:
-        """Return the value kept under ``key``, or load it and keep it.
+    def get_all(
+        self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]], most: int | None = None
+    ) -> list[V]:
+        """Return the values kept under some keys of one owner; those that are not there are loaded together, and kept.
 
-        The first thread to ask loads; others wait for it and get the same value, or the same error. Of one owner no
-        more than ``most`` values are kept.
+        The first thread to ask for a value loads it; others wait for it and get the same value, or the same error. Of
+        the owner no more than ``most`` values are kept.
         """
-        owner = self._owner(key)
+        futures: dict[K, Future[V]] = {}
+        mine: dict[K, Future[V]] = {}
         with self._lock:
-            future = self._kept.get(key)
-            if future is not None:
-                self.hits[owner] += 1
-                self._kept.move_to_end(key)
-            else:
-                self.misses[owner] += 1
-                self._owned[owner] += 1
-                mine = self._kept[key] = Future()
-        if future is not None:
-            return future.result()
+            for key in dict.fromkeys(keys):
+                owner = self._owner(key)
+                kept = self._kept.get(key)
+                if kept is not None:
+                    self.hits[owner] += 1
+                    self._kept.move_to_end(key)
+                else:
+                    self.misses[owner] += 1
+                    self._owned[owner] += 1
+                    kept = mine[key] = self._kept[key] = Future()
+                futures[key] = kept
+        if mine:
+            self._load(mine, load, most)
+        return [futures[key].result() for key in keys]
+
+    def _load(self, mine: dict[K, Future[V]], load: Callable[[Sequence[K]], Sequence[V]], most: int | None) -> None:
         try:
-            value = load()
+            values = load(list(mine))
         except BaseException as error:
             with self._lock:
-                if self._kept.get(key) is mine:
-                    self._drop(key)
-            mine.set_exception(error)
+                for key, future in mine.items():
+                    if self._kept.get(key) is future:
+                        self._drop(key)
+            for future in mine.values():
+                future.set_exception(error)
             raise
         with self._lock:
-            mine.set_result(value)  # here, as what is done may be dropped
-            if self._kept.get(key) is mine:
-                self._bytes += self._sizeof(value)
-                self._shrink(owner, most)
-        return value
+            for (key, future), value in zip(mine.items(), values, strict=True):
+                future.set_result(value)  # here, as what is done may be dropped
+                if self._kept.get(key) is future:
+                    self._bytes += self._sizeof(value)
+            self._shrink(self._owner(next(iter(mine))), most)
 
     def _shrink(self, owner: Hashable, most: int | None) -> None:
         max_bytes = self._max_bytes()

@@ -1,14 +1,16 @@
 """Which Dask client a scan works with, if any, and how it is reached."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dask.base import get_annotations
 
 from rainbear_dask.configuration import num_bytes
+from rainbear_dask.credentials import secret_of
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.planner import ReadPlan, ScanTask
+from rainbear_dask.metadata import StoreSpec
+from rainbear_dask.planner import ReadPlan
 from rainbear_dask.storage import check_travels
 
 if TYPE_CHECKING:
@@ -70,19 +72,45 @@ def active_client(*, awaited: bool = False) -> "Client | None":
     return None
 
 
-def check_reaches(client: "Client", task: ScanTask) -> None:
-    """Refuse to send a task to a cluster of other processes if its store lives in the memory of this one."""
+def check_reaches(client: "Client", spec: StoreSpec) -> None:
+    """Refuse to have a cluster of other processes read a store that lives in the memory of this one."""
     if not str(client.scheduler.address if client.scheduler else "").startswith("inproc://"):
-        check_travels(task.scan.spec)
+        check_travels(spec)
 
 
-def is_direct(client: "Client") -> bool:
-    """Whether answers come from the workers, not by way of the scheduler: twice as fast, where they can be reached."""
-    if client.direct_to_workers is not None:
-        return bool(client.direct_to_workers)
-    if client not in _reaching:
-        _reaching[client] = client.sync(_reaches, client, next(iter(client.nthreads()), None))
-    return _reaching[client]
+def bring_credentials(client: "Client", spec: StoreSpec) -> Any:
+    """Bring the workers what graphs leave out of a recipe, once; to be awaited where the client is asynchronous."""
+    if secret_of(spec) is None and not client.asynchronous:
+        return None
+    return client.sync(_bring_credentials, client, spec)
+
+
+async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
+    secret = secret_of(spec)
+    if secret is not None:
+        from rainbear_dask.delivery import deliver  # noqa: PLC0415  needs distributed, which is slow to import
+
+        await deliver(client, secret)
+
+
+def is_direct(client: "Client") -> Any:
+    """Whether answers come from the workers, not by way of the scheduler: twice as fast, where they can be reached.
+
+    To be awaited where the client is asynchronous.
+    """
+    known = _known_as_direct(client)
+    return client.sync(_is_direct, client) if known is None or client.asynchronous else known
+
+
+def _known_as_direct(client: "Client") -> bool | None:
+    return _reaching.get(client) if client.direct_to_workers is None else bool(client.direct_to_workers)
+
+
+async def _is_direct(client: "Client") -> bool:
+    known = _known_as_direct(client)
+    if known is None:
+        known = _reaching[client] = await _reaches(client, next(iter(await client.nthreads()), None))
+    return known
 
 
 _reaching: "WeakKeyDictionary[Client, bool]" = WeakKeyDictionary()

@@ -1,14 +1,15 @@
-"""Arrays that many tasks need the same parts of, coordinates above all: read once per process, kept while there is room.
+"""Values that several tasks or questions need: read once per process, kept while there is room.
 
-Kept are stored values, chunk by chunk, so that any part of the array can be cut from what any other part has left.
+Of arrays that many tasks need the same parts of, coordinates above all, stored values are kept, piece by piece, so that
+any part of the array can be cut from what any other part has left; and decoded ones where a plan asked for the whole. Of
+data variables only what a backend's small questions touched.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,43 +21,83 @@ from rainbear_dask.configuration import num_bytes
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
 
+Values = npt.NDArray[Any]
+Kind = Literal["shared", "data", "decoded"]
+
+
+class _Key(NamedTuple):
+    spec: StoreSpec
+    kind: Kind
+    what: str | Column
+    """Path of the array, or the column that is decoded."""
+    block: Region
+
+
+CACHE: ByteLRU[_Key, Any] = ByteLRU(
+    max_bytes=partial(num_bytes, "cache-bytes"),
+    sizeof=lambda values: int(values.estimated_size() if isinstance(values, pl.Series) else values.nbytes) + 100,
+    owner=lambda key: (key.spec.opened, key.kind),
+)
+
 # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
 _BLOCK = 65_536
 
-CACHE: ByteLRU[tuple[StoreSpec, str, Region], npt.NDArray[Any]] = ByteLRU(
-    max_bytes=partial(num_bytes, "cache-bytes"),
-    sizeof=lambda values: values.nbytes + 100,
-    owner=lambda key: key[0].opened,
-)
 
-
-def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
-    """Stored values of a part of an array, from the cache where they are there.
+def read(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[Values]:
+    """Stored values of parts of arrays that many tasks need; those that are not in the cache are read all together.
 
     Parameters
     ----------
     spec : StoreSpec
-        Where the array is.
-    array : ArrayMeta
-        Of any rank.
-    region : tuple of (int, int)
-        Half-open range of positions along each dimension.
+        Where the arrays are.
+    requests : sequence of (ArrayMeta, Region)
+        An array of any rank, and a half-open range of positions along each dimension.
 
     Returns
     -------
-    ndarray
-        Of the region's shape. Not to be written to.
+    list of ndarray
+        Each of its region's shape. Not to be written to.
 
     Raises
     ------
     ChunkReadError
         If a chunk cannot be fetched or decoded.
     """
-    pieces = {block: _block(spec, array, block) for block in _blocks(array, region)}
+    return _read(spec, "shared", requests)
+
+
+def read_chunks(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[Values]:
+    """The same of data variables, whose chunks are kept one by one, ``spec.max_chunks`` at most."""
+    return _read(spec, "data", requests)
+
+
+def _read(spec: StoreSpec, kind: Kind, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[Values]:
+    met = [list(_blocks(array, region, kind)) for array, region in requests]
+    arrays = [array for array, _ in requests]
+    pieces = _pieces(spec, kind, [(a, block) for a, blocks in zip(arrays, met, strict=True) for block in blocks])
+    return [
+        _cut(array, region, {block: pieces[array.path, block] for block in blocks})
+        for (array, region), blocks in zip(requests, met, strict=True)
+    ]
+
+
+def _pieces(
+    spec: StoreSpec, kind: Kind, wanted: Sequence[tuple[ArrayMeta, Region]]
+) -> dict[tuple[str, Region], Values]:
+    """Pieces by path and region, from the cache or read all together."""
+    by_key = {_Key(spec, kind, array.path, block): (array, block) for array, block in wanted}
+    found = CACHE.get_all(
+        list(by_key),
+        lambda keys: storage.read_regions(spec, [by_key[key] for key in keys]),
+        spec.max_chunks if kind == "data" else spec.max_cached,
+    )
+    return {(array.path, block): values for (array, block), values in zip(by_key.values(), found, strict=True)}
+
+
+def _cut(array: ArrayMeta, region: Region, pieces: dict[Region, Values]) -> Values:
     if len(pieces) == 1:
         ((block, values),) = pieces.items()
-        part: npt.NDArray[Any] = values[_slices(region, block)]
-        return np.asarray(part)  # without a dimension, NumPy gives the value itself
+        return np.asarray(values[_slices(region, block)])  # without a dimension, NumPy gives the value itself
     out = np.empty([stop - start for start, stop in region], dtype=array.dtype)
     for block, values in pieces.items():
         met = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(region, block, strict=True))
@@ -64,12 +105,10 @@ def read(spec: StoreSpec, array: ArrayMeta, region: Region) -> npt.NDArray[Any]:
     return out
 
 
-def prefetch(spec: StoreSpec, arrays: Sequence[ArrayMeta]) -> None:
-    """Read some arrays whole into the cache, all at the same time."""
-    missing = [a for a in arrays if any((spec, a.path, block) not in CACHE for block in _blocks(a, _all_of(a)))]
-    if len(missing) > 1:
-        with ThreadPoolExecutor(len(missing)) as pool:
-            list(pool.map(lambda array: whole(spec, array), missing))
+def prefetch(spec: StoreSpec, columns: Sequence[Column]) -> None:
+    """Read some columns whole into the cache, all at the same time."""
+    arrays = [c.array for c in columns if c.array is not None and _decoded_key(spec, c) not in CACHE]
+    _pieces(spec, "shared", [(array, block) for array in arrays for block in _blocks(array, _all_of(array), "shared")])
 
 
 def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
@@ -89,14 +128,22 @@ def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
     Series
         Flat in C order of the column's dimensions; the positions themselves where a dimension has no array.
     """
-    if column.array is None or column.decoding is None:
+    array, decoding = column.array, column.decoding
+    if array is None or decoding is None:
         return pl.int_range(length, dtype=pl.Int64, eager=True).alias(column.name)
-    return column.decoding.decode(whole(spec, column.array)).alias(column.name)
+    values: pl.Series
+    (values,) = CACHE.get_all(
+        [_decoded_key(spec, column)],
+        lambda _: [decoding.decode(whole(spec, array)).alias(column.name)],
+        spec.max_cached,
+    )
+    return values
 
 
-def whole(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
+def whole(spec: StoreSpec, array: ArrayMeta) -> Values:
     """All stored values of an array."""
-    return read(spec, array, _all_of(array))
+    (values,) = read(spec, [(array, _all_of(array))])
+    return values
 
 
 def ends(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
@@ -105,7 +152,7 @@ def ends(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
         return whole(spec, array).reshape(-1)
     first: Region = tuple((0, min(c, n)) for c, n in zip(array.chunks, array.shape, strict=True))
     last: Region = tuple(((n - 1) // c * c, n) for c, n in zip(array.chunks, array.shape, strict=True))
-    return np.concatenate([read(spec, array, part).reshape(-1) for part in (first, last)])
+    return np.concatenate([values.reshape(-1) for values in read(spec, [(array, first), (array, last)])])
 
 
 _FEW_CHUNKS = 16
@@ -125,47 +172,46 @@ def usage(openings: Collection[str], variables: Collection[str] = ()) -> dict[st
     -------
     dict of str to int
         ``coord_entries`` and ``var_entries``: pieces kept, of about 65,536 values or one chunk; their ``bytes``;
-        ``hits`` and ``misses``: pieces that were there, and that were read, since something is kept.
+        ``hits`` and ``misses``: pieces that were there, stored or decoded, and that were read, since something is kept.
     """
-    sizes = {key: size for opened in openings for key, size in CACHE.sizes(opened).items()}
-    var_entries = sum(path in variables for _, path, _ in sizes)
+    owners = [(opened, kind) for opened in openings for kind in get_args(Kind)]
+    sizes = {key: size for owner in owners for key, size in CACHE.sizes(owner).items()}
+    stored = [key for key in sizes if key.kind != "decoded"]
+    var_entries = sum(key.kind == "data" or key.what in variables for key in stored)
     return {
-        "coord_entries": len(sizes) - var_entries,
+        "coord_entries": len(stored) - var_entries,
         "var_entries": var_entries,
         "bytes": sum(sizes.values()),
-        "hits": sum(CACHE.hits[opened] for opened in openings),
-        "misses": sum(CACHE.misses[opened] for opened in openings),
+        "hits": sum(CACHE.hits[owner] for owner in owners),
+        "misses": sum(CACHE.misses[owner] for owner in owners if owner[1] != "decoded"),
     }
 
 
 def forget(openings: Collection[str]) -> None:
     """Drop what this process keeps of some openings of stores."""
     for opened in openings:
-        CACHE.forget(opened)
+        for kind in get_args(Kind):
+            CACHE.forget((opened, kind))
 
 
 def _all_of(array: ArrayMeta) -> Region:
     return tuple((0, n) for n in array.shape)
 
 
-def _blocks(array: ArrayMeta, region: Region) -> Iterator[Region]:
+def _decoded_key(spec: StoreSpec, column: Column) -> _Key:
+    return _Key(spec, "decoded", column, ())
+
+
+def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:
     """Pieces that are kept of an array and that a region meets."""
     lengths = list(array.chunks)
-    if lengths:
+    if lengths and kind == "shared":
         lengths[0] *= max(1, _BLOCK // max(prod(lengths), 1))
     along = [
         [(first, min(first + length, n)) for first in range(start // length * length, stop, length)]
         for (start, stop), length, n in zip(region, lengths, array.shape, strict=True)
     ]
     return product(*along)
-
-
-def _block(spec: StoreSpec, array: ArrayMeta, block: Region) -> npt.NDArray[Any]:
-    def load() -> npt.NDArray[Any]:
-        (values,) = storage.read_regions(spec, [(array, block)])
-        return values
-
-    return CACHE.get((spec, array.path, block), load, spec.max_cached)
 
 
 def _slices(part: Region, whole: Region) -> tuple[slice, ...]:

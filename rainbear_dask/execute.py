@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.clients import check_reaches, is_direct
+from rainbear_dask.clients import bring_credentials, check_reaches, is_direct
 from rainbear_dask.configuration import num_bytes, num_threads
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
@@ -117,9 +118,16 @@ def _stream(
     most: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
+    todo = iter(tasks)
+    if client is None and not hesitant:
+        first = list(islice(todo, 2))
+        if len(first) == 1 and num_threads():  # a thread of its own would take longer than many a small question
+            yield work.here(first[0])
+            return
+        todo = chain(first, todo)
     with _threads(work) if client is None else _cluster(client, work) as (start, threads):
         yield from stream(
-            (partial(start, task) for task in tasks),
+            (partial(start, task) for task in todo),
             width=threads,
             most=most or 2 * threads,
             in_flight_bytes=num_bytes("in-flight-bytes"),
@@ -163,7 +171,8 @@ def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]
     unfetched: set[distributed.Future[Any]] = set()
 
     def start(task: ScanTask) -> Job[T]:
-        check_reaches(client, task)
+        check_reaches(client, task.scan.spec)
+        bring_credentials(client, task.scan.spec)
         graph = build_graph([task], work.run, *work.args)
         with annotate(**work.annotations):
             future = client.get(graph, next(iter(graph)), sync=False)

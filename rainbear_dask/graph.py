@@ -4,6 +4,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from dask.task_spec import Task
 from dask.typing import Key
 from dask.utils import funcname
 
+from rainbear_dask.credentials import seal
 from rainbear_dask.planner import ScanTask
 from rainbear_dask.wire import Part, Parts, pack, unpack
 
@@ -35,14 +37,21 @@ def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Calla
     dict
         Dask tasks by key: the name that the dashboard shows, as ``scan-zarr-era5``, and a token. The token covers the
         functions and all that the task reads (store, version, positions, columns, filter) and no credentials: the same
-        question has the same keys in any process.
+        question has the same keys in any process. Nor are there credentials in the tasks: `clients.bring_credentials`
+        has to be called for them.
     """
     graph: dict[Key, Task] = {}
     for task in tasks:
         name = "-".join(["scan-zarr", _short_name(task), *map(funcname, args)])
         key = (name, tokenize(run, task, *args, ensure_deterministic=not args))
-        graph[key] = Task(key, run, task, *args)
+        graph[key] = Task(key, run, _sealed(task), *args)
     return graph
+
+
+def _sealed(task: ScanTask) -> ScanTask:
+    """The same without credentials, which have a way of their own (`delivery`)."""
+    spec = seal(task.scan.spec)
+    return task if spec is task.scan.spec else replace(task, scan=replace(task.scan, spec=spec))
 
 
 def _short_name(task: ScanTask) -> str:

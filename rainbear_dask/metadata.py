@@ -33,6 +33,8 @@ class StoreSpec:
         what an earlier scan had cached; results are not, so that the same question has the same Dask key.
     max_cached : int or None
         Pieces of coordinates that a process keeps of this opening at most.
+    max_chunks : int or None
+        Chunks of data variables that a process keeps of this opening at most. None: none is kept.
     """
 
     label: str
@@ -42,6 +44,7 @@ class StoreSpec:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     opened: str = ""
     max_cached: int | None = field(default=None, compare=False)
+    max_chunks: int | None = field(default=None, compare=False)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

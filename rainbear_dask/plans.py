@@ -10,7 +10,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from rainbear_dask.bars import shown
-from rainbear_dask.clients import active_client, client_for
+from rainbear_dask.clients import active_client, bring_credentials, client_for
 from rainbear_dask.execute import iter_frames, map_frames
 from rainbear_dask.graph import build_graph
 from rainbear_dask.planner import ReadPlan
@@ -99,8 +99,14 @@ class ScanPlan(ReadPlan):
         """
         return shown(map_frames(self.tasks(), func, client or active_client(), ordered=ordered), self)
 
-    def to_delayed(self) -> list[Delayed]:
+    def to_delayed(self, client: "Client | None" = None) -> list[Delayed]:
         """Give the frames as Dask values, for work of one's own; nothing is read for it.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Whose workers will make them. Credentials are no part of what it returns: they are brought to these workers
+            now, and forgotten there when the client is closed.
 
         Returns
         -------
@@ -108,6 +114,9 @@ class ScanPlan(ReadPlan):
             A `polars.DataFrame` for each task, in task order. With a filter and ``limit`` together, all of them may have
             more rows than the limit.
         """
+        client = client or active_client()
+        if client is not None:
+            bring_credentials(client, self.table.spec)
         graph = build_graph(self.tasks(), make_frame)
         layer = f"scan-zarr-{tokenize(*graph)}"
         layers = HighLevelGraph.from_collections(layer, graph)
@@ -126,7 +135,7 @@ class ScanPlan(ReadPlan):
         list of Delayed
             As `to_delayed` gives, of frames that are made once. They are kept as long as these are.
         """
-        frames = self.to_delayed()
+        frames = self.to_delayed(client)
         return list(persist(*frames) if client is None else client.persist(frames))
 
     def to_futures(self, client: "Client | None" = None) -> "list[distributed.Future[pl.DataFrame]]":
@@ -150,4 +159,4 @@ class ScanPlan(ReadPlan):
         client = client or active_client()
         if client is None:
             raise ValueError("futures are of a cluster, and no Dask client is active. Give client=, or call persist().")
-        return list(client.compute(self.to_delayed()))
+        return list(client.compute(self.to_delayed(client)))

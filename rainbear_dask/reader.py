@@ -109,8 +109,8 @@ def plan_scan(
     if predicate is None:
         return build_plan(table, columns=leaves, limit=n_rows, task_bytes=task_bytes)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
-    named = [known[name].array for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
-    small = [a for a in named if a is not None and (len(a.shape) == 1 or prod(a.shape) <= MAX_CELLS)]
+    named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
+    small = [c for c in named if len(c.dims) == 1 or prod(table.sizes[d] for d in c.dims) <= MAX_CELLS]
     coords.prefetch(table.spec, small)
     conjuncts = compile_predicate(
         predicate,

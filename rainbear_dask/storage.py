@@ -28,6 +28,7 @@ from zarrs import ZarrsCodecPipeline
 
 from rainbear_dask import fetch
 from rainbear_dask.connect import connect, forget_connection
+from rainbear_dask.credentials import unseal
 from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, silence, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -43,13 +44,18 @@ from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
 CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
-CHECK_CREDENTIALS = "Check the credentials in storage_options or in the environment."
+CHECK_CREDENTIALS = (
+    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
+)
 REFUSAL = re.compile(
     "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
 )
 ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
 REFUSAL_CODES = re.compile(
     r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
+)
+ICECHUNK_REFUSAL = re.compile(  # in its text alone
+    "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
 
 
@@ -110,8 +116,8 @@ class OpenedStore:
         Where the store begins below the source.
     storage_options : mapping, optional
         What fsspec is to be told, with a URL.
-    max_cached : int, optional
-        Pieces of coordinates that each process keeps at most.
+    max_cached, max_chunks : int, optional
+        As in `StoreSpec`.
 
     Raises
     ------
@@ -126,11 +132,13 @@ class OpenedStore:
         prefix: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         max_cached: int | None = None,
+        max_chunks: int | None = None,
     ) -> None:
         self._address, self._root = _address(source), join_path(*(prefix or "").split("/"))
         if self._root and isinstance(self._address, str) and not zipfile.is_zipfile(self._address):
             self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
-        self._options, self._max_cached = dict(storage_options or {}), max_cached
+        self._options = dict(storage_options or {})
+        self._max_cached, self._max_chunks = max_cached, max_chunks
         self._source: str | Store | None = None
         self._metas: dict[str, StoreMeta] = {}
         self._lock = threading.Lock()
@@ -155,7 +163,8 @@ class OpenedStore:
         with self._lock:
             if path not in self._metas:
                 meta = _read_meta(self._pinned(), _label(self._address), join_path(self._root, path), self._options)
-                self._metas[path] = replace(meta, spec=replace(meta.spec, max_cached=self._max_cached))
+                spec = replace(meta.spec, max_cached=self._max_cached, max_chunks=self._max_chunks)
+                self._metas[path] = replace(meta, spec=spec)
             return self._metas[path]
 
     def forget(self) -> None:
@@ -206,9 +215,8 @@ class IcechunkAddress:
                 repository = icechunk.Repository.open(icechunk.local_filesystem_storage(self.path))
                 session = repository.readonly_session(self.branch, tag=self.tag, snapshot_id=self.snapshot_id)
             except icechunk.IcechunkError as err:
-                why = reason(err).partition(" context:")[0].partition(" | ")[0]
                 raise StoreNotFoundError(
-                    f"no such state of an Icechunk repository: {self}: {why}. Check its name."
+                    f"no such state of an Icechunk repository: {self}: {reason(err)}. Check its name."
                 ) from err
             store: Store = session.store
             return store
@@ -258,7 +266,7 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
         reads = (_read(array, spec, *request, renewed=renewed) for array, request in zip(arrays, requests, strict=True))
         return await asyncio.gather(*reads)
 
-    with _translated(spec.label, secrets_of(spec.source, spec.options)):
+    with _translated(spec.label, _hidden(spec)):
         store = _store(spec)
         try:
             return sync(read_all(renewed=False))
@@ -401,13 +409,25 @@ def _version(store: Store, documents: Documents) -> str:
 @lru_cache(maxsize=64)
 def _store(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""
-    store = _connect(spec.source, spec.options)
+    store = _connect(*unseal(spec))
     # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
     if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
         raise StoreNotFoundError(
             f"{spec.label} is not there for the process that is to read it. Give an address that all workers reach."
         )
     return store
+
+
+@lru_cache(maxsize=64)
+def _hidden(spec: StoreSpec) -> list[str]:
+    """What no message about a store may show."""
+    return secrets_of(*unseal(spec))
+
+
+def disconnect() -> None:
+    """Let go of all connections; who reads connects again."""
+    for kept in (_array, _store, _hidden):
+        kept.cache_clear()
 
 
 @lru_cache(maxsize=4096)
@@ -471,15 +491,16 @@ async def _read(
         if isinstance(err, fetch.FetchError) and _is_refusal(err) and not renewed:
             raise
         found = await _chunk_error(array, spec, meta, region, err)
-        raise found from shown(_cause(err), secrets_of(spec.source, spec.options))
+        raise found from shown(_cause(err), _hidden(spec))
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
 def _renew(spec: StoreSpec, refused: Store) -> None:
     """Connect with credentials as they are now, unless another thread has done it since."""
+    source, options = unseal(spec)
     with _renewing:
-        if isinstance(spec.source, str) and _store(spec) is refused:
-            forget_connection(spec.source, spec.options)
+        if isinstance(source, str) and _store(spec) is refused:
+            forget_connection(source, options)
             _store.cache_clear()
             _array.cache_clear()
             _store(spec)
@@ -510,7 +531,7 @@ async def _chunk_error(
             continue
         chunk = f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
         break
-    why = reason(_cause(err), secrets_of(spec.source, spec.options))
+    why = reason(_cause(err), _hidden(spec))
     text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
         return StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
@@ -559,7 +580,10 @@ def _is_refusal(err: BaseException | None) -> bool:
     while err is not None:
         if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
             return True
-        if REFUSAL.search(type(err).__name__) or REFUSAL_CODES.search(str(err)):
+        text = str(err)
+        if REFUSAL.search(type(err).__name__) or REFUSAL_CODES.search(text):
+            return True
+        if is_icechunk(err) and ICECHUNK_REFUSAL.search(text):
             return True
         err = err.__cause__
     return False

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import coords, storage
+from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.planner import Filter, ScanTask
 from rainbear_dask.selection import IndexSet, Positions
@@ -42,6 +44,15 @@ def run_task(task: ScanTask) -> Parts:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
+    try:
+        return _run(task)
+    except RainbearError as error:
+        if error.__suppress_context__:  # what its traceback does not show, but Dask would send: if it pickles at all
+            error.__context__ = None
+        raise
+
+
+def _run(task: ScanTask) -> Parts:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
     cells = Cells({dim: len(positions) for dim, positions in index.items()})
     known: dict[str, pl.Series] = {}
@@ -117,15 +128,22 @@ def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str,
     stored = [
         (c, c.array, [runs(d, n) for d, n in zip(c.dims, c.array.chunks, strict=True)]) for c in columns if c.array
     ]
-    pieces: dict[str, list[npt.NDArray[Any]]] = {}
-    wanted: list[tuple[str, ArrayMeta, Region]] = []
+    own, kept, shared = list[_Request](), list[_Request](), list[_Request]()
     for column, array, spans in stored:
-        if column.role == "data" and len(column.dims) == len(index):
-            wanted += [(column.name, array, region) for region in product(*spans)]
-        else:  # other tasks need the same parts of it
-            pieces[column.name] = [coords.read(spec, array, region) for region in product(*spans)]
-    for (name, *_), piece in zip(wanted, storage.read_regions(spec, [w[1:] for w in wanted]), strict=True):
-        pieces.setdefault(name, []).append(piece)
+        requests = [(column.name, array, region) for region in product(*spans)]
+        if column.role != "data" or len(column.dims) < len(index):
+            shared += requests  # other tasks need the same parts of it
+        elif spec.max_chunks and all(_is_small_part(*request) for request in requests):
+            kept += requests
+        else:
+            own += requests
+    if sum(array.chunk_bytes for _, array, _ in kept) > KEPT_BYTES:
+        own, kept = own + kept, []
+    pieces: dict[str, list[npt.NDArray[Any]]] = {}
+    for read, requests in ((coords.read, shared), (coords.read_chunks, kept), (storage.read_regions, own)):
+        parts = read(spec, [request[1:] for request in requests]) if requests else []
+        for (name, *_), piece in zip(requests, parts, strict=True):
+            pieces.setdefault(name, []).append(piece)
     values = {
         c.name: pl.Series(c.name, index[c.dims[0]].positions())
         for c in columns
@@ -136,6 +154,19 @@ def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str,
             found = _assemble([index[dim] for dim in column.dims], spans, pieces.pop(column.name))
             values[column.name] = column.decoding.decode(found).alias(column.name)
     return values
+
+
+_Request = tuple[str, ArrayMeta, Region]
+
+KEPT_BYTES = 16 * 2**20
+"""Decoded bytes of the chunks that a task may keep for later questions: those of a large question would push out all."""
+
+_SMALL_PART = 16
+
+
+def _is_small_part(_: str, array: ArrayMeta, region: Region) -> bool:
+    """Whether so little of a chunk is wanted that the next question may well want another part of it."""
+    return _SMALL_PART * prod(stop - start for start, stop in region) <= prod(array.chunks)
 
 
 def _assemble(

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from datetime import datetime
 
+import dask
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore, WrapperStore
 
 import rainbear_dask as rd
+from rainbear_dask import backends, reader, storage, tidy, wire
 from rainbear_dask.exceptions import PlanTooLargeError, StoreError, StoreNotFoundError, UnknownColumnError
 from rainbear_dask.execute import iter_frames
 from tests.oracle import expected_frame
@@ -148,6 +150,55 @@ def test_the_event_loop_runs_on_while_chunks_are_read(gated):
     assert asyncio.run(main()).height == TASKS * 2**19
 
 
+WORK = [(storage, "_read_meta"), (storage, "read_regions"), (backends, "understand"), (reader, "compile_predicate"),
+        (wire, "nest"), (tidy, "spread"), (pl, "concat")]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("source", [str, rd.ZarrBackend.from_url], ids=["path", "backend"])
+def test_the_event_loop_does_no_work_itself(path, monkeypatch, where, source, request):
+    """Opening, reading, planning, decoding and putting together: each runs, and none on the thread of the loop."""
+    if where == "cluster":
+        request.getfixturevalue("client")
+    seen = {name: set() for _, name in WORK}
+
+    def watch(module, name):
+        call = getattr(module, name)
+
+        def watched(*args, **kwargs):
+            seen[name].add(threading.get_ident())
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module, name in WORK:
+        watch(module, name)
+
+    async def main():
+        await rd.scan_zarr_async(source(path), (c.lat > 45) & (c.t2m > 285))
+        await rd.scan_zarr_async(source(path), c.t2m.filter(c.lat > 45).mean())
+        return threading.get_ident()
+
+    loop = asyncio.run(main())
+    assert all(seen.values())
+    assert not [name for name, threads in seen.items() if loop in threads]
+
+
+def test_the_event_loop_turns_as_often_as_it_likes_while_chunks_are_awaited(gated):
+    """The largest gap in the turns of a loop is one: a coroutine that turns it 1,000 times needs no chunk for it."""
+
+    async def main():
+        question = asyncio.create_task(rd.scan_zarr_async(gated, c.v >= 0))
+        await gated.wait_until_asked()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert not question.done()
+        gated.gate.set()
+        return await question
+
+    assert asyncio.run(main()).height == TASKS * 2**19
+
+
 @pytest.mark.parametrize("max_concurrency", [1, 3, None])
 def test_so_many_tasks_at_a_time(gated, max_concurrency):
     width = max_concurrency or 8
@@ -213,6 +264,20 @@ def test_many_questions_at_the_same_time(path):
         assert_frame_equal(actual, table.filter(c.lon == 18 * number))
 
 
+def test_many_questions_wait_for_a_store_at_the_same_time(gated):
+    async def main():
+        backend = rd.ZarrBackend.from_store(gated)
+        await backend.scan_zarr_async(c.x < 0)  # opened
+        jobs = [asyncio.create_task(backend.scan_zarr_async((c.x == n % TASKS) & (c.y < 5 + n))) for n in range(40)]
+        while gated.counts["now"] < TASKS:  # a chunk that is on its way is not asked for again
+            await asyncio.sleep(0.001)
+        gated.gate.set()
+        return await asyncio.gather(*jobs)
+
+    assert [answer.height for answer in asyncio.run(main())] == [5 + n for n in range(40)]
+    assert gated.counts["asked"] == TASKS
+
+
 # ---------------------------------------------------------------------- on a cluster
 
 
@@ -246,11 +311,42 @@ def test_with_an_asynchronous_client(path, cluster, max_concurrency):
             await backend.clear_all_caches()
             return answer, lazy, stats["workers"]
 
-    actual, lazy, workers = asyncio.run(main())
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
+        actual, lazy, workers = asyncio.run(main())
     expected = expected_frame(path).filter(predicate)
     assert_frame_equal(actual, expected)
     assert_frame_equal(lazy, expected)
     assert sum(worker["coord_entries"] for worker in workers.values()) > 0
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("direct", [True, False, None])
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_answers_come_from_the_workers_unless_they_may_not(path, cluster, monkeypatch, direct, asynchronous):
+    through_scheduler = []
+    gather = cluster.scheduler.handlers["gather"]
+
+    async def watched(*args, **kwargs):
+        through_scheduler.append(kwargs)
+        return await gather(*args, **kwargs)
+
+    monkeypatch.setitem(cluster.scheduler.handlers, "gather", watched)
+
+    async def ask():
+        return await rd.scan_zarr_async(path, c.lat > 45)
+
+    async def ask_by_a_client_of_the_loop():
+        async with Client(cluster.scheduler_address, asynchronous=True, direct_to_workers=direct):
+            return await ask()
+
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
+        if asynchronous:
+            actual = asyncio.run(ask_by_a_client_of_the_loop())
+        else:
+            with Client(cluster.scheduler_address, direct_to_workers=direct):
+                actual = asyncio.run(ask())
+    assert_frame_equal(actual, expected_frame(path).filter(c.lat > 45))
+    assert bool(through_scheduler) == (direct is False)
 
 
 @pytest.mark.cluster

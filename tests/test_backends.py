@@ -1,8 +1,6 @@
 """Backends and sources: the names that users of rainbear know, what is kept between scans, and what is not shown."""
 
-import http.server
 import pickle
-import threading
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -19,21 +17,19 @@ from zarr.codecs.numcodecs import BitRound
 from zarr.storage import LocalStore, MemoryStore
 
 import rainbear_dask as rd
+from rainbear_dask import worker
 from rainbear_dask.exceptions import (
     PlanTooLargeError,
     PredicateError,
     QueryError,
     RainbearError,
-    StoreAccessError,
     StoreError,
     StoreFormatError,
     StoreNotFoundError,
     UnknownColumnError,
 )
 from rainbear_dask.execute import iter_frames
-from rainbear_dask.graph import build_graph
 from rainbear_dask.scan import plan
-from rainbear_dask.worker import run_task
 from tests.errors import caught
 from tests.oracle import expected_frame
 from tests.stores import TREE, CountingStore, write_tree
@@ -295,6 +291,63 @@ def test_variables_of_fewer_dimensions_are_kept_too(tmp_path):
     assert backend.cache_stats()["var_entries"] > 0
 
 
+@pytest.fixture
+def wide(tmp_path) -> CountingStore:
+    """Two variables of 2 x 3 chunks of 8 x 8."""
+    values = np.random.default_rng(0).normal(0, 1, (16, 24))
+    coords = {"y": np.arange(16), "x": np.arange(24)}
+    ds = xr.Dataset({name: (("y", "x"), values + number) for number, name in enumerate("ab")}, coords)
+    ds.to_zarr(tmp_path / "wide.zarr", encoding={n: {"chunks": (8, 8)} for n in "ab"}, zarr_format=3)
+    return CountingStore(LocalStore(tmp_path / "wide.zarr", read_only=True))
+
+
+def test_another_point_of_a_chunk_is_answered_from_what_is_kept(wide):
+    backend = rd.ZarrBackendSync.from_store(wide)
+    table = rd.scan_zarr(wide).collect()
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4))
+    wide.requests.clear()
+    for ask in (backend.scan_zarr_sync, lambda p: rd.scan_zarr(backend).filter(p).collect()):
+        assert_frame_equal(ask((c.y == 7) & (c.x < 2)), table.filter((c.y == 7) & (c.x < 2)))
+    assert not wide.requests
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 12))
+    assert wide.requests == {"a/c/0/1": 1, "b/c/0/1": 1}
+    assert backend.cache_stats()["var_entries"] == 4
+    backend.clear_coord_cache()
+    assert backend.cache_stats()["var_entries"] == 0
+
+
+@pytest.mark.parametrize("question", [c.y < 3, None, (c.y == 3) & (c.x < 8)], ids=str)
+def test_chunks_of_which_much_is_wanted_are_not_kept(wide, question):
+    backend = rd.ZarrBackendSync.from_store(wide)
+    backend.scan_zarr_sync(question)
+    assert backend.cache_stats()["var_entries"] == 0
+
+
+def test_chunks_of_a_large_task_are_not_kept(wide, monkeypatch):
+    monkeypatch.setattr(worker, "KEPT_BYTES", 2 * 8 * 8 * 8 - 1)
+    backend = rd.ZarrBackendSync.from_store(wide)
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4))
+    assert backend.cache_stats()["var_entries"] == 0
+    backend.scan_zarr_sync((c.y == 3) & (c.x == 4), ["a"])
+    assert backend.cache_stats()["var_entries"] == 1
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_no_more_chunks_are_kept_than_the_options_say(wide, most):
+    backend = rd.ZarrBackendSync.from_store(wide, options=rd.BackendOptions(var_cache_max_entries=most))
+    for x in (0, 8, 16):
+        backend.scan_zarr_sync((c.y == 3) & (c.x == x))
+    assert backend.cache_stats()["var_entries"] == most
+
+
+def test_a_scan_without_a_backend_keeps_no_chunk(wide):
+    lf = rd.scan_zarr(wide).filter((c.y == 3) & (c.x == 4))
+    for _ in range(2):
+        wide.requests.clear()
+        lf.collect()
+        assert wide.chunks("a") | wide.chunks("b") == {"a/c/0/0", "b/c/0/0"}
+
+
 def test_no_more_pieces_are_kept_than_the_options_say(tmp_path):
     xr.Dataset({"v": ("x", np.zeros(4))}, {name: ("x", np.arange(4)) for name in "abcde"}).to_zarr(
         tmp_path, zarr_format=3, consolidated=False
@@ -448,63 +501,3 @@ def test_codecs_under_other_names(tmp_path):
         rd.configure_zarr_codecs()
     with pytest.warns(UserWarning, match="my_rounding"):
         assert "a" not in rd.scan_zarr(tmp_path).collect_schema()
-
-
-# ---------------------------------------------------------------------- secrets
-
-SECRETS = ("AKIAPLANTED", "hunter2secret")
-
-
-@pytest.fixture
-def bucket(path):
-    """An S3 bucket whose root is the folder of the store, and its answer to every request."""
-    answer = {"status": 200}
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=Path(path).parent)
-
-        def do_GET(self):
-            self.path = self.path.removeprefix("/bucket")
-            super().do_GET() if answer["status"] == 200 else self.send_error(answer["status"])
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-        thread = threading.Thread(target=web.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{web.server_port}", answer
-        web.shutdown()
-        thread.join()
-
-
-def test_no_secret_is_shown(path, bucket):
-    url, answer = bucket
-    zarr.consolidate_metadata(path)
-    store = rd.store.S3Store(
-        "bucket",
-        endpoint=url,
-        access_key_id=SECRETS[0],
-        secret_access_key=SECRETS[1],
-        region="us-east-1",
-        client_options={"allow_http": True},
-        retry_config={"max_retries": 0},
-    )
-    backend = rd.ZarrBackendSync.from_store(store, "dataset.zarr")
-    assert_frame_equal(backend.scan_zarr_sync(c.lat > 40), expected_frame(path).filter(c.lat > 40))
-    lazy = rd.scan_zarr(backend).filter(c.temp > 0)
-    graph = build_graph(plan(backend, c.temp > 0).tasks(), run_task)
-    answer["status"] = 403
-    refusals = [
-        caught(StoreAccessError, backend.scan_zarr_sync, "403", "credentials"),
-        caught(StoreAccessError, lambda: rd.scan_zarr(store, prefix="dataset.zarr"), "403", "credentials"),
-    ]
-    shown = [repr(backend), str(backend), lazy.explain(), rd.explain(lazy), repr(graph), str(list(graph))]
-    shown += [str(backend.cache_stats()), repr(backend.meta().spec), *map(repr, refusals)]
-    shown += [repr(error.__cause__) for error in refusals]
-    assert not [text for text in shown for secret in SECRETS if secret in text]
-
-    answer["status"] = 200
-    travelled = pickle.loads(pickle.dumps(backend))
-    assert_frame_equal(travelled.scan_zarr_sync(c.lat < 40), expected_frame(path).filter(c.lat < 40))

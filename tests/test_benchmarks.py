@@ -1,6 +1,7 @@
 """The benchmarks run, on stores of a day, and all readers agree."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -9,6 +10,9 @@ from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
+from benchmarks.repeated import STORES as REPEATED
+from benchmarks.repeated import measure as measure_repeated
+from benchmarks.repeated import report as report_repeated
 from benchmarks.run import READERS, Measure, measure, peak_memory, report
 
 
@@ -94,3 +98,13 @@ def test_questions_of_planning_are_those_that_they_are_called(grid, name, kept, 
 def test_memory_of_planning_is_that_of_a_process_of_its_own(short_grids):
     found = measured_alone(next(case for case in CASES if case.name == "a circle"), short_grids[PROJECTED][1])
     assert found.memory > 2 * 8 * 1059 * 1799 / 1e6  # two coordinates of two dimensions
+
+
+@pytest.mark.parametrize("store", REPEATED, ids=lambda store: store.name)
+def test_repeated_questions_are_measured_and_their_answers_agree(store, tmp_path):
+    path = str(tmp_path / "s.zarr")
+    short = store.shortened(20)
+    short.write(path)
+    measures = measure_repeated(path, short, rounds=1, counts=(1, 3))
+    assert all(0 < seconds < inf for each in measures for seconds in each.seconds.values())
+    assert len(report_repeated(measures).splitlines()) == 2 + 3 * 2

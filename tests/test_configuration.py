@@ -29,7 +29,7 @@ def url(tmp_path_factory) -> str:
 def test_the_defaults():
     assert dask.config.get("rainbear-dask") == DEFAULTS
     assert {name: num_bytes(name) for name in DEFAULTS if name.endswith("-bytes")} == {
-        "cache-bytes": 256 * MB,
+        "cache-bytes": 512 * MB,
         "task-bytes": 64 * MB,
         "in-flight-bytes": 512 * MB,
         "small-plan-bytes": 16 * MB,

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 
+import dask
 import icechunk
 import numpy as np
 import polars as pl
@@ -112,6 +113,33 @@ def test_a_commit_during_a_scan_is_not_seen_by_it(repo, open_, where, request):
     fill(repo, 2)
     frames += iter_frames(tasks[1:], client)
     assert values(pl.concat(frames)) == [1]
+
+
+@pytest.mark.cluster
+def test_every_worker_reads_the_snapshot_of_the_plan(repo, open_, client):
+    plan = rd.plan(open_())
+    fill(repo, 2)
+    for worker in client.nthreads():
+        with dask.annotate(workers=[worker]):
+            assert values(pl.concat(client.gather(plan.to_futures(client)))) == [1]
+
+
+@pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
+def test_branches_are_read_side_by_side_while_both_move(repo, open_, where, request):
+    if where == "cluster":
+        request.getfixturevalue("client")
+    repo.create_branch("side", repo.lookup_branch("main"))
+    fill(repo, 3, "side")
+    main, side = open_(branch="main"), open_(branch="side")
+
+    async def ask_all():
+        questions = [asyncio.create_task(backend.scan_zarr_async(c.x >= 0)) for backend in (main, side) * 2]
+        await asyncio.to_thread(fill, repo, 10)
+        await asyncio.to_thread(fill, repo, 30, "side")
+        return await asyncio.gather(*questions)
+
+    assert [values(answer) for answer in asyncio.run(ask_all())] == [[1], [3]] * 2
+    assert [values(ask(open_(branch=name))) for name in ("main", "side")] == [[10], [30]]
 
 
 def test_a_backend_stays_at_its_snapshot_until_its_caches_are_cleared(repo, open_):

@@ -2,11 +2,13 @@
 
 import doctest
 import inspect
+import operator
 import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
+import obstore.store
 import pytest
 import xarray as xr
 from numpydoc.validate import validate
@@ -30,6 +32,8 @@ def public_objects():
 
 
 PUBLIC = dict(public_objects())
+BACKENDS = ("ZarrBackend", "ZarrBackendSync", "IcechunkBackend")
+OF_A_STORE = ("pin", "meta", "forget", "openings")  # for this package
 EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or "")]
 
 
@@ -76,3 +80,63 @@ def test_the_examples_run(name, tmp_path, monkeypatch):
 
     assert runner.summarize(verbose=False).failed == 0
     assert runner.tries > 0
+
+
+QUESTION = "predicate=None, with_columns=None, max_chunks_to_read=None, n_rows=None, batch_size=None"
+AWAITED = "predicate, max_concurrency=None, max_chunks_to_read=None"
+SIGNATURES = {
+    "scan_zarr_async": f"async (source, {AWAITED}, prefix=None)",
+    "BackendOptions": "(*, coord_cache_max_entries=256, var_cache_max_entries=4096, assume_sorted=None)",
+    "ZarrBackend.from_url": "(url, options=None)",
+    "ZarrBackend.from_store": "(store, prefix=None, options=None)",
+    "ZarrBackend.scan_zarr_async": f"async ({AWAITED})",
+    "ZarrBackendSync.from_url": "(url, options=None)",
+    "ZarrBackendSync.from_store": "(store, prefix=None, options=None)",
+    "ZarrBackendSync.scan_zarr_sync": f"({QUESTION})",
+    "ZarrBackendSync.scan_zarr_streaming_sync": f"({QUESTION})",
+    "IcechunkBackend.from_filesystem": "async (path, branch=None, root=None, options=None, *, tag=None, snapshot_id=None)",
+    "IcechunkBackend.from_session": "async (session, root=None, options=None)",
+    "IcechunkBackend.scan_zarr_async": f"async ({AWAITED})",
+    "IcechunkBackend.scan_zarr_streaming_sync": f"({QUESTION}, max_concurrency=None)",
+    "configure_zarr_codecs": "(*, aliases=None)",
+    "print_extension_info": "()",
+    **{f"{kind}.schema": "(variables=None)" for kind in BACKENDS},
+    **{f"{kind}.root": "()" for kind in BACKENDS},
+    **{f"{kind}.selected_chunks_debug": "(expr)" for kind in BACKENDS},
+    **{
+        f"{kind}.{name}": "()" if kind == "ZarrBackendSync" else "async ()"
+        for kind in BACKENDS
+        for name in ("cache_stats", "clear_coord_cache", "clear_all_caches")
+    },
+}
+"""As users of rainbear call them: names of arguments, their order and what they are by default, and what is awaited."""
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_call_is_that_of_rainbear(name):
+    call = operator.attrgetter(name)(rainbear_dask)
+    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(call).parameters.values()]
+    parameters = [p for p in parameters if p.name != "self"]
+    said = "async " if inspect.iscoroutinefunction(call) else ""
+    assert f"{said}{inspect.Signature(parameters)}" == SIGNATURES[name]
+
+
+def test_backends_have_no_other_names():
+    names = {f"{kind}.{name}" for kind in BACKENDS for name in dir(getattr(rainbear_dask, kind)) if name[0] != "_"}
+    assert {name for name in names if name.partition(".")[2] not in OF_A_STORE} <= SIGNATURES.keys()
+
+
+def test_a_scan_takes_the_arguments_of_rainbear_and_more():
+    parameters = inspect.signature(rainbear_dask.scan_zarr).parameters
+    first, *rest = parameters.values()
+    assert (first.name, first.kind) == ("source", first.POSITIONAL_OR_KEYWORD)
+    assert all(p.kind == p.KEYWORD_ONLY for p in rest)
+    assert {"variables", "group", "prefix", "storage_options", "client", "max_chunks_to_read"} <= parameters.keys()
+
+
+def test_the_stores_are_those_of_obstore():
+    names = ["LocalStore", "MemoryStore", "S3Store", "GCSStore", "AzureStore", "HTTPStore", "from_url"]
+    assert {name: getattr(rainbear_dask.store, name) for name in names} == {
+        name: getattr(obstore.store, name) for name in names
+    }
+    assert set(names) <= set(rainbear_dask.store.__all__)

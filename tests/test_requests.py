@@ -1,8 +1,6 @@
 """How much is asked of a store: documents of large groups, and chunks where chunk grids differ."""
 
-from functools import partial
-from unittest import mock
-
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 import rainbear_dask as rd
-from rainbear_dask import planner, reader
+from rainbear_dask import planner
 from tests.stores import CountingStore
 
 MANY = 1_200
@@ -56,7 +54,7 @@ def test_chunks_are_read_as_often_as_the_plan_says_and_never_many_times(grids, s
         array = group.create_array(name, shape=shape, chunks=chunks, dtype="i4", dimension_names=("y", "x"))
         array[...] = np.arange(1, 1 + np.prod(shape)).reshape(shape)
     counted = CountingStore(store)
-    with mock.patch.object(reader, "build_plan", partial(planner.build_plan, task_bytes=task_bytes)):
+    with dask.config.set({"rainbear-dask.task-bytes": task_bytes}):
         plan = rd.plan(counted)
         counted.requests.clear()
         assert rd.scan_zarr(counted).sum().collect().row(0)[2:] == (array[...].sum(),) * len(grids)
@@ -75,7 +73,7 @@ def test_chunks_of_one_grid_or_of_multiples_are_read_once(task_bytes):
     for name, chunks in {"a": (10, 10), "b": (10, 20), "c": (5, 30), "d": (30, 15)}.items():
         group.create_array(name, shape=(90, 60), chunks=chunks, dtype="i4", dimension_names=("y", "x"))[...] = 1
     counted = CountingStore(store)
-    with mock.patch.object(reader, "build_plan", partial(planner.build_plan, task_bytes=task_bytes)):
+    with dask.config.set({"rainbear-dask.task-bytes": task_bytes}):
         assert rd.plan(counted).num_tasks > 1
         counted.requests.clear()
         rd.scan_zarr(counted).collect()

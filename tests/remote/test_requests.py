@@ -127,7 +127,7 @@ def test_a_missing_chunk_costs_one_more_request(services, folders, missing):
 
 
 def test_requests_are_in_flight_together_up_to_a_setting(services, folders):
-    """zarr would have ten at a time."""
+    """Zarr would have ten at a time."""
     url, options = address(services, folders, "v3")
     table = rd.scan_zarr(url, storage_options=options).select("a")
     services.set(latency_ms=300)

@@ -1,0 +1,64 @@
+"""Brings credentials to the workers of a cluster, once for each client. Imported when asked for, as it needs ``distributed``."""
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+from distributed import Client, Scheduler, Worker
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+
+from rainbear_dask import storage
+from rainbear_dask.credentials import Secret
+
+_PREFIX = "rainbear-dask-credentials"
+
+
+class _Keeper(WorkerPlugin):
+    """Keeps a secret on each worker that a cluster has or will have; the scheduler has it as bytes only."""
+
+    idempotent = True
+
+    def __init__(self, secret: Secret, client: str) -> None:
+        self.name = f"{_PREFIX}-{client}-{secret.token}"
+        self.secret: Secret | None = secret
+
+    def teardown(self, worker: Worker) -> None:
+        """Forget it, and what was opened with it."""
+        self.secret = None
+        storage.disconnect()
+
+
+class _Leaver(SchedulerPlugin):
+    """Takes a client's secrets from the cluster when the client goes."""
+
+    idempotent = True
+
+    def __init__(self, client: str) -> None:
+        self.name = f"{_PREFIX}-{client}"
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Have workers, present and future, forget them."""
+        if self.name != f"{_PREFIX}-{client}":
+            return
+        for name in [name for name in scheduler.worker_plugins if name.startswith(f"{self.name}-")]:
+            scheduler.loop.add_callback(scheduler.unregister_worker_plugin, comm=None, name=name)
+        scheduler.remove_plugin(self.name)
+
+
+_deliveries: WeakKeyDictionary[Client, dict[str, asyncio.Task[None]]] = WeakKeyDictionary()
+
+
+async def deliver(client: Client, secret: Secret) -> None:
+    """Bring a secret to all workers, unless that is done; runs on the client's event loop."""
+    begun = _deliveries.setdefault(client, {})
+    if secret.token not in begun or _failed(begun[secret.token]):
+        begun[secret.token] = asyncio.ensure_future(_bring(client, secret))
+    await asyncio.shield(begun[secret.token])  # whoever comes second waits for the first, and is not in its way
+
+
+async def _bring(client: Client, secret: Secret) -> None:
+    await client.register_plugin(_Leaver(client.id))
+    await client.register_plugin(_Keeper(secret, client.id))
+
+
+def _failed(delivery: asyncio.Task[None]) -> bool:
+    return delivery.done() and (delivery.cancelled() or delivery.exception() is not None)
