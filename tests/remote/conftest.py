@@ -7,6 +7,12 @@ import pytest
 from tests.remote import servers
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Import no test that is not to run, as it may need a package that only these tests need."""
+    unwanted = config.option.markexpr == "not stores" and collection_path.name.startswith("test_")
+    return True if unwanted else None
+
+
 @pytest.fixture(scope="session")
 def running(tmp_path_factory):
     """The services, started once for all tests of a process."""
