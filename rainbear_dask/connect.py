@@ -109,8 +109,7 @@ def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if name not in ("region", "region_name")}
     if region := options.get("region") or options.get("region_name"):
         client.setdefault("region_name", region)
-    # connections are kept here, and fsspec's own memory of them does not look at the environment
-    return given | {"config_kwargs": config, "client_kwargs": client, "skip_instance_cache": True}
+    return given | {"config_kwargs": config, "client_kwargs": client}
 
 
 def _for_references(options: dict[str, Any]) -> dict[str, Any]:

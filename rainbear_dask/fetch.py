@@ -191,7 +191,7 @@ class _Pipeline(BatchedCodecPipeline):
         index = await _indexes.get(self.opened, where, codec, spec)
         if index is None:
             return _Held({})
-        at_start = codec.index_location.value == "start"
+        at_start = _plain(codec.index_location) == "start"
         empty = 2**64 - 1
         spans = (index.spans[place] for place in product(*touched))
         wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != empty})
@@ -262,6 +262,11 @@ def _counts(codec: Any, spec: Any) -> tuple[int, ...]:
     return tuple(length // size for length, size in zip(spec.shape, codec.chunk_shape, strict=True))
 
 
+def _plain(setting: Any) -> Any:
+    """Text of a setting of a codec, which is an enumeration's member before zarr 3.4."""
+    return getattr(setting, "value", setting)
+
+
 def _knows_index(codec: Any) -> bool:
     kinds = [type(one) for one in codec.index_codecs]
     return kinds in ([BytesCodec], [BytesCodec, Crc32cCodec])
@@ -311,7 +316,7 @@ async def _read_index(where: StorePath, codec: Any, spec: Any) -> _Index | None:
     counts = _counts(codec, spec)
     checked = any(isinstance(one, Crc32cCodec) for one in codec.index_codecs)
     size = 16 * prod(counts) + 4 * checked
-    part = RangeByteRequest(0, size) if codec.index_location.value == "start" else SuffixByteRequest(size)
+    part = RangeByteRequest(0, size) if _plain(codec.index_location) == "start" else SuffixByteRequest(size)
     raw = await get(where.store, where.path, part)
     if raw is None:
         return None
@@ -321,6 +326,6 @@ async def _read_index(where: StorePath, codec: Any, spec: Any) -> _Index | None:
     if checked:
         (body,) = await Crc32cCodec().decode([(raw, spec)])  # type: ignore[assignment]  # of bytes, bytes
     endian = next((one.endian for one in codec.index_codecs if isinstance(one, BytesCodec)), None)
-    order = ">" if getattr(endian, "value", endian) == "big" else "<"
+    order = ">" if _plain(endian) == "big" else "<"
     spans = np.frombuffer(body.to_bytes(), dtype=f"{order}u8").reshape(*counts, 2)
     return _Index(raw, spans)

@@ -158,13 +158,19 @@ def _take_botocore_config(given: dict[str, Any], client_options: dict[str, Any],
 def _session(profile: str | None) -> Any:
     """What botocore knows of credentials and settings; None where it is not installed."""
     try:
-        import botocore.session  # noqa: PLC0415  it comes with s3fs
+        import botocore.exceptions  # noqa: PLC0415  it comes with s3fs
+        import botocore.session  # noqa: PLC0415
     except ImportError:
         if profile:
             raise NotForObstoreError("a profile needs botocore, which comes with s3fs") from None
         return None
     session = botocore.session.Session(profile=profile)
-    session.get_scoped_config()  # an error if there is no such profile
+    try:
+        session.get_scoped_config()
+    except botocore.exceptions.ProfileNotFound as err:
+        raise StoreAccessError(
+            f"there is no AWS profile {session.profile!r}. Mend its name, or the files of profiles."
+        ) from err
     return session
 
 
