@@ -49,7 +49,7 @@ def scan_zarr(
     prefix : str, optional
         Path of the Zarr store inside the source, as where that is a whole bucket.
     storage_options : mapping, optional
-        Options for the URL's file system: credentials, endpoint, anonymous access.
+        With a URL: credentials, endpoint, anonymous access, time-outs, retries, and which library reads; see the README.
     decode : bool
         Whether CF attributes are decoded: times, durations, packed values. False gives stored values.
     mask : bool
