@@ -27,10 +27,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores lint types layers check laws mutants bench bench-quick bench-planning bench-cluster clean
+.PHONY: help demo test test-second test-stores test-stores-second lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-remote clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
 
 demo: $(VENV)/.demo  ## Run the documented first scan, docs/demo.py
 	$(BIN)/python docs/demo.py
@@ -52,6 +52,13 @@ test-stores: $(VENV)/.stores  ## Run the tests that need an S3 server and nginx,
 	@$(call say_interpreter,$(BIN)/python)
 	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/remote
 
+test-stores-second:  ## The same on a second interpreter, where there is one
+ifneq ($(SECOND),)
+	@$(MAKE) --no-print-directory $(SECOND_VENV)/.stores
+	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
+	$(SECOND_VENV)/bin/python -m pytest -m stores $(SPREAD) $(ARGS) tests/remote
+endif
+
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,7 +69,7 @@ types: $(VENV)/.installed  ## Check types
 layers: $(VENV)/.installed  ## Check which module imports which
 	$(BIN)/lint-imports
 
-check: lint types layers test test-second test-stores  ## All of the above but demo: what CI runs
+check: lint types layers test test-second test-stores test-stores-second  ## All of the above but demo: what CI runs
 
 laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/test_selection.py \
@@ -86,6 +93,9 @@ bench-cluster: .venv-bench/.installed  ## A cluster of two processes: speed, a l
 	.venv-bench/bin/python -m benchmarks.latency
 	.venv-bench/bin/python -m benchmarks.streaming
 
+bench-remote: $(VENV)/.stores  ## An S3 server that answers late: seconds, requests, share of the ideal (three minutes)
+	$(BIN)/python -m benchmarks.remote
+
 clean:  ## Remove environments, caches and builds
 	rm -rf .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -108,6 +118,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.stores: $(VENV)/.installed
 	$(BIN)/python -m pip install -qq -e '.[stores]'
+	@touch $@
+
+.venv-3.%/.stores: .venv-3.%/.installed
+	.venv-3.$*/bin/python -m pip install -qq -e '.[stores]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.installed
