@@ -3,15 +3,15 @@
 from rainbear_dask import exceptions, store
 from rainbear_dask.backends import (
     BackendOptions,
-    IcechunkBackend,
     ZarrBackend,
     ZarrBackendSync,
-    print_extension_info,
     scan_zarr_async,
 )
 from rainbear_dask.bars import progress
 from rainbear_dask.documents import configure_zarr_codecs
+from rainbear_dask.repositories import IcechunkBackend
 from rainbear_dask.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.versions import print_extension_info
 
 __all__ = [
     "BackendOptions",

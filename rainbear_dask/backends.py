@@ -4,18 +4,13 @@ The three differ in how they are opened and in what is awaited. Beneath them is 
 plan and perhaps a last step in Polars, and the plan's tasks run as any scan's do.
 """
 
-import asyncio
-import pickle
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from operator import or_
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
@@ -26,11 +21,11 @@ from rainbear_dask import coords
 from rainbear_dask.asynchronous import call_everywhere, collect_frames, in_thread
 from rainbear_dask.bars import shown
 from rainbear_dask.clients import active_client, client_for
-from rainbear_dask.exceptions import PredicateError, QueryError, StoreFormatError
+from rainbear_dask.exceptions import PredicateError, QueryError
 from rainbear_dask.execute import iter_frames
 from rainbear_dask.planner import Limits, ReadPlan
 from rainbear_dask.reader import plan_scan, understand
-from rainbear_dask.storage import IcechunkAddress, OpenedStore, is_icechunk
+from rainbear_dask.storage import OpenedStore
 from rainbear_dask.table import Table, unknown_column
 from rainbear_dask.tidy import nest
 from rainbear_dask.worker import make_frame
@@ -60,7 +55,7 @@ class BackendOptions:
     assume_sorted: Any = None
 
 
-class _Backend(OpenedStore):
+class Backend(OpenedStore):
     """What the backends share.
 
     Parameters
@@ -186,7 +181,7 @@ class _Backend(OpenedStore):
         return openings
 
 
-class _ZarrSource(_Backend):
+class _ZarrSource(Backend):
     @classmethod
     def from_url(cls, url: str | PathLike[str], options: BackendOptions | None = None) -> Self:
         """Open a store at an address; nothing is read yet.
@@ -231,7 +226,7 @@ class _ZarrSource(_Backend):
         return cls(store, prefix, options)
 
 
-class _Awaited(_Backend):
+class AwaitedBackend(Backend):
     async def scan_zarr_async(
         self,
         predicate: pl.Expr | None,
@@ -297,7 +292,7 @@ class _Awaited(_Backend):
         await call_everywhere(coords.forget, openings)
 
 
-class ZarrBackend(_ZarrSource, _Awaited):
+class ZarrBackend(_ZarrSource, AwaitedBackend):
     """A Zarr store that keeps its metadata and coordinates between scans; its scans are awaited.
 
     Made by ``from_url`` or ``from_store``. It pickles with its metadata.
@@ -423,140 +418,6 @@ class ZarrBackendSync(_ZarrSource):
             client.run(coords.forget, openings)
 
 
-class IcechunkBackend(_Awaited):
-    """One snapshot of an Icechunk repository, with its metadata and coordinates kept between scans.
-
-    Made by ``from_filesystem`` or ``from_session``. The snapshot is settled then, for all scans and all workers,
-    wherever a branch moves; ``clear_all_caches`` goes to the snapshot at which the branch is then.
-
-    Parameters
-    ----------
-    source : icechunk.Session or IcechunkAddress
-        What to read.
-    prefix : str, optional
-        Where the store begins below the source.
-    options : BackendOptions, optional
-        What is kept.
-    """
-
-    @classmethod
-    async def from_filesystem(
-        cls,
-        path: str | PathLike[str],
-        branch: str | None = None,
-        root: str | None = None,
-        options: BackendOptions | None = None,
-        *,
-        tag: str | None = None,
-        snapshot_id: str | None = None,
-    ) -> Self:
-        """Open a repository in a folder.
-
-        Parameters
-        ----------
-        path : str or path
-            The folder.
-        branch : str, optional
-            Name of a branch; ``"main"`` if no state is named.
-        root : str, optional
-            Path of a group inside; by default the root.
-        options : BackendOptions, optional
-            What is kept.
-        tag, snapshot_id : str, optional
-            Instead of a branch, a tag or a snapshot.
-
-        Returns
-        -------
-        IcechunkBackend
-            It reads the snapshot at which the branch is now.
-
-        Raises
-        ------
-        StoreNotFoundError
-            If there is no repository, or no such state in it.
-        QueryError
-            If more than one state is named.
-        """
-        if sum(name is not None for name in (branch, tag, snapshot_id)) > 1:
-            raise QueryError(
-                "a branch, a tag and a snapshot name three states. Give one of branch=, tag=, snapshot_id=."
-            )
-        branch = branch if tag or snapshot_id else branch or "main"
-        where = str(Path(path).expanduser().absolute())
-        backend = cls(IcechunkAddress(where, branch, tag, snapshot_id), root, options)
-        await asyncio.to_thread(backend.pin)
-        return backend
-
-    @classmethod
-    async def from_session(cls, session: Any, root: str | None = None, options: BackendOptions | None = None) -> Self:
-        """Read what a session reads, with its storage and its credentials for virtual chunks.
-
-        Parameters
-        ----------
-        session : icechunk.Session or bytes
-            One that can only be read, as ``repo.readonly_session`` gives it; or its pickle, which is trusted.
-        root : str, optional
-            Path of a group inside; by default the root.
-        options : BackendOptions, optional
-            What is kept.
-
-        Returns
-        -------
-        IcechunkBackend
-            It reads the session's snapshot.
-
-        Raises
-        ------
-        StoreError
-            If the session can be written to.
-        StoreFormatError
-            If it is not a session.
-        """
-        if isinstance(session, bytes):
-            try:
-                session = pickle.loads(session)  # noqa: S301  the caller's own
-            except Exception as err:
-                raise StoreFormatError(
-                    "these bytes are not a pickled Icechunk session. Give pickle.dumps(session)."
-                ) from err
-        if not is_icechunk(session):
-            raise StoreFormatError(
-                f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."
-            )
-        return cls(session, root, options)
-
-    def scan_zarr_streaming_sync(  # noqa: PLR0917  as users of rainbear call it
-        self,
-        predicate: pl.Expr | None = None,
-        with_columns: Sequence[str] | None = None,
-        max_chunks_to_read: int | None = None,
-        n_rows: int | None = None,
-        batch_size: int | None = None,
-        max_concurrency: int | None = None,
-    ) -> Iterator[pl.DataFrame]:
-        """Ask a question of the table and take the answer piece by piece; this call waits, and is not awaited.
-
-        Parameters
-        ----------
-        predicate, with_columns, max_chunks_to_read, n_rows, batch_size
-            As in ``ZarrBackendSync.scan_zarr_streaming_sync``.
-        max_concurrency : int, optional
-            Tasks that run at the same time, at most.
-
-        Returns
-        -------
-        iterator of DataFrame
-            Frames that have rows; few are in memory at a time. Closing it stops the reading.
-
-        Raises
-        ------
-        QueryError
-            As ``ZarrBackendSync.scan_zarr_sync``, when it is called.
-        """
-        question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
-        return self._frames(question, batch_size, max_concurrency)
-
-
 async def scan_zarr_async(
     source: Any,
     predicate: pl.Expr | None,
@@ -587,26 +448,10 @@ async def scan_zarr_async(
     StoreError
         If the store cannot be opened or read.
     """
-    if isinstance(source, _Backend) and prefix:
+    if isinstance(source, Backend) and prefix:
         raise QueryError("a backend has its prefix already. Leave out prefix=.")
-    backend = source if isinstance(source, _Backend) else _Backend(source, prefix)
+    backend = source if isinstance(source, Backend) else Backend(source, prefix)
     return await backend._answer(predicate, max_concurrency, max_chunks_to_read)  # noqa: SLF001  our own class
-
-
-def print_extension_info() -> str:
-    """Say which versions are in use.
-
-    Returns
-    -------
-    str
-        One line; it is returned, and not printed.
-    """
-    names = ["rainbear-dask", "zarr", "polars", "dask", "icechunk", "obstore"]
-    found = []
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
-    return f"{', '.join(found)} on Python {platform.python_version()}"
 
 
 # ---------------------------------------------------------------------- questions

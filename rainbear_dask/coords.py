@@ -86,11 +86,14 @@ def _pieces(
 ) -> dict[tuple[str, Region], Values]:
     """Pieces by path and region, from the cache or read all together."""
     by_key = {_Key(spec, kind, array.path, block): (array, block) for array, block in wanted}
-    found = CACHE.get_all(
-        list(by_key),
-        lambda keys: storage.read_regions(spec, [by_key[key] for key in keys]),
-        spec.max_chunks if kind == "data" else spec.max_cached,
-    )
+
+    def load(keys: Sequence[_Key]) -> list[Values]:
+        loaded = storage.read_regions(spec, [by_key[key] for key in keys])
+        for values in loaded:
+            values.flags.writeable = False  # they are given to whoever asks
+        return loaded
+
+    found = CACHE.get_all(list(by_key), load, spec.max_chunks if kind == "data" else spec.max_cached)
     return {(array.path, block): values for (array, block), values in zip(by_key.values(), found, strict=True)}
 
 

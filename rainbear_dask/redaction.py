@@ -7,6 +7,9 @@ from typing import Any
 
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
 _SAID = re.compile(r'(code: "\w+"), message: "(?:[^"\\]|\\.)*"')  # by a server of S3, which may name the key
+_ANSWERED = re.compile(  # the same, in the document that it answers with
+    r"<(Message|AWSAccessKeyId|StringToSign\w*|SignatureProvided|CanonicalRequest\w*)>.*?(?:</\1>|$)", re.DOTALL
+)
 _CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # of Icechunk: functions and line numbers
 _CAUSE = re.compile(r"\s*[|`]->\s*")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
@@ -30,7 +33,8 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     users = [user for text in _addresses(source, options) for user in _USER.findall(text)]
     found = {text for user in users for text in (user[:-1], *re.split("[:/@]", user))}
     texts = [value for value in _settings(source, options) if isinstance(value, str | bytes)]
-    found |= {text if isinstance(text, str) else text.decode(errors="replace") for text in texts}
+    words = [text if isinstance(text, str) else text.decode(errors="replace") for text in texts]
+    found |= {part for text in words for part in (text, text.rpartition(" ")[2])}  # of "Bearer abc" the latter too
     return sorted((text for text in found if len(text) > 3), key=len, reverse=True)
 
 
@@ -97,7 +101,7 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
     """Take user, query and fragment from the URLs in a text, what a server says of a key, and other secrets anywhere."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return _QUERY.sub(r"\1", _USER.sub("", _SAID.sub(r"\1", text)))
+    return _QUERY.sub(r"\1", _USER.sub("", _ANSWERED.sub("", _SAID.sub(r"\1", text))))
 
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:

@@ -3,12 +3,13 @@
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from pathlib import Path
 from unittest import mock
 
 import cftime
+import dask
 import icechunk
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from polars.exceptions import PolarsError
 from polars.testing import assert_frame_equal
 from zarr.storage import MemoryStore
 
-from rainbear_dask import planner, reader, scan_zarr
+from rainbear_dask import BackendOptions, ZarrBackendSync, planner, scan_zarr, worker
 from rainbear_dask.selection import Selection
 from tests.oracle import assert_same_rows, datasets, expected_frame
 from tests.questions import predicates, projections
@@ -82,7 +83,7 @@ def budgets(data):
     task_bytes = data.draw(st.sampled_from([1, 100, 500, planner.TASK_BYTES]), label="bytes a task")
     max_boxes = data.draw(st.sampled_from([2, Selection.MAX_BOXES]), label="boxes a selection")
     with (
-        mock.patch.object(reader, "build_plan", partial(planner.build_plan, task_bytes=task_bytes)),
+        dask.config.set({"rainbear-dask.task-bytes": task_bytes}),
         mock.patch.object(Selection, "MAX_BOXES", max_boxes),
     ):
         yield
@@ -275,6 +276,28 @@ def test_number_of_rows_needs_no_columns(data):
         if frame.columns:
             predicate = data.draw(predicates(frame))
             check_answer(scan_zarr(store), frame, lambda table: table.filter(predicate).select(pl.len()))
+
+
+@given(data=st.data())
+@settings(max_examples=50)
+def test_whatever_a_backend_keeps_it_answers_as_xarray_does(data):
+    """Asked several questions, it keeps more and less of the store; here every chunk may be kept of which not all is wanted."""
+    most = data.draw(st.sampled_from([0, 1, 3, 4096]), label="pieces kept")
+    options = BackendOptions(coord_cache_max_entries=most, var_cache_max_entries=most)
+    kept_bytes = data.draw(st.sampled_from([0, 500, 2**29]), label="bytes kept")
+    with (
+        written(data) as (_, _, store),
+        budgets(data),
+        mock.patch.object(worker, "_SMALL_PART", 1),
+        dask.config.set({"rainbear-dask.cache-bytes": kept_bytes}),
+    ):
+        frame = expected_frame(store)
+        backend = ZarrBackendSync.from_store(store, options=options)
+        for _ in range(3):
+            check_answer(scan_zarr(backend), frame, draw_question(data, frame))
+        stats = backend.cache_stats()
+        assert stats["bytes"] <= kept_bytes
+        event(f"pieces kept: {stats['coord_entries'] > 0}, {stats['var_entries'] > 0}")
 
 
 @pytest.mark.cluster

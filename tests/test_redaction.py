@@ -64,3 +64,24 @@ def test_an_error_is_shown_as_the_cause_only_if_it_holds_no_secret():
 
     assert shown(clean, ["hunter2secret"]) is clean
     assert shown(telling, ["hunter2secret"]) is None
+
+
+def test_what_a_server_answers_is_kept_but_for_what_names_a_key():
+    answer = (
+        '403: "<Error><Code>SignatureDoesNotMatch</Code><Message>No AKIAPLANTED</Message>'
+        "<AWSAccessKeyId>AKIAPLANTED</AWSAccessKeyId><StringToSign>AWS4\n2020/AKIAPLANTED</StringToSign>"
+        '<HostId>7</HostId></Error>"'
+    )
+
+    assert without_secrets(answer) == '403: "<Error><Code>SignatureDoesNotMatch</Code><HostId>7</HostId></Error>"'
+    assert without_secrets(answer[:80]) == '403: "<Error><Code>SignatureDoesNotMatch</Code>'
+    assert without_secrets('Error { code: "ExpiredToken", message: "of \\"AKIAPLANTED\\"" }') == (
+        'Error { code: "ExpiredToken" }'
+    )
+
+
+def test_of_a_header_the_value_alone_is_a_secret_too():
+    assert secrets_of("http://host/x", {"headers": {"Authorization": "Bearer hunter2secret"}}) == [
+        "Bearer hunter2secret",
+        "hunter2secret",
+    ]
