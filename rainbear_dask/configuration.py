@@ -34,8 +34,13 @@ def num_bytes(name: str) -> int:
     return count
 
 
-def num_threads() -> int:
+def num_threads(*, waiting: bool = False) -> int:
     """Threads of this process on which scans run.
+
+    Parameters
+    ----------
+    waiting : bool
+        Whether they mostly wait for a service, so that more than there are processors are of use.
 
     Raises
     ------
@@ -44,10 +49,14 @@ def num_threads() -> int:
     """
     value = _setting("threads")
     if value is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(processors, _WAITING_THREADS) if waiting else processors
     if not isinstance(value, int) or value < 1:
         raise _wrong("threads", value, "a number of threads, or null")
     return value
+
+
+_WAITING_THREADS = 16
 
 
 def requests_in_flight() -> int:

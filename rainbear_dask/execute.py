@@ -15,6 +15,7 @@ from rainbear_dask.clients import bring_credentials, check_reaches, is_direct
 from rainbear_dask.configuration import num_bytes, num_threads
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
+from rainbear_dask.storage import is_far
 from rainbear_dask.streaming import Job, stream
 from rainbear_dask.wire import Parts
 from rainbear_dask.worker import apply_to_frame, run_task
@@ -118,14 +119,15 @@ def _stream(
     most: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
-    todo = iter(tasks)
+    todo, threads_here = iter(tasks), num_threads()
     if client is None and not hesitant:
         first = list(islice(todo, 2))
-        if len(first) == 1 and num_threads():  # a thread of its own would take longer than many a small question
+        if len(first) == 1:  # a thread of its own would take longer than many a small question
             yield work.here(first[0])
             return
         todo = chain(first, todo)
-    with _threads(work) if client is None else _cluster(client, work) as (start, threads):
+        threads_here = num_threads(waiting=bool(first) and is_far(first[0].scan.spec))
+    with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, threads):
         yield from stream(
             (partial(start, task) for task in todo),
             width=threads,
@@ -147,9 +149,8 @@ def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataF
 
 
 @contextmanager
-def _threads(work: _Work[T]) -> Iterator[tuple[Start[T], int]]:
+def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], int]]:
     """Threads of this process."""
-    threads = num_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scan-zarr")
 
     def start(task: ScanTask) -> Job[T]:

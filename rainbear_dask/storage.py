@@ -275,6 +275,12 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
             return sync(read_all(renewed=True))
 
 
+def is_far(spec: StoreSpec) -> bool:
+    """Whether who reads waits for a service, so that more reads than processors are worth being under way."""
+    source, _ = unseal(spec)
+    return _is_url(source) if isinstance(source, str) else not _is_here(source)
+
+
 # Addresses
 
 

@@ -139,6 +139,17 @@ def test_requests_are_in_flight_together_up_to_a_setting(services, folders):
     assert int(services.ask("busiest")) == 3
 
 
+def test_tasks_of_one_chunk_wait_together(services, folders):
+    """On more threads than this machine may have processors."""
+    url, options = address(services, folders, "v3")
+    with dask.config.set({"rainbear-dask.task-bytes": 1}):
+        plan = rd.plan(url, storage_options=options, columns=["a"])
+        assert plan.num_tasks == 36
+        services.set(latency_ms=200)
+        plan.collect()
+    assert 10 < int(services.ask("busiest")) <= 16
+
+
 @pytest.mark.cluster
 def test_workers_ask_for_chunks_and_for_nothing_else(services, folders, kind, client):
     url, options = address(services, folders, kind)
