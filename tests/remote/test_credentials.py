@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import stat
 import traceback
 import urllib.request
@@ -270,3 +271,11 @@ def test_keys_are_in_no_task_key_log_or_page_of_a_cluster(services, field, clien
             texts.append(answer.read().decode())
     assert any(texts)
     assert_hidden(*keys, *logs, *texts, str(info.value), "".join(traceback.format_exception(info.value)))
+
+
+@pytest.mark.cluster
+def test_keys_are_in_no_graph_and_workers_have_them(services, field, client):
+    delayed = rd.plan(field[1], storage_options=services.options()).to_delayed(client)
+    graphs = [pickle.dumps(dict(one.dask)) for one in delayed]
+    assert not any(SECRET.encode() in graph or KEY.encode() in graph for graph in graphs)
+    assert_frame_equal(pl.concat(client.gather(client.compute(delayed))), field[0])
