@@ -466,8 +466,11 @@ class _Question:
     n_rows: int | None = None
 
     def answer(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.plan.columns}))
-        rows = pl.concat([empty, *frames])
+        if len(frames) == 1:
+            (rows,) = frames
+        else:
+            empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.plan.columns}))
+            rows = pl.concat([empty, *frames])
         if self.last_step is None:
             return rows
         rows = self.last_step(rows)
@@ -489,7 +492,7 @@ def _question(
     if expr is None:
         return _Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
     expr, schema = _checked(expr, table), table.schema
-    dtypes = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
+    dtypes = table.blank.select(expr).collect_schema().dtypes()
     seen = _rows_seen(expr, schema, nulls=nulls)
     if len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null):
         expr = expr.cast(pl.Boolean)
@@ -521,7 +524,7 @@ def _checked(expr: Any, table: Table) -> pl.Expr:
             f"the predicate is a {type(expr).__name__}, not a Polars expression. Write it as pl.col('lat') > 45."
         )
     try:
-        pl.LazyFrame(schema=table.schema).select(expr).collect_schema()
+        table.blank.select(expr).collect_schema()
     except pl.exceptions.ColumnNotFoundError:
         for name in expr.meta.root_names():
             if name not in table.schema:

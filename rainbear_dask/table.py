@@ -97,6 +97,11 @@ class Table:
         """Name and type of each column as the user sees them: a child group is one Struct."""
         return _nested({name: column.dtype for name, column in self.columns.items()})
 
+    @cached_property
+    def blank(self) -> pl.LazyFrame:
+        """A table without rows of this schema, to ask Polars what an expression would give."""
+        return pl.LazyFrame(schema=self.schema)
+
     def leaves(self, names: Iterable[str] | None) -> tuple[Column, ...]:
         """Columns behind the names that a user sees, in the order asked for; all for None.
 

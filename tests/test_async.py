@@ -179,7 +179,8 @@ def test_the_event_loop_does_no_work_itself(path, monkeypatch, where, source, re
         await rd.scan_zarr_async(source(path), c.t2m.filter(c.lat > 45).mean())
         return threading.get_ident()
 
-    loop = asyncio.run(main())
+    with dask.config.set({"rainbear-dask.task-bytes": 1}):  # several frames are put together
+        loop = asyncio.run(main())
     assert all(seen.values())
     assert not [name for name, threads in seen.items() if loop in threads]
 
