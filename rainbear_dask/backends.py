@@ -21,6 +21,7 @@ from rainbear_dask.execute import iter_frames
 from rainbear_dask.planner import Limits
 from rainbear_dask.questions import Question, plan_question
 from rainbear_dask.reader import understand
+from rainbear_dask.report import selected_chunks
 from rainbear_dask.storage import OpenedStore
 from rainbear_dask.table import Table
 from rainbear_dask.worker import make_frame
@@ -107,7 +108,7 @@ class Backend(OpenedStore):
         dict
             ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``.
         """
-        return plan_question(self._understood(), expr, nulls=False).plan.selected_chunks()
+        return selected_chunks(plan_question(self._understood(), expr, nulls=False).plan)
 
     def _understood(self) -> Table:
         table = self._table

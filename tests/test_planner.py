@@ -16,6 +16,7 @@ from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.planner import Limits, build_plan
 from rainbear_dask.predicate import Conjunct
+from rainbear_dask.report import as_text
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Table, build_table
 
@@ -207,7 +208,7 @@ def test_over_the_limit_of_chunks_nothing_is_run():
 
 
 def test_the_report_names_chunks_rows_tasks_and_columns():
-    report = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))).explain()
+    report = as_text(plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))))
     assert "4 of 12" in report
     assert "112 at most, of 504" in report
     assert "t, y, x, v" in report
