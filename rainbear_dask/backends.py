@@ -108,7 +108,7 @@ class Backend(OpenedStore):
         dict
             ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``.
         """
-        return selected_chunks(plan_question(self._understood(), expr, nulls=False).plan)
+        return selected_chunks(plan_question(self._understood(), expr, loosely=True).plan)
 
     def _understood(self) -> Table:
         table = self._table

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from typing import Any
+from functools import partial, reduce
+from itertools import product
+from operator import and_, or_, xor
+from typing import Any, Literal
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -13,9 +14,12 @@ from polars.io.plugins import register_io_source
 
 from rainbear_dask.exceptions import PredicateError, QueryError
 from rainbear_dask.planner import ReadPlan
+from rainbear_dask.predicate import connective
 from rainbear_dask.reader import plan_scan
 from rainbear_dask.table import Table, unknown_column
 from rainbear_dask.tidy import nest
+
+Schema = Mapping[str, pl.DataType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +45,29 @@ def plan_question(
     with_columns: Sequence[str] | None = None,
     n_rows: int | None = None,
     *,
-    nulls: bool = True,
+    loosely: bool = False,
 ) -> Question:
     """Plan for an expression: as a filter if it gives one Boolean for each row, else to be selected.
 
-    Without ``nulls``, rows at which ``when(...).then(...)`` gives null count as not asked for.
+    Loosely, to look at and not to run: rows that ``when(...).then(...)`` gives null, or that get but the value of their
+    group from ``over(...)``, count as not asked for, ``p.filter(q)`` is p and q, and ``child/variable`` is a column.
     """
     if expr is None:
         return Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
-    expr, schema = _checked(expr, table), table.schema
+    schema = table.schema | ({name: column.dtype for name, column in table.columns.items()} if loosely else {})
+    expr = _checked(expr, schema, table.spec.label)
     dtypes = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
-    seen = _rows_seen(expr, schema, nulls=nulls)
-    if len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null):
-        expr = expr.cast(pl.Boolean)
-        if (predicate := _handed_over(expr, schema)) is not None:
+    is_predicate = len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null)
+    if is_predicate:
+        predicate = _handed_over(expr.cast(pl.Boolean), schema)
+        if predicate is None:
+            with suppress(RecursionError):  # connectives within others, hundreds deep: they stay as they are
+                predicate = _handed_over(_row_by_row(expr, loosely=loosely).cast(pl.Boolean), schema)
+        if predicate is not None:
             return Question(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
+    seen = _rows_seen(expr, schema, loosely=loosely)
+    if is_predicate:
+        expr = expr.cast(pl.Boolean)
         if seen is None and _is_per_row(expr, schema):
             wanted = list(with_columns or schema)
             needed = [*wanted, *(name for name in _columns_of(expr, schema) if name not in wanted)]
@@ -76,22 +88,19 @@ def plan_question(
     return Question(plan, lambda rows: rows.select(expr), n_rows)
 
 
-def _checked(expr: Any, table: Table) -> pl.Expr:
+def _checked(expr: Any, schema: Schema, label: str) -> pl.Expr:
     if not isinstance(expr, pl.Expr):
         raise PredicateError(
             f"the predicate is a {type(expr).__name__}, not a Polars expression. Write it as pl.col('lat') > 45."
         )
     try:
-        pl.LazyFrame(schema=table.schema).select(expr).collect_schema()
+        pl.LazyFrame(schema=schema).select(expr).collect_schema()
     except pl.exceptions.ColumnNotFoundError:
         for name in expr.meta.root_names():
-            if name not in table.schema:
-                raise unknown_column(name, table.schema, table.spec.label) from None
+            if name not in schema:
+                raise unknown_column(name, schema, label) from None
         raise
     return expr
-
-
-Schema = Mapping[str, pl.DataType]
 
 
 def _asked_of_a_reader(
@@ -142,30 +151,86 @@ def _is_per_row(expr: pl.Expr, schema: Schema) -> bool:
 _UNUSUAL = 1009  # rows; what gives a fixed number of values gives another
 
 
-def _rows_seen(expr: pl.Expr, schema: Schema, *, nulls: bool = True) -> pl.Expr | None:
+def _rows_seen(expr: pl.Expr, schema: Schema, *, loosely: bool) -> pl.Expr | None:
     """A filter that holds wherever an expression looks at a row; None if it looks at all of them, or at none."""
-    filters = _filters(expr, schema, nulls=nulls)
+    filters = _filters(expr, schema, loosely=loosely)
     return reduce(or_, filters) if filters else None
 
 
-def _filters(expr: pl.Expr, schema: Schema, *, nulls: bool) -> list[pl.Expr] | None:
+def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] | None:
     """Filters that the columns of an expression go through; None if one goes through none."""
-    if expr.meta.is_literal():
-        return []
-    parts = expr.meta.pop()
-    match parts:
+    found, todo = [], [expr]
+    while todo:
+        node = todo.pop()
+        if node.meta.is_literal():
+            continue
+        if (grouped := _grouped(node)) is not None:  # it gives a value for each row
+            if not loosely:
+                return None
+            todo.append(grouped)
+            continue
+        filters, values = _filtered(node)
+        if not filters and loosely:
+            filters, values = _chosen(node)
+        if not filters:
+            parts = node.meta.pop()
+            if not parts:
+                return None
+            todo += parts
+            continue
+        passed = reduce(and_, filters)
+        if _handed_over(pl.any_horizontal(values.is_null()), schema) is None or _handed_over(passed, schema) is None:
+            return None  # what is not elementwise sees more rows
+        found.append(passed)
+    return found
+
+
+def _filtered(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
+    """Predicates of ``values.filter(...)``, of several that follow each other too, and the values."""
+    match expr.meta.pop():
         case [predicate, values] if values.filter(predicate).meta.eq(expr):
-            pass
-        case [predicate, otherwise, values] if (
-            not nulls
-            and otherwise.meta.eq(pl.lit(None))
-            and pl.when(predicate).then(values).otherwise(otherwise).meta.eq(expr)
-        ):
-            pass
-        case []:
-            return None
-        case _:
-            below = [_filters(part, schema, nulls=nulls) for part in parts]
-            return None if None in below else [each for part in below for each in part or ()]
-    elementwise = _handed_over(pl.any_horizontal(values.is_null()), schema) is not None
-    return [predicate] if elementwise and _handed_over(predicate, schema) is not None else None
+            inner, values = _filtered(values)
+            return [*inner, predicate], values
+    return [], expr
+
+
+def _chosen(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
+    """The predicate of ``when(...).then(values)``, and the values."""
+    match expr.meta.pop():
+        case [predicate, otherwise, values] if otherwise.meta.eq(pl.lit(None)) and pl.when(predicate).then(
+            values
+        ).otherwise(otherwise).meta.eq(expr):
+            return [predicate], values
+    return [], expr
+
+
+Mapped = Literal["group_to_rows", "join", "explode"]
+
+_MAPPINGS: Sequence[Mapped] = ("group_to_rows", "join", "explode")
+
+
+def _grouped(expr: pl.Expr, mappings: Sequence[Mapped] = _MAPPINGS) -> pl.Expr | None:
+    """What ``over(...)`` evaluates in each group; None if an expression is no such thing."""
+    match expr.meta.pop()[::-1]:
+        case [function, *groups, last]:
+            overs = [partial(function.over, *groups, last)]
+            if groups:
+                flags = product((False, True), repeat=2)
+                overs += [partial(function.over, *groups, order_by=last, descending=d, nulls_last=n) for d, n in flags]
+            if any(over(mapping_strategy=mapping).meta.eq(expr) for over in overs for mapping in mappings):
+                return function
+    return None
+
+
+def _row_by_row(expr: pl.Expr, *, loosely: bool) -> pl.Expr:
+    """The same predicate with p for ``p.over(...)``, where p is elementwise; loosely, p and q for ``p.filter(q)`` too."""
+    kind, parts = connective(expr)
+    if kind != "leaf":
+        found = [_row_by_row(part, loosely=loosely) for part in parts]
+        if all(a is b for a, b in zip(found, parts, strict=True)):
+            return expr
+        return ~found[0] if kind == "not" else reduce({"and": and_, "or": or_, "xor": xor}[kind], found)
+    if (function := _grouped(expr, _MAPPINGS[:1])) is not None:
+        return _row_by_row(function, loosely=loosely)
+    filters, values = _filtered(expr) if loosely else ([], expr)
+    return reduce(and_, (_row_by_row(part, loosely=loosely) for part in [values, *filters])) if filters else expr

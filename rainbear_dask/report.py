@@ -106,7 +106,7 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
         ]
         if places:
             found = [_chunk_entry(arrays[0], place) for place in sorted(places)]
-            listed.append({"dims": list(dims), "variables": [array.path for array in arrays], "chunks": found})
+            listed.append({"dims": list(dims), "variables": sorted(array.path for array in arrays), "chunks": found})
     named = {name for conjunct in plan.conjuncts for name in conjunct.expr.meta.root_names()}
     reads = sum(column.array is not None and column.role != "data" for column in plan.table.leaves(named))
     return {"grids": listed, "coord_reads": reads}

@@ -73,8 +73,8 @@ FAULTS = [
     Fault(
         "xor knows one side only",
         "predicate test_predicate",
-        " | (other & self.select(b, outcome=outcome))",
-        "",
+        "(odd & false) | (even & true)",
+        "even & true",
     ),
     Fault(
         "unknown selects nothing",
@@ -111,6 +111,25 @@ FAULTS = [
         "reader test_scan test_explain",
         'if column.role != "data"}',
         "}",
+    ),
+    # What a question is taken for
+    Fault(
+        "rows that only get their group's value left out",
+        "questions test_selected_chunks",
+        "            if not loosely:\n                return None\n",
+        "",
+    ),
+    Fault(
+        "over taken for its function though that gives rows in another order",
+        "questions test_selected_chunks",
+        "_grouped(expr, _MAPPINGS[:1])",
+        "_grouped(expr)",
+    ),
+    Fault(
+        "filters of what sees other rows",
+        "questions test_selected_chunks",
+        "if _handed_over(pl.any_horizontal(values.is_null()), schema) is None or",
+        "if",
     ),
     # Index sets and boxes
     Fault(
