@@ -6,7 +6,7 @@ from functools import cached_property, reduce
 from math import lcm, prod
 from operator import and_
 
-from rainbear_dask.blocks import Blocks
+from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
 from rainbear_dask.predicate import Conjunct
@@ -153,7 +153,25 @@ class ReadPlan:
         # as if each part were exact: the whole is then not only where it had to be widened
         parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
         whole = Selection.everything(exact=True) if self.table.columns else Selection.nothing()  # no array, no row
-        return reduce(and_, parts, whole)
+        return self._simplified(reduce(and_, parts, whole))
+
+    @property
+    def is_widened(self) -> bool:
+        """Whether the selection holds more than it could, so that counts are upper bounds."""
+        return not self.selection.exact
+
+    def _simplified(self, selection: Selection) -> Selection:
+        """A selection, or where it cannot be cut into blocks within reasonable time, one that holds more."""
+        sizes = self.table.sizes
+        named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
+        data = [c.array for c in (*self.columns, *named) if c.role == "data" and c.array]
+        data = data or [c.array for c in self.table.columns.values() if c.role == "data" and c.array]
+        finest = {
+            dim: min((a.chunks[a.dims.index(dim)] for a in data if dim in a.dims), default=max(size, 1))
+            for dim, size in sizes.items()
+        }
+        fewer = {(a.dims, a.chunks) for a in data if len(a.dims) < len(sizes)}
+        return simplified(selection, sizes, [finest, *(dict(zip(*grid, strict=True)) for grid in fewer)])
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -174,8 +192,12 @@ class ReadPlan:
         wanted = {c.name: c for columns in (self.columns, *(f.columns for f in self.filters)) for c in columns}
         return tuple(c.array for c in wanted.values() if c.array is not None and c.role == "data")
 
-    def chunks_of(self, selection: Selection) -> dict[str, int]:
-        """Chunks that hold a position of a selection, by path of the array."""
+    def chunks_left_by(self, conjunct: Conjunct) -> int:
+        """Chunks, over all arrays, that one part of the filter keeps by itself."""
+        alone = self.selection if len(self.conjuncts) == 1 else self._simplified(conjunct.selection)
+        return sum(self._count(alone).values())
+
+    def _count(self, selection: Selection) -> dict[str, int]:
         grids = {
             (dims, chunks): Blocks(
                 {dim: self.table.sizes[dim] for dim in dims}, dict(zip(dims, chunks, strict=True)), selection.boxes
@@ -186,7 +208,7 @@ class ReadPlan:
 
     @cached_property
     def _chunks_selected(self) -> Mapping[str, int]:
-        return self.chunks_of(self.selection)
+        return self._count(self.selection)
 
     @property
     def is_cut_short(self) -> bool:

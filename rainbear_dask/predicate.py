@@ -76,9 +76,8 @@ def compile_predicate(
             selection = compiler.select(expr, outcome=True)
         except RecursionError:  # connectives within others, hundreds deep
             selection = compiler.evaluate(expr, outcome=True)
-        conjuncts.append(
-            Conjunct(expr, selection, "" if selection.exact else "; ".join(dict.fromkeys(compiler.obstacles)))
-        )
+        obstacle = "; ".join(dict.fromkeys(compiler.obstacles)) or "leaves more regions than are told apart"
+        conjuncts.append(Conjunct(expr, selection, "" if selection.exact else obstacle))
     return conjuncts
 
 

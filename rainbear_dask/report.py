@@ -46,9 +46,11 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:
-        alone = sum(plan.chunks_of(conjunct.selection).values())
+        alone = plan.chunks_left_by(conjunct)
         note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
+    if plan.is_widened:
+        facts.append(("bounds", "counts are upper bounds: the filter leaves more regions than are told apart"))
     if (amplification := plan.amplification) > _WORTH_SAYING:
         facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, as chunk grids differ"))
     if plan.table.repeats > 1:

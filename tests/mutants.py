@@ -153,14 +153,14 @@ FAULTS = [
     Fault(
         "budget of a union narrows",
         "selection test_selection",
-        "cls((_hull(merged),), exact=False)",
-        "cls(merged[: cls.MAX_BOXES], exact=False)",
+        "_merge(_in_pairs(merged)), False",
+        "merged[: cls.MAX_BOXES], False",
     ),
     Fault(
         "budget of an intersection narrows",
         "selection test_selection",
-        "ours = (_hull(ours),)",
-        "ours = ours[:1]",
+        "ours = _in_pairs(ours)",
+        "ours = ours[::2]",
     ),
     Fault(
         "budget of a mask narrows",
@@ -175,10 +175,10 @@ FAULTS = [
         "step = 2 * step",
     ),
     Fault(
-        "hull keeps a dimension that not all boxes have",
+        "a pair keeps a dimension that one of it has not",
         "selection test_selection",
-        "if all(d in box for box in boxes)]\n    return {d: IndexSet.union(box[d] for box in boxes)",
-        "]\n    return {d: IndexSet.union(box[d] for box in boxes if d in box)",
+        "for box in pair) for d in pair[0] if all(d in box for box in pair)}",
+        "for box in pair if d in box) for d in pair[0]}",
     ),
     Fault(
         "exact whatever is met",
@@ -222,6 +222,18 @@ FAULTS = [
         "blocks test_planner",
         "yield from self._walk(axis + 1, boxes,",
         "yield from self._walk(axis + 1, active,",
+    ),
+    Fault(
+        "boxes rounded inwards where there are too many",
+        "selection test_planner",
+        "chunks.starts * size, np.minimum(chunks.stops * size, length)",
+        "chunks.starts * size, np.minimum((chunks.stops - 1) * size + 1, length)",
+    ),
+    Fault(
+        "a rounded selection stays exact",
+        "selection test_planner",
+        "return self._union(boxes, exact=False)",
+        "return self._union(boxes, exact=self.exact)",
     ),
     Fault(
         "tasks by kind, not in order",

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rainbear_dask.blocks import Blocks
+from rainbear_dask import blocks as blocks_module
+from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.planner import Limits, build_plan
@@ -92,6 +93,20 @@ def test_a_block_ends_where_other_boxes_begin(some, grain):
     assert blocks.num_blocks == len(runs)
 
 
+@given(boxes, grids, st.integers(0, 40))
+def test_a_selection_that_takes_long_to_cut_is_widened(some, grid, effort):
+    some = [box for box in some if all(mask.any() for mask in box.values())]
+    selection = Selection(tuple(map(index_sets, some)), exact=True)
+    with mock.patch.object(blocks_module, "MAX_EFFORT", effort):
+        found = simplified(selection, SIZES, [{dim: grid[dim] for dim in SIZES}])
+    held = np.zeros(tuple(SIZES.values()), dtype=bool)
+    for box in found.boxes:
+        held[np.ix_(*(box[d].positions() if d in box else np.arange(n) for d, n in SIZES.items()))] = True
+    assert all((wanted(box) <= held).all() for box in some)
+    assert found is selection or not found.exact
+    assert len(found.boxes) < 2 or not Blocks(SIZES, grid, found.boxes).exceeds(effort)
+
+
 def array(path, dims, chunks, *, shards=None, sizes=SIZES) -> ArrayMeta:
     shape = tuple(sizes[d] for d in dims)
     return ArrayMeta(path, dims, shape, chunks, shards, np.dtype("f4"), None, {}, "")
@@ -163,9 +178,10 @@ def test_a_task_inside_one_exact_box_needs_no_filter():
         assert sorted({bool(task.scan.filters) for task in plan.tasks()}) == filtered
 
 
+@pytest.mark.parametrize("effort", [0, 10, 2**17])
 @pytest.mark.parametrize("most", [1, 2, 1024])
 @given(st.lists(st.tuples(boxes, st.booleans()), max_size=3), st.integers(1, 3000))
-def test_a_filter_is_left_out_only_where_every_row_passes_it(most, parts, task_bytes):
+def test_a_filter_is_left_out_only_where_every_row_passes_it(most, effort, parts, task_bytes):
     tab = table(array("v", tuple(SIZES), (2, 3, 3)))
     selections = [
         Selection(tuple(index_sets(box) for box in some if all(m.any() for m in box.values())), exact)
@@ -179,7 +195,7 @@ def test_a_filter_is_left_out_only_where_every_row_passes_it(most, parts, task_b
         for some, _ in parts
     ]
     conjuncts = [Conjunct(pl.col("v") > i, selection, "") for i, selection in enumerate(selections)]
-    with mock.patch.object(Selection, "MAX_BOXES", most):
+    with mock.patch.object(Selection, "MAX_BOXES", most), mock.patch.object(blocks_module, "MAX_EFFORT", effort):
         tasks = list(build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, task_bytes=task_bytes).tasks())
     seen = np.zeros(tuple(SIZES.values()), dtype=int)
     for task in tasks:
@@ -205,6 +221,19 @@ def test_over_the_limit_of_chunks_nothing_is_run():
         plan.check(Limits(chunks=11))
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, pl.exceptions.ComputeError)
+
+
+def test_the_report_says_that_counts_are_upper_bounds():
+    tab = table(array("v", ("t", "y", "x"), (1, 1, 1)))
+    corners = [{d: IndexSet.span(i, i + 2) for d in SIZES} for i in range(5)]
+    plan = plan_of(tab, Selection(tuple(corners), exact=True))
+    assert not plan.is_widened
+    assert "upper bounds" not in as_text(plan)
+    with mock.patch.object(blocks_module, "MAX_EFFORT", 20):
+        rough = replace(plan)
+        assert rough.num_chunks_kept > plan.num_chunks_kept
+        assert "counts are upper bounds" in as_text(rough)
+    assert all(task.scan.filters for task in rough.tasks())
 
 
 def test_the_report_names_chunks_rows_tasks_and_columns():
