@@ -136,9 +136,7 @@ class Backend(OpenedStore):
             answer = await in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
         return answer
 
-    def _begin(
-        self, predicate: pl.Expr | None, max_chunks_to_read: int | None
-    ) -> tuple[Question, pl.DataFrame | None]:
+    def _begin(self, predicate: pl.Expr | None, max_chunks_to_read: int | None) -> tuple[Question, pl.DataFrame | None]:
         """Plan a question; its answer too, where one task of this process gives it, as other threads would take longer."""
         question = self._ask(predicate, None, max_chunks_to_read)
         if client_for(question.plan, awaited=True) is None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from heapq import merge
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,15 @@ class Blocks:
     def num_rows(self) -> int:
         """Cells in all blocks: exact for one box, an upper bound where boxes share a unit."""
         return self._total(lambda axis, kind: len(self._positions(axis, kind.boxes, kind.units)))
+
+    @property
+    def most_units(self) -> int:
+        """Units in a block at most."""
+        return prod(self._most.values()) if self._boxes else 0
+
+    def cuts(self, dim: str) -> bool:
+        """Whether blocks hold fewer units along a dimension than some box reaches."""
+        return any(len(reached[dim]) > self._most[dim] for reached in self._units)
 
     @property
     def num_kinds(self) -> int:

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from itertools import chain, islice
 from math import lcm, prod
 from operator import and_
+
+import numpy as np
 
 from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
@@ -84,6 +87,16 @@ class ScanTask:
     def frame_bytes(self) -> int:
         """Bytes of the frame at most, about."""
         return self.num_rows * sum(column.width for column in self.scan.columns)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that a worker needs for it at most, about: decoded chunks, the columns of the filters, and the frame."""
+        wanted = {
+            c.name: c for columns in (self.scan.columns, *(f.columns for f in self.scan.filters)) for c in columns
+        }
+        arrays = [c.array for c in wanted.values() if c.array is not None and c.role == "data"]
+        chunks = sum(self.num_chunks(array) * array.chunk_bytes for array in arrays)
+        return chunks + self.num_rows * sum(column.width for column in wanted.values())
 
     def num_chunks(self, array: ArrayMeta) -> int:
         """Chunks of one array that the task touches."""
@@ -248,17 +261,29 @@ class ReadPlan:
     @cached_property
     def blocks(self) -> Blocks:
         """How the selection is cut into tasks."""
-        sizes = self.table.sizes
-        arrays = self.cut_along
-        grains = {dim: _grain(dim, size, arrays) for dim, size in sizes.items()}
+        sizes, arrays, grains = self.table.sizes, self.cut_along, self._grains
         read = sum(prod(grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
-        made = prod(grains.values()) * sum(column.width for column in self.columns)
+        made = self._rows_in_unit * sum(column.width for column in self.columns)
         unit_bytes = max(read, made // _FRAME_RATIO, 1)
         shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
         # from the plan alone, not from the workers there are: the order of rows follows from the tasks
         fair = max(sum(a.chunk_bytes * self._chunks_selected[a.path] for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
         units = min(self.task_bytes, fair) // unit_bytes
         return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
+
+    @cached_property
+    def _grains(self) -> Mapping[str, int]:
+        """Lengths of which tasks are multiples."""
+        return {dim: _grain(dim, size, self.cut_along) for dim, size in self.table.sizes.items()}
+
+    @cached_property
+    def _rows_in_unit(self) -> int:
+        """Rows wanted of what tasks are multiples of, at most."""
+        boxes = self.selection.boxes
+        return prod(
+            min(grain, sum(len(box[dim]) if dim in box else grain for box in boxes))
+            for dim, grain in self._grains.items()
+        )
 
     @cached_property
     def cut_along(self) -> Sequence[ArrayMeta]:
@@ -279,7 +304,38 @@ class ReadPlan:
     @property
     def num_tasks(self) -> int:
         """Tasks of the whole plan; ``limit`` may make do with fewer."""
-        return self.blocks.num_blocks
+        return self.blocks.num_blocks + (self._first is not None)
+
+    @cached_property
+    def _first(self) -> Sequence[tuple[tuple[IndexSet, ...], int]] | None:
+        """What is read of the first block alone, and the rest of it; None if it is read at once.
+
+        Where a few rows of those that pass a filter are wanted, one chunk may have them. The block is cut where that
+        leaves the order of the rows as it is, or where blocks are cut in any case.
+        """
+        first = next(iter(self.blocks), None) if self.conjuncts and self.limit is not None else None
+        if first is None:
+            return None
+        index, num_boxes = first
+        for axis, (dim, positions) in enumerate(zip(self.table.sizes, index, strict=True)):
+            grain = self._grains[dim]
+            if (reached := positions.chunks(grain)) != IndexSet.span(reached.hull[0], reached.hull[0] + 1):
+                if any(len(outer) > 1 for outer in index[:axis]) and not self.blocks.cuts(dim):
+                    return None
+                if any(grain % a.chunks[a.dims.index(dim)] for a in self.cut_along if dim in a.dims):
+                    return None  # a chunk would be read for both parts
+                seam = int(positions.count_below(np.array([(reached.hull[0] + 1) * grain]))[0])
+                parts = positions.split([0, seam, len(positions)])
+                return [((*index[:axis], part, *index[axis + 1 :]), num_boxes) for part in parts]
+        return None
+
+    @property
+    def task_bytes_at_most(self) -> int:
+        """Bytes that a worker needs for any of the tasks at most, about; as ``ScanTask.memory_bytes``."""
+        named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
+        width = sum({c.name: c.width for c in (*self.columns, *named)}.values())
+        read = sum(prod(self._grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
+        return self.blocks.most_units * (read + self._rows_in_unit * width)
 
     @property
     def max_rows(self) -> int:
@@ -293,7 +349,8 @@ class ReadPlan:
         scan = Scan(self.table.spec, tuple(self.table.sizes), self.columns, self.filters)
         # where boxes overlap in a block, its positions are more than those of any box: all conjuncts are applied again
         anew = replace(scan, filters=self._ordered(self.conjuncts)) if len(self.selection.boxes) > 1 else scan
-        for index, num_boxes in self.blocks:
+        blocks = iter(self.blocks) if self._first is None else chain(self._first, islice(self.blocks, 1, None))
+        for index, num_boxes in blocks:
             task = ScanTask(scan if num_boxes == 1 else anew, index)
             if wanted is None or task.scan.filters:
                 yield task

@@ -42,7 +42,7 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
     facts = [
         ("chunks", f"{chunks}, {_bytes(plan.bytes_kept)} of {_bytes(plan.bytes_total)} decoded"),
         ("rows", f"{plan.max_rows:,} at most, of {plan.table.num_rows:,}"),
-        ("tasks", f"{plan.num_tasks:,}"),
+        ("tasks", f"{plan.num_tasks:,}, each in {_bytes(plan.task_bytes_at_most)} of memory at most"),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:

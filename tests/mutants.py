@@ -218,6 +218,30 @@ FAULTS = [
         "if not c.selection.exact",
     ),
     Fault(
+        "the rest of a first task is left out",
+        "planner test_planner",
+        "positions.split([0, seam, len(positions)])",
+        "positions.split([0, seam])",
+    ),
+    Fault(
+        "a limit reads a whole first task",
+        "planner test_predicate_forms ten",
+        "if self.conjuncts and self.limit is not None else None",
+        "if False else None",
+    ),
+    Fault(
+        "tasks as small as if all rows of their chunks were wanted",
+        "planner test_task_sizes cut",
+        "made = self._rows_in_unit *",
+        "made = prod(grains.values()) *",
+    ),
+    Fault(
+        "the memory of a task without its chunks",
+        "planner test_task_sizes memory",
+        "return chunks + self.num_rows",
+        "return self.num_rows",
+    ),
+    Fault(
         "all boxes taken where some reach",
         "blocks test_planner",
         "yield from self._walk(axis + 1, boxes,",

@@ -164,6 +164,25 @@ def test_a_limit_cuts_tasks_to_the_rows_wanted(limit):
     assert len(rows) < limit + 8
 
 
+@pytest.mark.parametrize("chunks", [(1, 7, 8), (2, 7, 3), (9, 2, 8), (1, 2, 3), (9, 7, 2)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_with_a_limit_the_first_task_is_short_and_all_rows_are_there_in_the_same_order(chunks, exact):
+    tab = table(array("v", ("t", "y", "x"), chunks))
+    some = Selection(({"t": IndexSet.span(1, 8), "x": IndexSet.span(1, 7)},), exact=exact)
+    plan = plan_of(tab, some, task_bytes=1500)
+    limited = replace(plan, limit=10_000)
+    rows = [
+        [cell for task in p.tasks() for cell in product(*(i.positions().tolist() for i in task.index))]
+        for p in (plan, limited)
+    ]
+    assert sorted(rows[1]) == sorted(rows[0])
+    if chunks[0] == 1:
+        assert rows[1] == rows[0]
+    tasks = list(limited.tasks())
+    assert limited.num_tasks == len(tasks)
+    assert tasks[0].num_rows <= next(plan.tasks()).num_rows
+
+
 def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
     tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
     plan = plan_of(tab, Selection.everything(), limit=1)
