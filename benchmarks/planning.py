@@ -21,6 +21,7 @@ import polars as pl
 import zarr
 
 from rainbear_dask.reader import plan_scan, understand
+from rainbear_dask.report import as_text
 from rainbear_dask.storage import open_store
 
 HOUR = np.timedelta64(1, "h")
@@ -168,7 +169,7 @@ def measure(case: Case, path: Path) -> Result:
     opened = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
-        _best(lambda: replace(plan).explain()),  # of a plan that has counted nothing yet
+        _best(lambda: as_text(replace(plan))),  # of a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
     return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opened, *times, _memory("HWM") - before)

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from heapq import merge
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from rainbear_dask.selection import Box, IndexSet, Positions, distinct_rows
+from rainbear_dask.selection import Box, IndexSet, Positions, Selection, distinct_rows
+
+MAX_EFFORT = 2**17
+"""Steps for which a selection is cut as it is: about a second."""
 
 
 class Blocks:
@@ -44,6 +48,7 @@ class Blocks:
         some = all(n > 0 for n in sizes.values())
         whole = {d: IndexSet.span(0, n) for d, n in sizes.items()}
         self._boxes = [{d: box.get(d, whole[d]) for d in sizes} for box in boxes if some]
+        self._every = tuple(range(len(self._boxes)))
         touched = cache(IndexSet.chunks)  # boxes share index sets
         self._units = [{d: touched(index, grains[d]) for d, index in box.items()} for box in self._boxes]
         self._most: dict[str, int] = {}
@@ -56,7 +61,7 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[tuple[IndexSet, ...], int]]:
         """Index sets of each block, in C order of the grid, and the number of boxes that it lies in."""
-        return self._walk(0, tuple(range(len(self._boxes))), ())
+        return self._walk(0, self._every, ())
 
     @property
     def num_blocks(self) -> int:
@@ -72,6 +77,33 @@ class Blocks:
     def num_rows(self) -> int:
         """Cells in all blocks: exact for one box, an upper bound where boxes share a unit."""
         return self._total(lambda axis, kind: len(self._positions(axis, kind.boxes, kind.units)))
+
+    @property
+    def most_units(self) -> int:
+        """Units in a block at most."""
+        return prod(self._most.values()) if self._boxes else 0
+
+    def cuts(self, dim: str) -> bool:
+        """Whether blocks hold fewer units along a dimension than some box reaches."""
+        return any(len(reached[dim]) > self._most[dim] for reached in self._units)
+
+    @property
+    def num_kinds(self) -> int:
+        """Ways in which boxes overlap along the first dimension."""
+        return len(self._kinds(0, self._every)) if self._boxes else 0
+
+    def exceeds(self, effort: int) -> bool:
+        """Whether counts and blocks go through more sets and kinds of units than ``effort``."""
+        found, seen = 0, set()
+        todo = [(0, self._every)] if self._boxes and self._dims else []
+        while todo and found <= effort:
+            if (state := todo.pop()) not in seen:
+                seen.add(state)
+                axis, active = state
+                kinds = self._kinds(axis, active)
+                found += len(kinds) + len(active)
+                todo += [(axis + 1, kind.boxes) for kind in kinds if axis + 1 < len(self._dims)]
+        return found > effort
 
     def num_touched(self, chunks: Mapping[str, int]) -> int:
         """Chunks of another grid that blocks touch, one that two blocks touch being counted twice.
@@ -99,7 +131,7 @@ class Blocks:
                 return 1
             return sum(weigh(axis, kind) * total(axis + 1, kind.boxes) for kind in self._kinds(axis, active))
 
-        return total(0, tuple(range(len(self._boxes)))) if self._boxes else 0
+        return total(0, self._every) if self._boxes else 0
 
     def _walk(
         self, axis: int, active: tuple[int, ...], pieces: tuple[IndexSet, ...]
@@ -152,6 +184,41 @@ class Blocks:
                 together.setdefault(self._units[i][self._dims[axis]], []).append(i)
             self._kinds_of[axis, active] = _kinds(list(together), list(together.values()))
         return self._kinds_of[axis, active]
+
+
+def simplified(selection: Selection, sizes: Mapping[str, int], grids: Sequence[Mapping[str, int]]) -> Selection:
+    """Widen a selection whose boxes overlap in so many ways that cutting it into blocks would take long.
+
+    Parameters
+    ----------
+    selection : Selection
+        What is to be cut.
+    sizes : mapping of str to int
+        Length of each dimension.
+    grids : sequence of mapping of str to int
+        Grids by which it is to be cut: chunk lengths along some of the dimensions.
+
+    Returns
+    -------
+    Selection
+        The same, if it can be cut within ``MAX_EFFORT``; else with boxes rounded outwards to multiples of chunks, which
+        are longer the less is enough.
+    """
+    finest = {dim: min(grid[dim] for grid in grids if dim in grid) for dim in sizes}
+    ways = {dim: Blocks({dim: n}, finest, selection.boxes).num_kinds for dim, n in sizes.items()}
+    allowed, found = MAX_EFFORT, selection
+    while len(found.boxes) > 1 and any(
+        Blocks({dim: sizes[dim] for dim in grid}, grid, found.boxes).exceeds(MAX_EFFORT) for grid in grids
+    ):
+        left, lengths = allowed, {}
+        for number, dim in enumerate(sorted(sizes, key=ways.__getitem__)):
+            share = max(int(left ** (1 / (len(sizes) - number))), 1)
+            units = -(-sizes[dim] // (share * finest[dim])) if ways[dim] > share else 1
+            lengths[dim] = units * finest[dim]
+            left //= max(min(ways[dim], share), 1)
+        found = selection.coarser(lengths, sizes)
+        allowed //= 2 ** len(sizes)  # half as many along each dimension
+    return found
 
 
 class _Kind(NamedTuple):

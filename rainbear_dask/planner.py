@@ -1,20 +1,19 @@
-"""What a scan will read, known before anything is read: tasks, limits and a report."""
+"""What a scan will read, known before anything is read: tasks, counts and limits."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from itertools import chain, islice
 from math import lcm, prod
 from operator import and_
-from typing import Any
 
-import polars as pl
+import numpy as np
 
-from rainbear_dask.blocks import Blocks
+from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
-from rainbear_dask.picture import draw_chunks, draw_report
 from rainbear_dask.predicate import Conjunct
-from rainbear_dask.selection import Box, IndexSet, Selection
+from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Column, Table
 
 TASK_BYTES = 64 * 2**20
@@ -89,6 +88,16 @@ class ScanTask:
         """Bytes of the frame at most, about."""
         return self.num_rows * sum(column.width for column in self.scan.columns)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that a worker needs for it at most, about: decoded chunks, the columns of the filters, and the frame."""
+        wanted = {
+            c.name: c for columns in (self.scan.columns, *(f.columns for f in self.scan.filters)) for c in columns
+        }
+        arrays = [c.array for c in wanted.values() if c.array is not None and c.role == "data"]
+        chunks = sum(self.num_chunks(array) * array.chunk_bytes for array in arrays)
+        return chunks + self.num_rows * sum(column.width for column in wanted.values())
+
     def num_chunks(self, array: ArrayMeta) -> int:
         """Chunks of one array that the task touches."""
         index = dict(zip(self.scan.dims, self.index, strict=True))
@@ -157,7 +166,25 @@ class ReadPlan:
         # as if each part were exact: the whole is then not only where it had to be widened
         parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
         whole = Selection.everything(exact=True) if self.table.columns else Selection.nothing()  # no array, no row
-        return reduce(and_, parts, whole)
+        return self._simplified(reduce(and_, parts, whole))
+
+    @property
+    def is_widened(self) -> bool:
+        """Whether the selection holds more than it could, so that counts are upper bounds."""
+        return not self.selection.exact
+
+    def _simplified(self, selection: Selection) -> Selection:
+        """A selection, or where it cannot be cut into blocks within reasonable time, one that holds more."""
+        sizes = self.table.sizes
+        named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
+        data = [c.array for c in (*self.columns, *named) if c.role == "data" and c.array]
+        data = data or [c.array for c in self.table.columns.values() if c.role == "data" and c.array]
+        finest = {
+            dim: min((a.chunks[a.dims.index(dim)] for a in data if dim in a.dims), default=max(size, 1))
+            for dim, size in sizes.items()
+        }
+        fewer = {(a.dims, a.chunks) for a in data if len(a.dims) < len(sizes)}
+        return simplified(selection, sizes, [finest, *(dict(zip(*grid, strict=True)) for grid in fewer)])
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -178,8 +205,12 @@ class ReadPlan:
         wanted = {c.name: c for columns in (self.columns, *(f.columns for f in self.filters)) for c in columns}
         return tuple(c.array for c in wanted.values() if c.array is not None and c.role == "data")
 
-    def _chunks_of(self, selection: Selection) -> dict[str, int]:
-        """Chunks that hold a position of a selection, by path of the array."""
+    def chunks_left_by(self, conjunct: Conjunct) -> int:
+        """Chunks, over all arrays, that one part of the filter keeps by itself."""
+        alone = self.selection if len(self.conjuncts) == 1 else self._simplified(conjunct.selection)
+        return sum(self._count(alone).values())
+
+    def _count(self, selection: Selection) -> dict[str, int]:
         grids = {
             (dims, chunks): Blocks(
                 {dim: self.table.sizes[dim] for dim in dims}, dict(zip(dims, chunks, strict=True)), selection.boxes
@@ -190,17 +221,17 @@ class ReadPlan:
 
     @cached_property
     def _chunks_selected(self) -> Mapping[str, int]:
-        return self._chunks_of(self.selection)
+        return self._count(self.selection)
 
     @property
-    def _cut_short(self) -> bool:
+    def is_cut_short(self) -> bool:
         """Whether ``limit`` spares chunks that are selected."""
         return self.limit is not None and not self.filters and self.limit < self.blocks.num_rows
 
     @cached_property
     def chunks_kept(self) -> Mapping[str, int]:
         """Chunks that will be read, by path of the array."""
-        if not self._cut_short:
+        if not self.is_cut_short:
             return self._chunks_selected
         tasks = list(self.tasks())
         return {array.path: sum(task.num_chunks(array) for task in tasks) for array in self.arrays}
@@ -230,11 +261,9 @@ class ReadPlan:
     @cached_property
     def blocks(self) -> Blocks:
         """How the selection is cut into tasks."""
-        sizes = self.table.sizes
-        arrays = self._cut_along
-        grains = {dim: _grain(dim, size, arrays) for dim, size in sizes.items()}
+        sizes, arrays, grains = self.table.sizes, self.cut_along, self._grains
         read = sum(prod(grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
-        made = prod(grains.values()) * sum(column.width for column in self.columns)
+        made = self._rows_in_unit * sum(column.width for column in self.columns)
         unit_bytes = max(read, made // _FRAME_RATIO, 1)
         shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
         # from the plan alone, not from the workers there are: the order of rows follows from the tasks
@@ -243,7 +272,21 @@ class ReadPlan:
         return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
 
     @cached_property
-    def _cut_along(self) -> Sequence[ArrayMeta]:
+    def _grains(self) -> Mapping[str, int]:
+        """Lengths of which tasks are multiples."""
+        return {dim: _grain(dim, size, self.cut_along) for dim, size in self.table.sizes.items()}
+
+    @cached_property
+    def _rows_in_unit(self) -> int:
+        """Rows wanted of what tasks are multiples of, at most."""
+        boxes = self.selection.boxes
+        return prod(
+            min(grain, sum(len(box[dim]) if dim in box else grain for box in boxes))
+            for dim, grain in self._grains.items()
+        )
+
+    @cached_property
+    def cut_along(self) -> Sequence[ArrayMeta]:
         """Arrays by whose chunks tasks are cut: those of all dimensions, as workers keep parts of the others."""
         data = self.arrays or tuple(c.array for c in self.table.columns.values() if c.role == "data" and c.array)
         return [array for array in data if len(array.dims) == len(self.table.sizes)] or data
@@ -261,7 +304,38 @@ class ReadPlan:
     @property
     def num_tasks(self) -> int:
         """Tasks of the whole plan; ``limit`` may make do with fewer."""
-        return self.blocks.num_blocks
+        return self.blocks.num_blocks + (self._first is not None)
+
+    @cached_property
+    def _first(self) -> Sequence[tuple[tuple[IndexSet, ...], int]] | None:
+        """What is read of the first block alone, and the rest of it; None if it is read at once.
+
+        Where a few rows of those that pass a filter are wanted, one chunk may have them. The block is cut where that
+        leaves the order of the rows as it is, or where blocks are cut in any case.
+        """
+        first = next(iter(self.blocks), None) if self.conjuncts and self.limit is not None else None
+        if first is None:
+            return None
+        index, num_boxes = first
+        for axis, (dim, positions) in enumerate(zip(self.table.sizes, index, strict=True)):
+            grain = self._grains[dim]
+            if (reached := positions.chunks(grain)) != IndexSet.span(reached.hull[0], reached.hull[0] + 1):
+                if any(len(outer) > 1 for outer in index[:axis]) and not self.blocks.cuts(dim):
+                    return None
+                if any(grain % a.chunks[a.dims.index(dim)] for a in self.cut_along if dim in a.dims):
+                    return None  # a chunk would be read for both parts
+                seam = int(positions.count_below(np.array([(reached.hull[0] + 1) * grain]))[0])
+                parts = positions.split([0, seam, len(positions)])
+                return [((*index[:axis], part, *index[axis + 1 :]), num_boxes) for part in parts]
+        return None
+
+    @property
+    def task_bytes_at_most(self) -> int:
+        """Bytes that a worker needs for any of the tasks at most, about; as ``ScanTask.memory_bytes``."""
+        named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
+        width = sum({c.name: c.width for c in (*self.columns, *named)}.values())
+        read = sum(prod(self._grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
+        return self.blocks.most_units * (read + self._rows_in_unit * width)
 
     @property
     def max_rows(self) -> int:
@@ -275,7 +349,8 @@ class ReadPlan:
         scan = Scan(self.table.spec, tuple(self.table.sizes), self.columns, self.filters)
         # where boxes overlap in a block, its positions are more than those of any box: all conjuncts are applied again
         anew = replace(scan, filters=self._ordered(self.conjuncts)) if len(self.selection.boxes) > 1 else scan
-        for index, num_boxes in self.blocks:
+        blocks = iter(self.blocks) if self._first is None else chain(self._first, islice(self.blocks, 1, None))
+        for index, num_boxes in blocks:
             task = ScanTask(scan if num_boxes == 1 else anew, index)
             if wanted is None or task.scan.filters:
                 yield task
@@ -285,7 +360,7 @@ class ReadPlan:
             else:
                 return
 
-    # ------------------------------------------------------------------ limits and report
+    # ------------------------------------------------------------------ limits
 
     def check(self, limits: Limits) -> None:
         """Refuse a plan that reads too much, before anything is read.
@@ -314,84 +389,6 @@ class ReadPlan:
                     f"{option} exceeded: {needed} {what} needed, limit is {limit}. "
                     f"Narrow the filter on {', '.join(self.table.sizes)} of {self.table.spec.label}, or raise the limit."
                 )
-
-    def selected_chunks(self) -> dict[str, Any]:
-        """List the chunks that hold a selected position, grid by grid.
-
-        Returns
-        -------
-        dict
-            ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``:
-            a grid for each (dims, chunk shape, shard shape), sorted by them; chunks in C order, with their nominal shape;
-            ``shards`` has the shard that holds the chunk, clipped to the array. A coordinate's own grid is listed only if
-            no larger one has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
-
-        Notes
-        -----
-        Every chunk has an entry: for looking at a plan, not for running one.
-        """
-        grids: dict[tuple[Any, ...], list[ArrayMeta]] = {}
-        for column in self.columns:
-            if column.array is not None and column.dims:
-                array = column.array
-                grids.setdefault((array.dims, array.chunks, array.shards or ()), []).append(array)
-        listed = []
-        for (dims, chunks, _), arrays in sorted(grids.items()):
-            covered = any(set(dims) < set(other) for other, *_ in grids)
-            if covered and all(self.table.columns[array.path].role == "dimension" for array in arrays):
-                continue
-            grid = dict(zip(dims, chunks, strict=True))
-            blocks = Blocks({dim: self.table.sizes[dim] for dim in dims}, grid, self.selection.boxes)
-            places = [
-                [positions.hull[0] // size for positions, size in zip(index, chunks, strict=True)]
-                for index, _ in blocks
-            ]
-            if places:
-                found = [_chunk_entry(arrays[0], place) for place in sorted(places)]
-                listed.append({"dims": list(dims), "variables": [array.path for array in arrays], "chunks": found})
-        named = {name for conjunct in self.conjuncts for name in conjunct.expr.meta.root_names()}
-        reads = sum(column.array is not None and column.role != "data" for column in self.table.leaves(named))
-        return {"grids": listed, "coord_reads": reads}
-
-    def explain(self) -> str:
-        """Report of what will be read, and of what each part of the filter does for it."""
-        return "\n".join([self._title, *(f"  {name:8} {text}" for name, text in self._facts)])
-
-    def _repr_html_(self) -> str:
-        """The same report, with a picture of the chunks kept."""
-        drawn = ""
-        if self.arrays:
-            array = self._cut_along[0]
-            sizes = {dim: self.table.sizes[dim] for dim in array.dims}
-            boxes: Sequence[Box] = self.selection.boxes
-            if self._cut_short:
-                boxes = [dict(zip(task.scan.dims, task.index, strict=True)) for task in self.tasks()]
-            drawn = draw_chunks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes)
-        return draw_report(self._title, self._facts, drawn)
-
-    @property
-    def _title(self) -> str:
-        return f"SCAN {self.table.spec.label}"
-
-    @cached_property
-    def _facts(self) -> Sequence[tuple[str, str]]:
-        """Lines of the report, each with its name."""
-        chunks = f"{self.num_chunks_kept:,} of {self.num_chunks:,}"
-        facts = [
-            ("chunks", f"{chunks}, {_bytes(self.bytes_kept)} of {_bytes(self.bytes_total)} decoded"),
-            ("rows", f"{self.max_rows:,} at most, of {self.table.num_rows:,}"),
-            ("tasks", f"{self.num_tasks:,}"),
-            ("columns", ", ".join(c.name for c in self.columns)),
-        ]
-        for conjunct in self.conjuncts:
-            alone = sum(self._chunks_of(conjunct.selection).values())
-            note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
-            facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
-        if (amplification := self.amplification) > _WORTH_SAYING:
-            facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, as chunk grids differ"))
-        if self.table.repeats > 1:
-            facts.append(("repeats", f"{self.table.repeats:,.3g} rows for each value of the largest variable"))
-        return facts
 
 
 def build_plan(
@@ -426,7 +423,6 @@ def build_plan(
 
 
 _MAX_MULTIPLE = 4
-_WORTH_SAYING = 1.5
 
 
 def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
@@ -445,31 +441,3 @@ def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
 def _shard(dim: str, arrays: Sequence[ArrayMeta]) -> int:
     """Length that is stored together."""
     return max((a.shards[a.dims.index(dim)] for a in arrays if a.shards and dim in a.dims), default=0)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
-
-
-def _chunk_entry(array: ArrayMeta, place: Sequence[int]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "indices": list(place),
-        "origin": [i * size for i, size in zip(place, array.chunks, strict=True)],
-        "shape": list(array.chunks),
-        "shards": [],
-    }
-    if array.shards:
-        holder = [at // size for at, size in zip(entry["origin"], array.shards, strict=True)]
-        corner = [i * size for i, size in zip(holder, array.shards, strict=True)]
-        clipped = [min(size, n - at) for at, size, n in zip(corner, array.shards, array.shape, strict=True)]
-        entry["shards"] = [{"indices": holder, "origin": corner, "shape": clipped}]
-    return entry
-
-
-def _short(expr: pl.Expr) -> str:
-    text = str(expr)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -14,6 +14,7 @@ from rainbear_dask.clients import active_client, bring_credentials, client_for
 from rainbear_dask.execute import iter_frames, map_frames
 from rainbear_dask.graph import build_graph
 from rainbear_dask.planner import ReadPlan
+from rainbear_dask.report import as_html, as_text
 from rainbear_dask.tidy import nest
 from rainbear_dask.worker import make_frame
 
@@ -36,6 +37,13 @@ class ScanPlan(ReadPlan):
     def of(cls, plan: ReadPlan) -> Self:
         """The same plan, to be run."""
         return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+
+    def explain(self) -> str:
+        """Report of what will be read, and of what each part of the filter does for it."""
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def frames(self, client: "Client | None" = None, *, ordered: bool = True) -> Iterator[pl.DataFrame]:
         """Run the plan and take its rows piece by piece.

@@ -72,10 +72,12 @@ def compile_predicate(
     conjuncts = []
     for expr in joined:
         compiler = _Compiler(coordinates, sizes, read)
-        selection = compiler.select(expr, outcome=True)
-        conjuncts.append(
-            Conjunct(expr, selection, "" if selection.exact else "; ".join(dict.fromkeys(compiler.obstacles)))
-        )
+        try:
+            selection = compiler.select(expr, outcome=True)
+        except RecursionError:  # connectives within others, hundreds deep
+            selection = compiler.evaluate(expr, outcome=True)
+        obstacle = "; ".join(dict.fromkeys(compiler.obstacles)) or "leaves more regions than are told apart"
+        conjuncts.append(Conjunct(expr, selection, "" if selection.exact else obstacle))
     return conjuncts
 
 
@@ -91,19 +93,21 @@ class _Compiler:
 
     def select(self, expr: pl.Expr, *, outcome: bool) -> Selection:
         """Rows at which ``expr`` may come out as ``outcome``; a null is neither true nor false."""
-        kind, parts = _connective(expr)
+        kind, parts = connective(expr)
         dims = self._dims(expr)
         if kind == "leaf" or (dims is not None and len(dims) <= 1):
-            return self._evaluate(expr, dims, outcome=outcome)
+            return self.evaluate(expr, outcome=outcome)
         if kind == "not":
             return self.select(parts[0], outcome=not outcome)
         if kind == "xor":
-            a, b = parts
-            same, other = self.select(a, outcome=True), self.select(a, outcome=False)
-            return (same & self.select(b, outcome=not outcome)) | (other & self.select(b, outcome=outcome))
+            odd, even = Selection.nothing(), Selection.everything(exact=True)  # of the parts so far, so many are true
+            for part in parts:
+                true, false = self.select(part, outcome=True), self.select(part, outcome=False)
+                odd, even = (odd & false) | (even & true), (even & false) | (odd & true)
+            return odd if outcome else even
         parts = self.joined(parts, and_ if kind == "and" else or_)
         if len(parts) == 1:
-            return self._evaluate(expr, dims, outcome=outcome)
+            return self.evaluate(expr, outcome=outcome)
         selections = [self.select(part, outcome=outcome) for part in parts]
         # De Morgan: an "and" is false where any part is
         return reduce(and_ if (kind == "and") == outcome else or_, selections)
@@ -128,8 +132,9 @@ class _Compiler:
     def _cells(self, dims: tuple[str, ...]) -> int:
         return prod(self._sizes[dim] for dim in dims)
 
-    def _evaluate(self, expr: pl.Expr, dims: tuple[str, ...] | None, *, outcome: bool) -> Selection:
-        names = list(dict.fromkeys(expr.meta.root_names()))
+    def evaluate(self, expr: pl.Expr, *, outcome: bool) -> Selection:
+        """The same, of an expression that is not taken apart."""
+        names, dims = list(dict.fromkeys(expr.meta.root_names())), self._dims(expr)
         if dims is None:
             return self._unknown(f"needs {', '.join(name for name in names if name not in self._coordinates)}")
         box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
@@ -161,15 +166,15 @@ _BINARY: dict[Connective, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }
 
 
-def _connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
-    """Which connective an expression is, and its operands from left to right."""
+def connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
+    """Say which connective an expression is, and give its operands from left to right."""
     parts = expr.meta.pop()[::-1]  # Polars pops the last operand first
     if len(parts) == 1 and (~parts[0]).meta.eq(expr):
         return "not", parts
     if len(parts) == 2:
         for kind, connect in _BINARY.items():
             if connect(*parts).meta.eq(expr):
-                return kind, parts if kind == "xor" else _operands(expr, kind)
+                return kind, _operands(expr, kind)
     if parts and pl.all_horizontal(*parts).meta.eq(expr):
         return "and", parts
     if parts and pl.any_horizontal(*parts).meta.eq(expr):

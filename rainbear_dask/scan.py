@@ -11,6 +11,7 @@ from rainbear_dask.exceptions import PredicateError
 from rainbear_dask.planner import Limits
 from rainbear_dask.plans import ScanPlan
 from rainbear_dask.reader import lazy_table, plans_of, understand
+from rainbear_dask.report import as_text
 from rainbear_dask.storage import open_store
 from rainbear_dask.table import Table, unknown_column, variables_by_dims
 
@@ -229,4 +230,4 @@ def explain(lf: pl.LazyFrame) -> str:
         For each scan: chunks and bytes kept of the total, rows at most, tasks, filter, columns. Only the coordinates
         that the filters name are read for it.
     """
-    return "\n".join(found.explain() for found in plans_of(lf))
+    return "\n".join(as_text(found) for found in plans_of(lf))

@@ -109,6 +109,11 @@ class IndexSet:
         """Smallest span that holds every position; (0, 0) if there is none."""
         return (int(self.starts[0]), int(self.stops[-1])) if self else (0, 0)
 
+    def whole_chunks(self, size: int, length: int) -> Self:
+        """Every position of the chunks of ``size`` that hold a position of the set, of a dimension of some length."""
+        chunks = self.chunks(size)
+        return type(self)(chunks.starts * size, np.minimum(chunks.stops * size, length))
+
     def within_chunks(self, chunks: Self, size: int) -> Self:
         """Positions that lie in some chunks of ``size``, which are given by their indices."""
         return self & type(self)(chunks.starts * size, chunks.stops * size)
@@ -244,9 +249,9 @@ class Selection:
         while len(ours) * len(theirs) > self.MAX_BOXES:
             exact = False
             if len(ours) >= len(theirs):
-                ours = (_hull(ours),)
+                ours = _in_pairs(ours)
             else:
-                theirs = (_hull(theirs),)
+                theirs = _in_pairs(theirs)
         met = (_meet(a, b) for a in ours for b in theirs)
         return self._union((box for box in met if all(box.values())), exact=exact)
 
@@ -254,23 +259,50 @@ class Selection:
         """Rows that may be in one or the other."""
         return self._union((*self.boxes, *other.boxes), exact=self.exact and other.exact)
 
+    def coarser(self, lengths: Mapping[str, int], sizes: Mapping[str, int]) -> Self:
+        """Rows in the same chunks as those of the boxes, along some dimensions.
+
+        Parameters
+        ----------
+        lengths : mapping of str to int
+            Chunk length along each of these dimensions.
+        sizes : mapping of str to int
+            Length of each dimension.
+        """
+        rounded = (
+            {
+                d: box[d].whole_chunks(n, sizes[d]) if d in box else IndexSet.span(0, sizes[d])
+                for d, n in lengths.items()
+            }
+            for box in self.boxes
+        )
+        boxes: list[Box] = [
+            {d: index for d, index in {**box, **more}.items() if len(index) < sizes[d]}
+            for box, more in zip(self.boxes, rounded, strict=True)
+        ]
+        return self._union(boxes, exact=False)
+
     @classmethod
     def _union(cls, boxes: Iterable[Box], *, exact: bool) -> Self:
         """Union of any boxes, within the budget."""
         merged = _merge(boxes)
+        while len(merged) > cls.MAX_BOXES:
+            merged, exact = _merge(_in_pairs(merged)), False
         if {} in merged:  # it holds all the others
             return cls.everything(exact=exact)
-        return cls(merged, exact) if len(merged) <= cls.MAX_BOXES else cls((_hull(merged),), exact=False)
+        return cls(merged, exact)
 
 
 def _meet(a: Box, b: Box) -> Box:
     return {**a, **b, **{d: a[d] & b[d] for d in a.keys() & b.keys()}}
 
 
-def _hull(boxes: Sequence[Box]) -> Box:
-    """Smallest box that holds all of them."""
-    shared = [d for d in boxes[0] if all(d in box for box in boxes)]
-    return {d: IndexSet.union(box[d] for box in boxes) for d in shared}
+def _in_pairs(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """Half as many boxes: the smallest that hold each two that follow each other, as boxes of one region often do."""
+    pairs = [boxes[i : i + 2] for i in range(0, len(boxes), 2)]
+    return tuple(
+        {d: IndexSet.union(box[d] for box in pair) for d in pair[0] if all(d in box for box in pair)} for pair in pairs
+    )
 
 
 def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:

@@ -73,8 +73,8 @@ FAULTS = [
     Fault(
         "xor knows one side only",
         "predicate test_predicate",
-        " | (other & self.select(b, outcome=outcome))",
-        "",
+        "(odd & false) | (even & true)",
+        "even & true",
     ),
     Fault(
         "unknown selects nothing",
@@ -112,6 +112,25 @@ FAULTS = [
         'if column.role != "data"}',
         "}",
     ),
+    # What a question is taken for
+    Fault(
+        "rows that only get their group's value left out",
+        "questions test_selected_chunks",
+        "            if not loosely:\n                return None\n",
+        "",
+    ),
+    Fault(
+        "over taken for its function though that gives rows in another order",
+        "questions test_selected_chunks",
+        "_grouped(expr, _MAPPINGS[:1])",
+        "_grouped(expr)",
+    ),
+    Fault(
+        "filters of what sees other rows",
+        "questions test_selected_chunks",
+        "if _handed_over(pl.any_horizontal(values.is_null()), schema) is None or",
+        "if",
+    ),
     # Index sets and boxes
     Fault(
         "end of a chunk off by one",
@@ -134,14 +153,14 @@ FAULTS = [
     Fault(
         "budget of a union narrows",
         "selection test_selection",
-        "cls((_hull(merged),), exact=False)",
-        "cls(merged[: cls.MAX_BOXES], exact=False)",
+        "_merge(_in_pairs(merged)), False",
+        "merged[: cls.MAX_BOXES], False",
     ),
     Fault(
         "budget of an intersection narrows",
         "selection test_selection",
-        "ours = (_hull(ours),)",
-        "ours = ours[:1]",
+        "ours = _in_pairs(ours)",
+        "ours = ours[::2]",
     ),
     Fault(
         "budget of a mask narrows",
@@ -156,10 +175,10 @@ FAULTS = [
         "step = 2 * step",
     ),
     Fault(
-        "hull keeps a dimension that not all boxes have",
+        "a pair keeps a dimension that one of it has not",
         "selection test_selection",
-        "if all(d in box for box in boxes)]\n    return {d: IndexSet.union(box[d] for box in boxes)",
-        "]\n    return {d: IndexSet.union(box[d] for box in boxes if d in box)",
+        "for box in pair) for d in pair[0] if all(d in box for box in pair)}",
+        "for box in pair if d in box) for d in pair[0]}",
     ),
     Fault(
         "exact whatever is met",
@@ -199,10 +218,46 @@ FAULTS = [
         "if not c.selection.exact",
     ),
     Fault(
+        "the rest of a first task is left out",
+        "planner test_planner",
+        "positions.split([0, seam, len(positions)])",
+        "positions.split([0, seam])",
+    ),
+    Fault(
+        "a limit reads a whole first task",
+        "planner test_predicate_forms ten",
+        "if self.conjuncts and self.limit is not None else None",
+        "if False else None",
+    ),
+    Fault(
+        "tasks as small as if all rows of their chunks were wanted",
+        "planner test_task_sizes cut",
+        "made = self._rows_in_unit *",
+        "made = prod(grains.values()) *",
+    ),
+    Fault(
+        "the memory of a task without its chunks",
+        "planner test_task_sizes memory",
+        "return chunks + self.num_rows",
+        "return self.num_rows",
+    ),
+    Fault(
         "all boxes taken where some reach",
         "blocks test_planner",
         "yield from self._walk(axis + 1, boxes,",
         "yield from self._walk(axis + 1, active,",
+    ),
+    Fault(
+        "boxes rounded inwards where there are too many",
+        "selection test_planner",
+        "chunks.starts * size, np.minimum(chunks.stops * size, length)",
+        "chunks.starts * size, np.minimum((chunks.stops - 1) * size + 1, length)",
+    ),
+    Fault(
+        "a rounded selection stays exact",
+        "selection test_planner",
+        "return self._union(boxes, exact=False)",
+        "return self._union(boxes, exact=self.exact)",
     ),
     Fault(
         "tasks by kind, not in order",

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rainbear_dask.blocks import Blocks
+from rainbear_dask import blocks as blocks_module
+from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.planner import Limits, build_plan
 from rainbear_dask.predicate import Conjunct
+from rainbear_dask.report import as_text
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Table, build_table
 
@@ -91,6 +93,20 @@ def test_a_block_ends_where_other_boxes_begin(some, grain):
     assert blocks.num_blocks == len(runs)
 
 
+@given(boxes, grids, st.integers(0, 40))
+def test_a_selection_that_takes_long_to_cut_is_widened(some, grid, effort):
+    some = [box for box in some if all(mask.any() for mask in box.values())]
+    selection = Selection(tuple(map(index_sets, some)), exact=True)
+    with mock.patch.object(blocks_module, "MAX_EFFORT", effort):
+        found = simplified(selection, SIZES, [{dim: grid[dim] for dim in SIZES}])
+    held = np.zeros(tuple(SIZES.values()), dtype=bool)
+    for box in found.boxes:
+        held[np.ix_(*(box[d].positions() if d in box else np.arange(n) for d, n in SIZES.items()))] = True
+    assert all((wanted(box) <= held).all() for box in some)
+    assert found is selection or not found.exact
+    assert len(found.boxes) < 2 or not Blocks(SIZES, grid, found.boxes).exceeds(effort)
+
+
 def array(path, dims, chunks, *, shards=None, sizes=SIZES) -> ArrayMeta:
     shape = tuple(sizes[d] for d in dims)
     return ArrayMeta(path, dims, shape, chunks, shards, np.dtype("f4"), None, {}, "")
@@ -148,6 +164,25 @@ def test_a_limit_cuts_tasks_to_the_rows_wanted(limit):
     assert len(rows) < limit + 8
 
 
+@pytest.mark.parametrize("chunks", [(1, 7, 8), (2, 7, 3), (9, 2, 8), (1, 2, 3), (9, 7, 2)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_with_a_limit_the_first_task_is_short_and_all_rows_are_there_in_the_same_order(chunks, exact):
+    tab = table(array("v", ("t", "y", "x"), chunks))
+    some = Selection(({"t": IndexSet.span(1, 8), "x": IndexSet.span(1, 7)},), exact=exact)
+    plan = plan_of(tab, some, task_bytes=1500)
+    limited = replace(plan, limit=10_000)
+    rows = [
+        [cell for task in p.tasks() for cell in product(*(i.positions().tolist() for i in task.index))]
+        for p in (plan, limited)
+    ]
+    assert sorted(rows[1]) == sorted(rows[0])
+    if chunks[0] == 1:
+        assert rows[1] == rows[0]
+    tasks = list(limited.tasks())
+    assert limited.num_tasks == len(tasks)
+    assert tasks[0].num_rows <= next(plan.tasks()).num_rows
+
+
 def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
     tab = table(array("v", ("t", "y", "x"), (1, 7, 8)))
     plan = plan_of(tab, Selection.everything(), limit=1)
@@ -162,9 +197,10 @@ def test_a_task_inside_one_exact_box_needs_no_filter():
         assert sorted({bool(task.scan.filters) for task in plan.tasks()}) == filtered
 
 
+@pytest.mark.parametrize("effort", [0, 10, 2**17])
 @pytest.mark.parametrize("most", [1, 2, 1024])
 @given(st.lists(st.tuples(boxes, st.booleans()), max_size=3), st.integers(1, 3000))
-def test_a_filter_is_left_out_only_where_every_row_passes_it(most, parts, task_bytes):
+def test_a_filter_is_left_out_only_where_every_row_passes_it(most, effort, parts, task_bytes):
     tab = table(array("v", tuple(SIZES), (2, 3, 3)))
     selections = [
         Selection(tuple(index_sets(box) for box in some if all(m.any() for m in box.values())), exact)
@@ -178,7 +214,7 @@ def test_a_filter_is_left_out_only_where_every_row_passes_it(most, parts, task_b
         for some, _ in parts
     ]
     conjuncts = [Conjunct(pl.col("v") > i, selection, "") for i, selection in enumerate(selections)]
-    with mock.patch.object(Selection, "MAX_BOXES", most):
+    with mock.patch.object(Selection, "MAX_BOXES", most), mock.patch.object(blocks_module, "MAX_EFFORT", effort):
         tasks = list(build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, task_bytes=task_bytes).tasks())
     seen = np.zeros(tuple(SIZES.values()), dtype=int)
     for task in tasks:
@@ -206,8 +242,21 @@ def test_over_the_limit_of_chunks_nothing_is_run():
     assert isinstance(caught.value, pl.exceptions.ComputeError)
 
 
+def test_the_report_says_that_counts_are_upper_bounds():
+    tab = table(array("v", ("t", "y", "x"), (1, 1, 1)))
+    corners = [{d: IndexSet.span(i, i + 2) for d in SIZES} for i in range(5)]
+    plan = plan_of(tab, Selection(tuple(corners), exact=True))
+    assert not plan.is_widened
+    assert "upper bounds" not in as_text(plan)
+    with mock.patch.object(blocks_module, "MAX_EFFORT", 20):
+        rough = replace(plan)
+        assert rough.num_chunks_kept > plan.num_chunks_kept
+        assert "counts are upper bounds" in as_text(rough)
+    assert all(task.scan.filters for task in rough.tasks())
+
+
 def test_the_report_names_chunks_rows_tasks_and_columns():
-    report = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))).explain()
+    report = as_text(plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))))
     assert "4 of 12" in report
     assert "112 at most, of 504" in report
     assert "t, y, x, v" in report

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from functools import reduce
-from operator import and_
+from operator import and_, xor
 from unittest import mock
 
 import numpy as np
@@ -188,6 +188,24 @@ def test_a_chain_of_many_conjuncts_is_read():
     for bound in range(600):
         predicate &= c.lon != bound
     assert len(select(predicate, LON).boxes[0]["lon"]) == 72
+
+
+def nested(depth: int) -> pl.Expr:
+    predicate = c.lon < 5
+    for bound in range(depth):
+        predicate = (predicate & (c.lon != bound)) | (c.v == bound)
+    return predicate
+
+
+def test_connectives_within_others_to_any_depth_lose_no_row():
+    assert select(nested(20), LON) == Selection.everything()
+    assert select(nested(2000), LON) == Selection.everything()
+
+
+def test_a_chain_of_many_xors_is_read():
+    odd = reduce(xor, [c.lon == bound for bound in range(60)])
+    assert len(select(odd, LON).boxes[0]["lon"]) == 12
+    assert len(select(odd ^ (c.v > 0), LON).boxes[0]["lon"]) == len(LON)
 
 
 # ---------------------------------------------------------------------- several dimensions together

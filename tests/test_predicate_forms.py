@@ -1,8 +1,11 @@
 """Each form of question reads the chunks that it needs, and no others; counted at the store."""
 
+import polars as pl
 import pytest
+from zarr.storage import LocalStore
 
-from benchmarks.predicate_forms import chunks_planned, chunks_read, written_stores
+import rainbear_dask as rd
+from benchmarks.predicate_forms import CountingStore, chunk_bytes, chunks_planned, chunks_read, written_stores
 from benchmarks.problems import FORMS
 
 
@@ -28,6 +31,30 @@ def test_reads_the_chunks_that_it_needs(form, paths):
 @pytest.mark.parametrize("form", parameters(form for form in FORMS if form.store == "grid" and form.need <= 40))
 def test_reads_of_a_shard_the_chunks_that_it_needs(form, paths):
     assert chunks_read(form, paths["sharded"]) == form.need
+
+
+FEW_ROWS = {
+    "all": None,
+    "coordinate": pl.col("lat") < 45,
+    "value": pl.col("t2m") > 250,
+    "both": (pl.col("lat") > 45) & (pl.col("t2m") > 250),
+    "two dimensions": (pl.col("lat") - 40) ** 2 + (pl.col("lon") - 100) ** 2 < 100,
+    "two boxes": (pl.col("lat") > 80) | (pl.col("lon") < 5),
+}
+
+
+@pytest.mark.parametrize("store", ["grid", "sharded"])
+@pytest.mark.parametrize("name", FEW_ROWS)
+def test_ten_rows_that_are_asked_for_with_the_filter_read_one_chunk(paths, store, name):
+    counted = CountingStore(LocalStore(paths[store], read_only=True))
+    backend = rd.ZarrBackendSync.from_store(counted)
+    for ask in (
+        lambda: rd.plan(counted, FEW_ROWS[name], n_rows=10).collect(),
+        lambda: backend.scan_zarr_sync(FEW_ROWS[name], n_rows=10),
+    ):
+        counted.bytes_read = 0
+        assert ask().height == 10
+        assert counted.bytes_read == chunk_bytes(paths[store])
 
 
 @pytest.mark.parametrize("form", parameters(FORMS))
