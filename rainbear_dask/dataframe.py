@@ -28,6 +28,7 @@ from dask.dataframe.dask_expr._reductions import Len, Max, Min
 from dask.dataframe.dask_expr._repartition import Repartition, RepartitionToFewer
 from dask.dataframe.dask_expr.io.io import BlockwiseIO, FusedIO
 
+from rainbear_dask.clients import active_client, bring_credentials
 from rainbear_dask.conditions import (
     Condition,
     Named,
@@ -40,6 +41,7 @@ from rainbear_dask.conditions import (
     split,
     to_polars,
 )
+from rainbear_dask.credentials import seal
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.frames import Backend, Partition, column_of, form_of, on_one_dimension, read_partitions
 from rainbear_dask.partitions import Divisions, Source, cut
@@ -67,7 +69,8 @@ def dask_dataframe(
             f"this plan of {plan.table.spec.label} is limited to {plan.limit:,} rows, and partitions are read each on its "
             "own. Plan without n_rows=, and take head() of the DataFrame."
         )
-    table, columns = plan.table, plan.columns
+    # as expressions pass the scheduler, they hold no credentials
+    table, columns = replace(plan.table, spec=seal(plan.table.spec)), plan.columns
     if index is not None:
         table, columns = _led_by(index, table), (*(c for c in columns if c.name != index), table.columns[index])
     form = form_of(table, dtype_backend, index, categories)
@@ -215,7 +218,11 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
         return may_be_cut(self, parent, dependents)
 
     def _lower(self) -> Any:
-        return None if self.fixed else self.substitute_parameters({"fixed": True})
+        if self.fixed:
+            return None
+        if (client := active_client()) is not None:
+            bring_credentials(client, self.source.table.spec)
+        return self.substitute_parameters({"fixed": True})
 
     def conditions_of(self, top: Any) -> list[Condition]:
         """What a filter, or a choice of labels, asks of each row of the scan by itself."""

@@ -408,7 +408,7 @@ def _version(store: Store, documents: Documents) -> str:
 
 def connected_store(spec: StoreSpec) -> Store:
     """The store that a group is in, for other libraries that read Zarr."""
-    with _translated(spec.label, secrets_of(spec.source, spec.options)):
+    with _translated(spec.label, _hidden(spec)):
         return _store(spec)
 
 

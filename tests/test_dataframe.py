@@ -415,3 +415,11 @@ def test_errors_say_what_to_do(url, options, error, words):
 def test_other_queries_are_no_dask_dataframe(url, ask):
     with pytest.raises(QueryError):
         rd.to_dask_dataframe(ask(rd.scan_zarr(url)))
+
+
+@pytest.mark.cluster
+def test_credentials_are_in_no_expression_and_reach_the_workers(url, client):
+    frame = rd.read_zarr(url, storage_options={"password": "s3cr3t-word"})
+    assert b"s3cr3t-word" not in pickle.dumps(frame[frame.lat > 45].optimize())
+    plain = rd.read_zarr(url)
+    assert len(frame[frame.t2m > 280].compute()) == len(plain[plain.t2m > 280].compute())
