@@ -159,6 +159,51 @@ def test_filters_that_leave_different_rows_do_not_shift_them(url):
     np.testing.assert_array_equal(np.sort(actual), np.sort(expected.reshape(-1)))
 
 
+@pytest.mark.usefixtures("in_small_tasks")
+@pytest.mark.parametrize("index", [None, "time"])
+def test_filters_in_a_row_are_taken_together_also_where_only_the_index_is_wanted(url, whole, index):
+    frame = rd.read_zarr(url, index=index)
+    narrow = frame[["lat", "t2m"]][frame.t2m > 280]
+    narrow = narrow[narrow.t2m < 300]
+    assert len(narrow) == ((whole.t2m > 280) & (whole.t2m < 300)).sum()
+    above = frame[(frame.lat > 30) & (frame.t2m > frame.t2m.mean())]
+    above = above[above.lon > 20]
+    expected = whole[(whole.lat > 30) & (whole.t2m > whole.t2m.mean()) & (whole.lon > 20)]
+    assert len(above.compute(scheduler="sync")) == len(expected)
+    if index is None:
+        assert len(above) == len(expected)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=IndexError, reason="dask joins such filters by labels, which are repeated; so it does of pandas"
+)
+@pytest.mark.usefixtures("in_small_tasks")
+def test_the_length_behind_filters_that_ask_for_all_rows_with_an_index(url):
+    frame = rd.read_zarr(url, index="time")
+    above = frame[frame.t2m > frame.t2m.mean()]
+    assert len(above[above.lon > 20])
+
+
+def test_variables_of_child_groups_are_columns_to_filter_by():
+    store = MemoryStore()
+    tree = {"/": xr.Dataset({"a": ("x", [1.0, 2.0, 3.0])}), "/g": xr.Dataset({"b": ("x", [1.0, 5.0, 6.0])})}
+    xr.DataTree.from_dict(tree).to_zarr(store, consolidated=False)
+    frame = rd.read_zarr(store)
+    assert list(frame.columns) == ["x", "a", "g/b"]
+    assert list(frame[frame["g/b"] > 4].a.compute(scheduler="sync")) == [2, 3]
+    assert list(rd.read_zarr(store, columns=["g/b"]).columns) == ["g/b"]
+
+
+def test_a_store_that_was_written_again_is_read_again(tmp_path):
+    path = str(tmp_path / "a.zarr")
+    answers = []
+    for value in (1.0, 2.0):
+        xr.Dataset({"a": ("x", [value] * 3)}).to_zarr(path, mode="w", consolidated=False)
+        frame = rd.read_zarr(path)
+        answers.append((frame, frame.a.sum().compute(scheduler="sync")))
+    assert [answer for _, answer in answers] == [3, 6]
+
+
 def test_lengths_come_from_the_plan(counted, whole):
     frame = rd.read_zarr(counted)
     assert len(frame) == len(whole)
