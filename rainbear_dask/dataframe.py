@@ -51,9 +51,6 @@ from rainbear_dask.table import Column, Table
 _FEW = 16
 """Partitions are not joined to fewer than so many, so that there is work for all."""
 
-_LARGE = 2**30
-"""Bytes of a partition of which one is warned."""
-
 
 def dask_dataframe(
     plan: ReadPlan,
