@@ -9,6 +9,7 @@ from rainbear_dask.backends import (
 )
 from rainbear_dask.bars import progress
 from rainbear_dask.documents import configure_zarr_codecs
+from rainbear_dask.read import read_zarr, to_dask_dataframe
 from rainbear_dask.repositories import IcechunkBackend
 from rainbear_dask.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.versions import print_extension_info
@@ -24,8 +25,10 @@ __all__ = [
     "plan",
     "print_extension_info",
     "progress",
+    "read_zarr",
     "scan_zarr",
     "scan_zarr_async",
     "store",
     "tables",
+    "to_dask_dataframe",
 ]

@@ -66,6 +66,24 @@ def iter_frames(
     return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency, ordered=ordered), limit)
 
 
+def iter_parts(tasks: Iterable[ScanTask], client: "Client | None" = None, *, hesitant: bool = False) -> Iterator[Parts]:
+    """Run tasks and give their rows in task order, not yet put together.
+
+    Parameters
+    ----------
+    tasks, client
+        As in `iter_frames`.
+    hesitant : bool
+        Whether the first may be enough: one task is then asked for first, and twice as many each time that it was not.
+
+    Returns
+    -------
+    iterator of Parts
+        One for each task, as bounded as `iter_frames` is.
+    """
+    return _stream(tasks, client, _Work(run_task, _as_it_is), hesitant=hesitant)
+
+
 def map_frames(
     tasks: Iterable[ScanTask],
     func: Callable[[pl.DataFrame], T],

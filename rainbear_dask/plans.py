@@ -1,8 +1,9 @@
 """What can be done with a plan: look at it, run it here or on a cluster, or leave its frames there for other work."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import polars as pl
 from dask.base import persist, tokenize
@@ -19,7 +20,11 @@ from rainbear_dask.tidy import nest
 from rainbear_dask.worker import make_frame
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
     import distributed
+    import pandas as pd
+    import pyarrow as pa
+    import xarray as xr
     from distributed import Client
 
 T = TypeVar("T")
@@ -82,8 +87,11 @@ class ScanPlan(ReadPlan):
         ChunkReadError
             If a chunk cannot be fetched or decoded.
         """
-        empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
-        return pl.concat([empty, *self.frames(client)])
+        return pl.concat([self._empty, *self.frames(client)])
+
+    @property
+    def _empty(self) -> pl.DataFrame:
+        return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
 
     def map_partitions(
         self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None, *, ordered: bool = True
@@ -168,3 +176,125 @@ class ScanPlan(ReadPlan):
         if client is None:
             raise ValueError("futures are of a cluster, and no Dask client is active. Give client=, or call persist().")
         return list(client.compute(self.to_delayed(client)))
+
+    def to_arrow(self, client: "Client | None" = None) -> "pa.Table":
+        """Run the plan for an Arrow table; takes pyarrow.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where to run it.
+
+        Returns
+        -------
+        pyarrow.Table
+            Columns and rows of `collect`.
+        """
+        return self.collect(client).to_arrow()
+
+    def to_arrow_reader(self, client: "Client | None" = None) -> "pa.RecordBatchReader":
+        """Run the plan for Arrow, piece by piece; takes pyarrow.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where to run it.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            Columns and rows of `collect`, in batches. Reading begins with the first batch, and few are in memory.
+
+        Notes
+        -----
+        The plan itself is an Arrow stream (``__arrow_c_stream__``), which DuckDB, DataFusion and others take as it is.
+        """
+        from rainbear_dask.exports import arrow_reader  # noqa: PLC0415  as pyarrow is an extra
+
+        return arrow_reader(self._empty, partial(self.frames, client))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
+
+    def to_pandas(
+        self,
+        client: "Client | None" = None,
+        *,
+        dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+        categories: Collection[str] = (),
+    ) -> "pd.DataFrame":
+        """Run the plan for a pandas DataFrame; takes pandas and pyarrow.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            Where to run it.
+        dtype_backend, categories
+            As in `rainbear_dask.read_zarr`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The plan's columns, a variable of a child group as ``child/variable``; the rows of `collect`, numbered from 0.
+        """
+        from rainbear_dask.exports import pandas_frame  # noqa: PLC0415  as pandas is an extra
+
+        return pandas_frame(self, client_for(self, client), dtype_backend, categories)
+
+    def to_dask_dataframe(
+        self,
+        *,
+        index: str | None = None,
+        dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+        categories: Collection[str] = (),
+    ) -> "dd.DataFrame":
+        """Make the plan a Dask DataFrame, whose filters and columns go on planning; takes ``dask[dataframe]``.
+
+        Parameters
+        ----------
+        index, dtype_backend, categories
+            As in `rainbear_dask.read_zarr`.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            As `rainbear_dask.read_zarr` gives, of the plan's columns and of the rows that pass its filter.
+
+        Raises
+        ------
+        QueryError
+            If the plan has a ``limit``, or the index is no coordinate of one dimension.
+        """
+        from rainbear_dask.dataframe import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
+
+        return dask_dataframe(self, index=index, dtype_backend=dtype_backend, categories=categories)
+
+    def to_xarray(self, chunks: Any = None) -> "xr.Dataset":
+        """Give the plan's box of the store as xarray has it; takes xarray.
+
+        Parameters
+        ----------
+        chunks
+            As in `xarray.open_zarr`. By default arrays are read when they are used, without Dask; ``{}`` gives Dask
+            arrays of the store's chunks.
+
+        Returns
+        -------
+        xarray.Dataset
+            The plan's data variables with their coordinates, at the positions that the filter selects; nothing of the
+            variables is read. Values, types and missing values are xarray's. A dimension without coordinate has its
+            positions in the store, where the plan has that column.
+
+        Raises
+        ------
+        QueryError
+            If the filter is not settled by positions along each dimension, the plan has a ``limit``, or its variables are
+            of child groups.
+
+        Notes
+        -----
+        The tests compare ``to_xarray().to_dataframe()`` with the rows of the plan.
+        """
+        from rainbear_dask.exports import lazy_dataset  # noqa: PLC0415  as xarray is an extra
+
+        return lazy_dataset(self, chunks)

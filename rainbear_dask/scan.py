@@ -202,7 +202,7 @@ def plan(
             f"the predicate is a {type(predicate).__name__}, not a Polars expression. "
             "Write it as pl.col('lat') > 45, or as pl.sql_expr('lat > 45')."
         )
-    for name in [*(columns or ()), *(predicate.meta.root_names() if predicate is not None else ())]:
+    for name in predicate.meta.root_names() if predicate is not None else ():
         if name not in table.schema:
             raise unknown_column(name, table.schema, table.spec.label)
     query = lazy_table(table)

@@ -412,6 +412,12 @@ def _version(store: Store, documents: Documents) -> str:
 # Values
 
 
+def connected_store(spec: StoreSpec) -> Store:
+    """The store that a group is in, for other libraries that read Zarr."""
+    with _translated(spec.label, _hidden(spec)):
+        return _store(spec)
+
+
 @lru_cache(maxsize=64)
 def _store(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""

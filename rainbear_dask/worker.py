@@ -103,7 +103,9 @@ def _narrow(
 
 def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Series:
     frame = pl.DataFrame([known[c.name] for c in test.columns] or None, height=count)
-    passed = nest(frame).select(pl.Expr.deserialize(io.BytesIO(test.predicate))).to_series().fill_null(value=False)
+    # an expression names a variable of a child group as a field, or as it is called in plans
+    frame = nest(frame).hstack([column for column in frame.iter_columns() if "/" in column.name])
+    passed = frame.select(pl.Expr.deserialize(io.BytesIO(test.predicate))).to_series().fill_null(value=False)
     return passed.new_from_index(0, count) if len(passed) == 1 else passed  # one value where no column is named
 
 

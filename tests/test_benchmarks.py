@@ -3,9 +3,12 @@
 from dataclasses import replace
 from math import inf
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.cluster import measure as measure_on_cluster
+from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
+from benchmarks.dataframes import measure as measure_dataframes
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
@@ -41,6 +44,25 @@ def test_a_cluster_and_xarray_on_it_give_the_answer_of_threads(tmp_path, client)
     for name in ("full scan", "box"):
         *_, of_table = measure_on_cluster(path, name, client, rounds=1).split(" | ")
         assert 0.2 < float(of_table) < 0.35
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("client")
+def test_dask_dataframes_answer_as_those_of_xarray(tmp_path):
+    path = str(tmp_path / "tiles.zarr")
+    LAYOUTS[0].shortened(24).write(path)
+    for question in QUESTIONS:
+        assert set(measure_dataframes(path, question, rounds=0)) == {"rainbear_dask", "xarray"}
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_wide_matrix_goes_to_parquet_in_bounded_memory(tmp_path):
+    shape = (4 * CHUNKS[0], 24_000)
+    write_matrix(tmp_path / "matrix.zarr", shape)
+    _, most = to_parquet(tmp_path / "matrix.zarr", tmp_path / "matrix.parquet")
+    assert most < 1500
+    assert pq.ParquetDataset(tmp_path / "matrix.parquet").read(columns=["y"]).num_rows == shape[0] * shape[1]
 
 
 def test_the_value_filter_keeps_about_one_cell_in_100_000():

@@ -49,10 +49,12 @@ def test_the_public_names():
         "plan",
         "print_extension_info",
         "progress",
+        "read_zarr",
         "scan_zarr",
         "scan_zarr_async",
         "store",
         "tables",
+        "to_dask_dataframe",
     ]
 
 

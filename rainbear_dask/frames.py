@@ -1,0 +1,270 @@
+"""Rows as pandas has them: types, categories, an index, and the frame of one partition."""
+
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import polars as pl
+
+from rainbear_dask import coords
+from rainbear_dask.exceptions import QueryError, StoreError
+from rainbear_dask.metadata import StoreSpec
+from rainbear_dask.planner import ScanTask
+from rainbear_dask.storage import check_travels
+from rainbear_dask.table import Column, Table, unknown_column
+from rainbear_dask.tidy import Cells
+from rainbear_dask.wire import Part, Parts
+from rainbear_dask.worker import run_task
+
+Backend = Literal["numpy", "pyarrow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How columns become pandas'.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        Where the coordinates are whose values are categories.
+    backend : {"numpy", "pyarrow"}
+        Which types. NumPy's have NaN for null in numbers, so that integers that may be null are floats.
+    index : str or None
+        Column that is the index; None for the number of the row in the frame.
+    categories : tuple of (Column, int)
+        Coordinates of one dimension that become categoricals, with their lengths.
+    """
+
+    spec: StoreSpec
+    backend: Backend = "numpy"
+    index: str | None = None
+    categories: tuple[tuple[Column, int], ...] = ()
+
+    def series(self, column: Column, values: pl.Series) -> Any:
+        """Values of a column as a pandas Series of the column's type, whatever values they are."""
+        return pd.Series(self._array(column, Part(values), None), name=column.name, copy=False)
+
+    def empty(self, columns: Sequence[Column]) -> Any:
+        """A frame without rows, of the columns' types."""
+        return self.frame(
+            columns, Parts(0, tuple(Part(pl.Series(column.name, dtype=column.dtype)) for column in columns))
+        )
+
+    def frame(self, columns: Sequence[Column], rows: Parts) -> Any:
+        """Put rows together.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            What they have, among it the index.
+        rows : Parts
+            The rows, taken apart.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The same rows in the same order; the index is no column.
+        """
+        arrays = {c.name: self._array(c, part, rows.cells) for c, part in zip(columns, rows.columns, strict=True)}
+        index = pd.RangeIndex(rows.height)
+        if self.index is not None:
+            index = pd.Index(arrays.pop(self.index), name=self.index, copy=False)
+        return pd.DataFrame(arrays, index=index, columns=list(arrays), copy=False)
+
+    def _array(self, column: Column, part: Part, cells: Cells | None) -> Any:
+        if (dtype := self._categories(column)) is not None:
+            # codes are laid out, not values: few bytes for each row
+            codes = np.asarray(pd.Categorical(_numpy_array(column, part.values), dtype=dtype).codes)
+            return pd.Categorical.from_codes(_laid_out(pl.Series(codes), part, cells).to_numpy(), dtype=dtype)
+        values = _laid_out(part.values, part, cells)
+        if self.backend == "pyarrow" and column.name != self.index:  # of Arrow's times pandas makes no DatetimeIndex
+            return pd.arrays.ArrowExtensionArray(values.to_arrow())
+        return _numpy_array(column, values)
+
+    def _categories(self, column: Column) -> Any:
+        for known, length in self.categories:
+            if known.name == column.name:
+                return _categories(self.spec, known, length)
+        return None
+
+
+def form_of(table: Table, backend: Backend, index: str | None, categories: Collection[str]) -> Form:
+    """How a table's columns become pandas', as a user wants them."""
+    if backend not in ("numpy", "pyarrow"):
+        raise QueryError(f"dtype_backend is {backend!r}. It is 'numpy' or 'pyarrow'.")
+    known = []
+    for name in [categories] if isinstance(categories, str) else categories:
+        column = column_of(name, table)
+        if not on_one_dimension(column):
+            raise QueryError(
+                f"column {name!r} of {table.spec.label} cannot be a categorical: its values are known only when they are "
+                "read. Name coordinates of one dimension in categories=."
+            )
+        if name != index:
+            known.append((column, table.sizes[column.dims[0]]))
+    return Form(table.spec, backend, index, tuple(known))
+
+
+def column_of(name: str, table: Table) -> Column:
+    """A column of the table by its name, a variable of a child group as ``child/variable``."""
+    if name not in table.columns:
+        raise unknown_column(name, table.columns, table.spec.label)
+    return table.columns[name]
+
+
+def on_one_dimension(column: Column) -> bool:
+    """Whether it is a coordinate of one dimension."""
+    return column.role != "data" and len(column.dims) == 1
+
+
+@lru_cache(maxsize=32)
+def _categories(spec: StoreSpec, column: Column, length: int) -> Any:
+    """The values of a coordinate in ascending order, once each."""
+    values = coords.whole_column(spec, column, length).drop_nulls().unique().sort()
+    if values.dtype.is_float():
+        values = values.drop_nans()  # as null, it is no category
+    return pd.CategoricalDtype(pd.Index(_numpy_array(column, values)), ordered=True)
+
+
+def _laid_out(values: pl.Series, part: Part, cells: Cells | None) -> pl.Series:
+    return values if part.dims is None or cells is None else cells.lay_out(values, part.dims)
+
+
+def _numpy_array(column: Column, values: pl.Series) -> Any:
+    """Values as pandas has them without Arrow, but for text and for Booleans that may be null."""
+    dtype = column.dtype
+    if dtype == pl.String:
+        return pd.array(values.to_arrow(), dtype=pd.StringDtype("pyarrow"))
+    if _may_be_null(column):
+        if dtype == pl.Boolean:
+            return pd.arrays.BooleanArray(_own(values.fill_null(value=False)), _own(values.is_null()))
+        if dtype.is_integer():
+            narrow = dtype in (pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
+            values = values.cast(pl.Float32 if narrow else pl.Float64)
+    return values.to_numpy(writable=True)  # who is given a frame may change it
+
+
+def _own(values: pl.Series) -> npt.NDArray[np.bool_]:
+    return values.to_numpy(writable=True)
+
+
+def _may_be_null(column: Column) -> bool:
+    """Whether a number may be masked: from its attributes, so that all partitions have one type."""
+    return column.decoding is not None and bool(column.decoding.fills or column.decoding.nan_is_fill)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What one frame holds.
+
+    Parameters
+    ----------
+    tasks : tuple of ScanTask
+        Where its rows are read.
+    sort : bool
+        Whether rows have to be sorted to be in the order of the index.
+    """
+
+    tasks: tuple[ScanTask, ...]
+    sort: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """Rows before a filter."""
+        return sum(task.num_rows for task in self.tasks)
+
+
+def read_partitions(
+    partitions: Sequence[Partition], columns: tuple[Column, ...], form: Form, limit: int | None, home: str | None
+) -> Any:
+    """Read the rows of some partitions as one frame.
+
+    A top-level function of plain data, as `worker.run_task` is.
+
+    Parameters
+    ----------
+    partitions : sequence of Partition
+        What to read, in order.
+    columns : tuple of Column
+        What to read of them, among it the index.
+    form : Form
+        How columns become pandas'.
+    limit : int or None
+        Rows that are wanted at most, from the first.
+    home : str or None
+        What `home_of` says of the store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows in task order; where a partition is to be sorted, those of one label in task order.
+
+    Raises
+    ------
+    StoreError
+        If the store lives in the memory of another process.
+    ChunkReadError
+        If a chunk cannot be fetched or decoded.
+    """
+    if home not in (None, _HERE):
+        check_travels(form.spec)
+    pieces = []
+    for partition in partitions:
+        rows = [form.frame(columns, parts) for parts in _parts(partition, columns, limit)]
+        if partition.sort:
+            rows = [joined(rows, form).sort_index(kind="stable")]
+        pieces += rows
+        if limit is not None and (limit := limit - sum(map(len, rows))) <= 0:
+            break
+    return joined(pieces, form) if pieces else form.empty(columns)
+
+
+def home_of(spec: StoreSpec) -> str | None:
+    """Name of this process, where a store lives in its memory; else None: any process can read it."""
+    try:
+        check_travels(spec)
+    except StoreError:
+        return _HERE
+    return None
+
+
+_HERE = uuid.uuid4().hex
+
+
+def joined(frames: Sequence[Any], form: Form) -> Any:
+    """Frames one after the other; without an index, their rows are numbered on."""
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=form.index is None)
+
+
+def _parts(partition: Partition, columns: tuple[Column, ...], limit: int | None) -> Iterator[Parts]:
+    """Rows of each task, or only of those that the first rows need."""
+    wanted = None if partition.sort else limit
+    for whole in partition.tasks:
+        task = replace(whole, scan=replace(whole.scan, columns=columns))
+        if wanted is None:
+            yield run_task(task)
+            continue
+        for beginning in _beginnings(task, wanted):
+            rows = run_task(beginning)
+            if rows.height >= wanted:
+                break
+        yield rows
+        wanted -= rows.height
+        if wanted <= 0:
+            return
+
+
+def _beginnings(task: ScanTask, count: int) -> Iterator[ScanTask]:
+    """Parts of a task, each with the one before as its beginning; the last one has ``count`` rows, or is the whole."""
+    while task.scan.filters and count < task.num_rows:
+        yield task.head(count)
+        count *= _GROWTH
+    yield task.head(count)
+
+
+_GROWTH = 16
