@@ -1,0 +1,246 @@
+"""A Dask client by the name of its cluster: of this machine, of a batch system, of Kubernetes, or at an address."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import dask.config
+from dask.utils import parse_timedelta
+from distributed import Client, LocalCluster
+from distributed.deploy import Cluster
+
+from rainbear_dask.configuration import DEFAULTS, SECTION
+from rainbear_dask.exceptions import ClusterError
+from rainbear_dask.plugin import WorkerSettings
+
+Workers = int | tuple[int, int]
+"""How many workers, or between how many and how many, as the work asks for them."""
+
+BATCH_SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+    "htcondor": "HTCondorCluster",
+}
+"""Batch systems by name, with what `dask_jobqueue` calls their clusters."""
+
+
+def connect(
+    cluster: str | None = None, *, workers: Workers | None = None, timeout: str | float | None = None
+) -> Client:
+    """Connect to a Dask cluster by name, starting it where the name is not an address.
+
+    Parameters
+    ----------
+    cluster : str, optional
+        ``local`` for processes of this machine; ``slurm``, ``pbs``, ``lsf``, ``sge``, ``oar``, ``moab`` or ``htcondor``
+        for jobs of a batch system; ``kubernetes`` for pods; or the address of a scheduler: ``tcp://host:8786``, ``tls://``,
+        ``ws://``, or ``file:`` and the path of a scheduler file. By default ``rainbear-dask.cluster.name`` of Dask's
+        configuration, else ``local``.
+    workers : int or (int, int), optional
+        Workers (jobs of a batch system) to keep running, or the least and the most of them as the work asks for; not
+        with an address. By default ``rainbear-dask.cluster.workers``, else what fits this machine for ``local`` and one
+        for the others. Jobs that end, are cancelled or preempted are replaced.
+    timeout : str or float, optional
+        How long to wait for a scheduler and a first worker, in seconds or as Dask writes times. By default
+        ``rainbear-dask.cluster.timeout``, else 10 minutes: batch systems have queues.
+
+    Returns
+    -------
+    distributed.Client
+        The active client, which scans find by themselves. Closing it, or leaving its ``with`` block, ends the cluster
+        that was started for it.
+
+    Raises
+    ------
+    ClusterError
+        If the name is unknown, a package is missing, or there is no scheduler or no worker in time.
+
+    Notes
+    -----
+    What a job or pod is (memory, threads, queue, walltime, image, scratch folder) is told to those who start them, in Dask's
+    configuration: sections ``jobqueue`` of dask-jobqueue, ``kubernetes`` of dask-kubernetes, ``distributed.worker`` of
+    distributed, whose ``distributed.comm.tls`` also holds certificates. A ``kubernetes.custom-cluster-spec`` is used as it
+    is.
+
+    Examples
+    --------
+    >>> from rainbear_dask.cluster import connect
+    >>> with connect("slurm", workers=4):  # doctest: +SKIP
+    ...     rd.scan_zarr("sst.zarr").filter(pl.col("sst") > 30).collect()
+    """
+    defaults = dask.config.get(f"{SECTION}.cluster")
+    name = cluster or defaults["name"] or "local"
+    seconds = parse_timedelta(defaults["timeout"] if timeout is None else timeout)
+    wanted = defaults["workers"] if workers is None else workers
+    client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, _range(wanted)))
+    try:
+        _await_worker(client, name, seconds)
+        client.register_plugin(WorkerSettings(**_own_settings()))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class _OwningClient(Client):
+    """A client whose cluster ends with it."""
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close the connection, then the cluster."""
+        closed = super().close(*args, **kwargs)
+        if self.cluster is not None:
+            self.cluster.close()
+        return closed
+
+
+def _is_address(name: str) -> bool:
+    return "://" in name or name.startswith("file:")
+
+
+def _range(workers: Any) -> tuple[int, int] | None:
+    """Least and most workers, of what a caller or the configuration gives."""
+    least, most = workers if isinstance(workers, list | tuple) and len(workers) == 2 else (workers, workers)
+    if workers is None:
+        return None
+    if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most):
+        raise ClusterError(f"workers is {workers!r}; it has to be a number of workers, at least 1, or (least, most).")
+    return least, most
+
+
+def _own_settings() -> dict[str, Any]:
+    """What this process has set in our section of Dask's configuration, for workers that do not read the same files."""
+    section = dask.config.get(SECTION)
+    own = {name: section[name] for name, default in DEFAULTS.items() if section[name] != default and name != "cluster"}
+    return {name.replace("-", "_"): value for name, value in own.items()}
+
+
+def _reach(address: str, seconds: float) -> Client:
+    # a scheduler that has an address answers soon; it is workers that may have to be waited for
+    seconds = min(seconds, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
+    try:
+        if address.startswith("file:"):
+            return Client(scheduler_file=address.removeprefix("file:"), timeout=seconds)
+        return Client(address, timeout=seconds)
+    except (OSError, ValueError) as err:
+        raise ClusterError(f"the Dask scheduler at {address} does not answer: {_reason(err)}. {_CHECK_ADDRESS}") from err
+
+
+def _start(name: str, workers: tuple[int, int] | None) -> Cluster:
+    if name == "local":
+        return _start_processes(workers)
+    if name == "kubernetes":
+        return _start_pods(*(workers or (1, 1)))
+    if name in BATCH_SYSTEMS:
+        return _start_jobs(name, *(workers or (1, 1)))
+    raise ClusterError(
+        f"{name!r} is no cluster. Name local, {', '.join(BATCH_SYSTEMS)} or kubernetes, or give an address like "
+        "tcp://host:8786."
+    )
+
+
+def _start_processes(workers: tuple[int, int] | None) -> Cluster:
+    least, most = workers or (None, None)
+    cluster = LocalCluster(n_workers=least, dashboard_address=":0")  # a port that nobody else on this machine has
+    if least != most:
+        cluster.adapt(minimum=least, maximum=most)
+    return cluster
+
+
+def _start_jobs(system: str, least: int, most: int) -> Cluster:
+    jobqueue = _import("dask_jobqueue", "jobqueue")
+    try:
+        cluster: Cluster = getattr(jobqueue, BATCH_SYSTEMS[system])()
+    except ValueError as err:  # it asks for what a job must say and the configuration does not
+        raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from err
+    try:
+        with _silenced("tornado.application"):  # which would show as a traceback what is raised here
+            cluster.scale(jobs=least)
+            cluster.sync(_submitted, cluster)
+    except (OSError, RuntimeError) as err:
+        cluster.close()
+        raise ClusterError(f"{system} takes no job: {_reason(err)}. {_SECTION.format(system)}") from err
+    # also where the number is fixed: only an adaptive cluster replaces jobs that have ended
+    cluster.adapt(minimum_jobs=least, maximum_jobs=most)
+    return cluster
+
+
+async def _submitted(cluster: Cluster) -> None:
+    await cluster
+
+
+@contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _start_pods(least: int, most: int) -> Cluster:
+    operator = _import("dask_kubernetes.operator", "kubernetes")
+    options: dict[str, Any] = {"quiet": True}
+    if dask.config.get("kubernetes.custom-cluster-spec", None) is None:
+        options["custom_cluster_spec"] = _pods(operator.make_cluster_spec, least)
+    try:
+        cluster: Cluster = operator.KubeCluster(**options)
+    except Exception as err:  # kr8s, httpx and the operator have no common base
+        raise ClusterError(f"Kubernetes starts no cluster: {_reason(err)}. {_CHECK_KUBERNETES}") from err
+    if least == most:
+        cluster.scale(least)
+    else:
+        cluster.adapt(minimum=least, maximum=most)
+    return cluster
+
+
+def _pods(make_spec: Callable[..., dict[str, Any]], workers: int) -> dict[str, Any]:
+    """What dask-kubernetes would make by itself, with commands that `distributed` still has: ``dask worker``."""
+    section = dask.config.get("kubernetes")
+    spec = make_spec(
+        name=f"rainbear-{uuid.uuid4().hex[:8]}",
+        image=section["image"],
+        n_workers=workers,
+        resources=section["resources"],
+        env=section["env"],
+        worker_command="dask worker",
+        scheduler_service_type=section["scheduler-service-type"],
+    )
+    (scheduler,) = spec["spec"]["scheduler"]["spec"]["containers"]
+    scheduler["args"] = ["dask", "scheduler", *scheduler["args"][1:]]
+    return spec
+
+
+def _import(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as err:
+        raise ClusterError(f"{err}. Install it: pip install 'rainbear-dask[{extra}]'.") from err
+
+
+def _await_worker(client: Client, name: str, seconds: float) -> None:
+    """Wait for a first worker: without one a scan would wait for ever."""
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        raise ClusterError(f"the cluster {name} has no worker after {seconds:g} s. {_WHY_NO_WORKER}") from None
+
+
+def _reason(err: Exception) -> str:
+    return " ".join(str(err).split()).rstrip(".") or type(err).__name__
+
+
+_CHECK_ADDRESS = "Check the address, that this machine reaches it, and for tls:// the certificates in distributed.comm.tls."
+_SECTION = "Set it in section jobqueue.{} of Dask's configuration."
+_CHECK_KUBERNETES = "Check that kubectl reaches it, and that the Dask operator runs there."
+_WHY_NO_WORKER = (
+    "Its jobs or pods may still be waiting (squeue, qstat, bjobs, kubectl get pods), or have failed: see their logs. "
+    "Wait longer with timeout=, or rainbear-dask.cluster.timeout in Dask's configuration."
+)
