@@ -1,15 +1,14 @@
 """A Dask client by the name of its cluster: of this machine, of a batch system, of Kubernetes, or at an address."""
 
-import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import dask.config
 from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster
+from distributed.core import Status
 from distributed.deploy import Cluster
 
 from rainbear_dask.configuration import DEFAULTS, SECTION
@@ -154,35 +153,39 @@ def _start_processes(workers: tuple[int, int] | None) -> Cluster:
 
 
 def _start_jobs(system: str, least: int, most: int) -> Cluster:
-    jobqueue = _import("dask_jobqueue", "jobqueue")
+    kind = getattr(_import("dask_jobqueue", "jobqueue"), BATCH_SYSTEMS[system])
+    refusals: list[str] = []
+    job = type(kind.job_cls.__name__, (_Job, kind.job_cls), {"refusals": refusals})
     try:
-        cluster: Cluster = getattr(jobqueue, BATCH_SYSTEMS[system])()
+        cluster: Cluster = type(kind.__name__, (kind,), {"job_cls": job})()
     except ValueError as err:  # it asks for what a job must say and the configuration does not
         raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from err
-    try:
-        with _silenced("tornado.application"):  # which would show as a traceback what is raised here
-            cluster.scale(jobs=least)
-            cluster.sync(_submitted, cluster)
-    except (OSError, RuntimeError) as err:
+
+    async def submitted() -> None:
+        await cluster
+
+    cluster.scale(jobs=least)
+    cluster.sync(submitted)
+    if refusals:
         cluster.close()
-        raise ClusterError(f"{system} takes no job: {_reason(err)}. {_SECTION.format(system)}") from err
+        raise ClusterError(f"{system} takes no job: {refusals[0]}. {_SECTION.format(system)}")
     # also where the number is fixed: only an adaptive cluster replaces jobs that have ended
     cluster.adapt(minimum_jobs=least, maximum_jobs=most)
     return cluster
 
 
-async def _submitted(cluster: Cluster) -> None:
-    await cluster
+class _Job:
+    """What a job of dask-jobqueue does differently: it notes that it is refused, which else only a log would show."""
 
+    refusals: list[str]
 
-@contextmanager
-def _silenced(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = False
+    async def start(self) -> None:
+        """Submit the job."""
+        try:
+            await super().start()  # type: ignore[misc]  # of the job that this is mixed into
+        except (OSError, RuntimeError, ValueError) as err:
+            self.refusals.append(_reason(err))
+            self.status = Status.running  # as that of any job that has ended unseen
 
 
 def _start_pods(least: int, most: int) -> Cluster:
