@@ -9,7 +9,7 @@ import dask.config
 from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster
 from distributed.core import Status
-from distributed.deploy import Cluster
+from distributed.deploy.cluster import Cluster
 
 from rainbear_dask.configuration import DEFAULTS, SECTION
 from rainbear_dask.exceptions import ClusterError
@@ -91,9 +91,12 @@ def connect(
 class _OwningClient(Client):
     """A client whose cluster ends with it."""
 
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)  # type: ignore[no-untyped-call]
+
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close the connection, then the cluster."""
-        closed = super().close(*args, **kwargs)
+        closed: Any = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
         if self.cluster is not None:
             self.cluster.close()
         return closed
@@ -128,10 +131,12 @@ def _reach(address: str, seconds: float) -> Client:
             return Client(scheduler_file=address.removeprefix("file:"), timeout=seconds)
         return Client(address, timeout=seconds)
     except (OSError, ValueError) as err:
-        raise ClusterError(f"the Dask scheduler at {address} does not answer: {_reason(err)}. {_CHECK_ADDRESS}") from err
+        raise ClusterError(
+            f"the Dask scheduler at {address} does not answer: {_reason(err)}. {_CHECK_ADDRESS}"
+        ) from err
 
 
-def _start(name: str, workers: tuple[int, int] | None) -> Cluster:
+def _start(name: str, workers: tuple[int, int] | None) -> Any:
     if name == "local":
         return _start_processes(workers)
     if name == "kubernetes":
@@ -145,19 +150,19 @@ def _start(name: str, workers: tuple[int, int] | None) -> Cluster:
 
 
 def _start_processes(workers: tuple[int, int] | None) -> Cluster:
-    least, most = workers or (None, None)
-    cluster = LocalCluster(n_workers=least, dashboard_address=":0")  # a port that nobody else on this machine has
-    if least != most:
-        cluster.adapt(minimum=least, maximum=most)
+    # on a port for the dashboard that nobody else on this machine has
+    cluster = LocalCluster(n_workers=workers and workers[0], dashboard_address=":0")
+    if workers and workers[0] < workers[1]:
+        cluster.adapt(minimum=workers[0], maximum=workers[1])
     return cluster
 
 
-def _start_jobs(system: str, least: int, most: int) -> Cluster:
+def _start_jobs(system: str, least: int, most: int) -> Any:
     kind = getattr(_import("dask_jobqueue", "jobqueue"), BATCH_SYSTEMS[system])
     refusals: list[str] = []
     job = type(kind.job_cls.__name__, (_Job, kind.job_cls), {"refusals": refusals})
     try:
-        cluster: Cluster = type(kind.__name__, (kind,), {"job_cls": job})()
+        cluster: Any = type(kind.__name__, (kind,), {"job_cls": job})()
     except ValueError as err:  # it asks for what a job must say and the configuration does not
         raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from err
 
@@ -240,7 +245,9 @@ def _reason(err: Exception) -> str:
     return " ".join(str(err).split()).rstrip(".") or type(err).__name__
 
 
-_CHECK_ADDRESS = "Check the address, that this machine reaches it, and for tls:// the certificates in distributed.comm.tls."
+_CHECK_ADDRESS = (
+    "Check the address, that this machine reaches it, and for tls:// the certificates in distributed.comm.tls."
+)
 _SECTION = "Set it in section jobqueue.{} of Dask's configuration."
 _CHECK_KUBERNETES = "Check that kubectl reaches it, and that the Dask operator runs there."
 _WHY_NO_WORKER = (
