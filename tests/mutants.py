@@ -256,7 +256,7 @@ def failed_test(folder: Path, *arguments: str) -> str | None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *arguments]
     # a module that is as long, and as old to the second, as its right form would be taken from compiled code
     settings = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "dev"}
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  our own words
         command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
