@@ -118,9 +118,9 @@ def _range(workers: Any) -> tuple[int, int] | None:
 
 def _own_settings() -> dict[str, Any]:
     """What this process has set in our section of Dask's configuration, for workers that do not read the same files."""
-    section = dask.config.get(SECTION)
-    own = {name: section[name] for name, default in DEFAULTS.items() if section[name] != default and name != "cluster"}
-    return {name.replace("-", "_"): value for name, value in own.items()}
+    # one by one, as those of the environment are there under names with underscores
+    now = {name: dask.config.get(f"{SECTION}.{name}") for name in DEFAULTS if name != "cluster"}
+    return {name.replace("-", "_"): value for name, value in now.items() if value != DEFAULTS[name]}
 
 
 def _reach(address: str, seconds: float) -> Client:
@@ -130,7 +130,7 @@ def _reach(address: str, seconds: float) -> Client:
         if address.startswith("file:"):
             return Client(scheduler_file=address.removeprefix("file:"), timeout=seconds)
         return Client(address, timeout=seconds)
-    except (OSError, ValueError) as err:
+    except (OSError, TypeError, ValueError) as err:  # TypeError: tls:// without a certificate
         raise ClusterError(
             f"the Dask scheduler at {address} does not answer: {_reason(err)}. {_CHECK_ADDRESS}"
         ) from err

@@ -112,9 +112,12 @@ def operator(kubernetes, kubectl):
     ]
     modules = ["-m", "operator_on_old_server", "-m", "dask_kubernetes.operator.controller"]
     environment = os.environ | {"KUBECONFIG": str(kubernetes / "kubeconfig"), "PYTHONPATH": str(KUBERNETES)}
-    log = (kubernetes / "log" / "operator.log").open("w")
-    with log, subprocess.Popen([*command, *modules], env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
-        yield
+    log = kubernetes / "log" / "operator.log"
+    with (
+        log.open("w") as out,
+        subprocess.Popen([*command, *modules], env=environment, stdout=out, stderr=subprocess.STDOUT) as process,
+    ):
+        yield log
         process.terminate()
 
 
@@ -185,7 +188,7 @@ def cluster(kubectl, operator, access):
     for part in ("scheduler", "worker"):
         at_home(thing["spec"][part]["spec"])
     kubectl("apply", "-f", "-", input=yaml.safe_dump(thing))
-    wait_until(lambda: len(workers(kubectl)) == 2, lambda: kubectl("get", "pods", "-o", "wide"))
+    wait_until(lambda: len(workers(kubectl)) == 2, lambda: kubectl("describe", "pods") + operator.read_text()[-3000:])
     yield
     kubectl("delete", "daskcluster", "rainbear", "--wait=true")
     wait_until(lambda: not workers(kubectl))
@@ -230,7 +233,7 @@ def test_a_job_scans_a_bucket_while_a_worker_is_deleted(kubectl, bucket, local, 
 
     wait_until(under_way, lambda: str(status()))
     before = set(workers(kubectl))
-    kubectl("delete", sorted(before)[0], "--grace-period=0", "--force")
+    kubectl("delete", min(before), "--grace-period=0", "--force")
     assert status().get("succeeded") is None  # the scan was not over
     wait_until(lambda: status().get("succeeded") == 1, lambda: str(status()) + log()[-2000:])
     wait_until(lambda: len(workers(kubectl)) == 2 and set(workers(kubectl)) != before)

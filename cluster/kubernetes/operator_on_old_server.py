@@ -3,9 +3,10 @@
 Servers before 1.27 do not say the singular name of their own kinds, by which kr8s names its classes.
 """
 
-import kr8s._api
+from importlib import import_module
 
-_ask = kr8s._api.Api.async_api_resources_uncached
+Api = import_module("kr8s._api").Api  # kr8s has a function of that name, too
+_ask = Api.async_api_resources_uncached
 
 
 async def _with_singular_names(self):
@@ -15,4 +16,4 @@ async def _with_singular_names(self):
     return found
 
 
-kr8s._api.Api.async_api_resources_uncached = _with_singular_names
+Api.async_api_resources_uncached = _with_singular_names
