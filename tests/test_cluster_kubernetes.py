@@ -219,7 +219,7 @@ def test_a_job_scans_a_bucket_while_a_worker_is_deleted(kubectl, bucket, local, 
 
     def log():
         return (
-            kubectl("logs", "job/rainbear-scan")
+            kubectl("logs", "-l", "job-name=rainbear-scan", "--tail=-1")
             if kubectl("get", "pods", "-l", "job-name=rainbear-scan", "-o", "name")
             else ""
         )
@@ -231,11 +231,14 @@ def test_a_job_scans_a_bucket_while_a_worker_is_deleted(kubectl, bucket, local, 
         with contextlib.suppress(AssertionError):  # its container is not there yet
             return re.search(r"\b[1-9]\d{2,}/1920", log()) is not None
 
-    wait_until(under_way, lambda: str(status()))
+    def told():
+        return str(status()) + kubectl("logs", "-l", "job-name=rainbear-scan", "--tail=30")
+
+    wait_until(under_way, told)
     before = set(workers(kubectl))
     kubectl("delete", min(before), "--grace-period=0", "--force")
     assert status().get("succeeded") is None  # the scan was not over
-    wait_until(lambda: status().get("succeeded") == 1, lambda: str(status()) + log()[-2000:])
+    wait_until(lambda: status().get("succeeded") == 1, told)
     wait_until(lambda: len(workers(kubectl)) == 2 and set(workers(kubectl)) != before)
 
     bucket("warm.parquet", tmp_path / "warm.parquet")
