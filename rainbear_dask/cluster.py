@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -48,7 +49,8 @@ def connect(
         for the others. Jobs that end, are cancelled or preempted are replaced.
     timeout : str or float, optional
         How long to wait for a scheduler and a first worker, in seconds or as Dask writes times. By default
-        ``rainbear-dask.cluster.timeout``, else 10 minutes: batch systems have queues.
+        ``rainbear-dask.cluster.timeout``, else 10 minutes: batch systems have queues. The others are waited for
+        10 seconds more.
 
     Returns
     -------
@@ -77,10 +79,10 @@ def connect(
     defaults = dask.config.get(f"{SECTION}.cluster")
     name = cluster or defaults["name"] or "local"
     seconds = parse_timedelta(defaults["timeout"] if timeout is None else timeout)
-    wanted = defaults["workers"] if workers is None else workers
-    client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, _range(wanted)))
+    wanted = None if _is_address(name) else _range(defaults["workers"] if workers is None else workers)
+    client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted))
     try:
-        _await_worker(client, name, seconds)
+        _await_workers(client, name, seconds, (wanted or (1, 1))[0])
         client.register_plugin(WorkerSettings(**_own_settings()))
     except BaseException:
         client.close()
@@ -161,9 +163,12 @@ def _start_jobs(system: str, least: int, most: int) -> Any:
     kind = getattr(_import("dask_jobqueue", "jobqueue"), BATCH_SYSTEMS[system])
     refusals: list[str] = []
     job = type(kind.job_cls.__name__, (_Job, kind.job_cls), {"refusals": refusals})
+    ours = type(kind.__name__, (kind,), {"job_cls": job})
+    cluster: Any = ours.__new__(ours)
     try:
-        cluster: Any = type(kind.__name__, (kind,), {"job_cls": job})()
+        cluster.__init__()
     except ValueError as err:  # it asks for what a job must say and the configuration does not
+        cluster.status = Status.closed  # it never opened; else it would complain of that when it is collected
         raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from err
 
     async def submitted() -> None:
@@ -233,12 +238,18 @@ def _import(module: str, extra: str) -> Any:
         raise ClusterError(f"{err}. Install it: pip install 'rainbear-dask[{extra}]'.") from err
 
 
-def _await_worker(client: Client, name: str, seconds: float) -> None:
-    """Wait for a first worker: without one a scan would wait for ever."""
+def _await_workers(client: Client, name: str, seconds: float, wanted: int) -> None:
+    """Wait for a first worker, without which a scan would wait for ever, and a little for the others."""
     try:
         client.wait_for_workers(1, timeout=seconds)
     except TimeoutError:
         raise ClusterError(f"the cluster {name} has no worker after {seconds:g} s. {_WHY_NO_WORKER}") from None
+    # a scan asks for as many tasks as the workers that are there when it starts can have
+    with suppress(TimeoutError):
+        client.wait_for_workers(wanted, timeout=min(seconds, _GRACE_SECONDS))
+
+
+_GRACE_SECONDS = 10
 
 
 def _reason(err: Exception) -> str:

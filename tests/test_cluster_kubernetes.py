@@ -160,7 +160,7 @@ def manifest(name: str) -> list[dict]:
 
 def at_home(pod: dict, **environment: str) -> None:
     """Fit a pod to this machine: programs from the host instead of an image, and fewer processors than two pods want."""
-    folders = {str(Path(folder)) for folder in ("/usr", sys.prefix, sys.base_prefix, ROOT)}
+    folders = {str(Path(folder)) for folder in ("/etc/ssl", "/usr", sys.prefix, sys.base_prefix, ROOT)}
     mounts = [{"name": f"host{n}", "mountPath": folder, "readOnly": True} for n, folder in enumerate(sorted(folders))]
     pod.setdefault("volumes", []).extend(
         {"name": mount["name"], "hostPath": {"path": mount["mountPath"]}} for mount in mounts
