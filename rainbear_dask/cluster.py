@@ -163,7 +163,7 @@ def _start_jobs(system: str, least: int, most: int) -> Any:
     kind = getattr(_import("dask_jobqueue", "jobqueue"), BATCH_SYSTEMS[system])
     refusals: list[str] = []
     job = type(kind.job_cls.__name__, (_Job, kind.job_cls), {"refusals": refusals})
-    ours = type(kind.__name__, (kind,), {"job_cls": job})
+    ours: Any = type(kind.__name__, (kind,), {"job_cls": job})
     cluster: Any = ours.__new__(ours)
     try:
         cluster.__init__()
