@@ -145,7 +145,9 @@ def test_a_batch_system_gets_the_job_that_is_configured(system):
 
 
 @pytest.mark.parametrize(
-    "script", sorted(CLUSTER.rglob("*.sh")) + sorted(CLUSTER.glob("*/scan.*")), ids=lambda p: p.name
+    "script",
+    sorted(CLUSTER.rglob("*.sh")) + sorted(CLUSTER.glob("*/scan.*")),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_a_script_is_bash(script):
     done = subprocess.run(["bash", "-n", script], check=False, capture_output=True, text=True)
