@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -69,7 +69,25 @@ types: $(VENV)/.installed  ## Check types
 layers: $(VENV)/.installed  ## Check which module imports which
 	$(BIN)/lint-imports
 
-check: lint types layers test test-second test-stores test-stores-second  ## All of the above but demo: what CI runs
+test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start; needs root on Debian or Ubuntu
+	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/test_cluster_slurm.py
+
+test-hosts: $(VENV)/.installed  ## Run the tests on network namespaces as hosts; needs root
+	$(BIN)/python -m pytest -m hosts $(ARGS) tests/test_cluster_hosts.py
+
+test-kubernetes: $(VENV)/.stores  ## Run the tests on a Kubernetes; needs root on Debian 12, and ten minutes to build it the first time
+	bash cluster/kubernetes/build.sh .cluster/kubernetes/bin
+	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=590 -s $(ARGS) tests/test_cluster_kubernetes.py
+
+# In CI they have to run. Elsewhere it takes root and apt, and who has not got them is told what is left out.
+test-services:
+ifneq ($(or $(filter true,$(CI)),$(shell [ "$$(id -u)" = 0 ] && command -v apt-get)),)
+	@$(MAKE) --no-print-directory test-slurm test-hosts
+else
+	@echo "==> left out: the tests on SLURM and on several hosts, which take root on Debian or Ubuntu (make test-slurm test-hosts)"
+endif
+
+check: lint types layers test test-second test-stores test-stores-second test-services  ## All of the above but demo: what CI runs
 
 laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/test_selection.py \
@@ -97,7 +115,7 @@ bench-remote: $(VENV)/.stores  ## An S3 server that answers late: seconds, reque
 	$(BIN)/python -m benchmarks.remote
 
 clean:  ## Remove environments, caches and builds
-	rm -rf .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .cluster .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # CMIP6 files that the tests read; without the package's own reader of them, which needs iris, GEOS and PROJ.

