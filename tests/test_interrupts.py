@@ -31,7 +31,7 @@ from benchmarks.slow_store import SlowStore
 if __name__ == "__main__":
     path, engine, *scheduler = sys.argv[1:]
     client = Client(scheduler[0]) if scheduler else None
-    query = rd.scan_zarr(SlowStore(path, seconds=0.5), client=client)
+    query = rd.scan_zarr(SlowStore(path, seconds=5), client=client)
     print("begun", flush=True)
     query.filter(pl.col("v") > 2).collect(engine=engine)
     print("done", flush=True)
@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> str:
-    """A hundred chunks, each a task of its own: minutes of reading, half a second a request."""
+    """A hundred chunks, each a task of its own: half a minute of reading, five seconds a request."""
     path = str(tmp_path_factory.mktemp("interrupts") / "large.zarr")
     xr.Dataset({"v": (("t", "x"), np.zeros((100, 1_048_576), "f4"))}).to_zarr(
         path, encoding={"v": {"chunks": (1, 1_048_576), "fill_value": 1}}, consolidated=False
