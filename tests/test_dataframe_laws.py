@@ -210,6 +210,7 @@ NUMBERED = {"rows", "rows again"}
 """Answers whose labels are those of the frame's index."""
 
 
+@pytest.mark.timeout(1800)  # some hundred examples, each several runs of dask
 @given(data=st.data())
 def test_a_dask_dataframe_answers_as_pandas(data):
     with written(data, places=(MEMORY, FOLDER)) as (tree, _, store):
