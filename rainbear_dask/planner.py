@@ -8,6 +8,7 @@ from math import lcm, prod
 from operator import and_
 
 import numpy as np
+import polars as pl
 
 from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
@@ -15,6 +16,7 @@ from rainbear_dask.metadata import ArrayMeta, StoreSpec
 from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Column, Table
+from rainbear_dask.tidy import nest
 
 TASK_BYTES = 64 * 2**20
 """Decoded bytes of the chunks that one task reads at most, where the chunk grid allows it."""
@@ -342,6 +344,10 @@ class ReadPlan:
         """Rows that the selection holds: an upper bound of the rows returned."""
         rows = self.blocks.num_rows
         return rows if self.limit is None else min(rows, self.limit)
+
+    def no_rows(self) -> pl.DataFrame:
+        """A frame of the plan's columns, without rows."""
+        return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
 
     def tasks(self) -> Iterator[ScanTask]:
         """Tasks in C order of the chunk grid, made one by one as they are asked for."""

@@ -16,7 +16,6 @@ from rainbear_dask.execute import iter_frames, map_frames
 from rainbear_dask.graph import build_graph
 from rainbear_dask.planner import ReadPlan
 from rainbear_dask.report import as_html, as_text
-from rainbear_dask.tidy import nest
 from rainbear_dask.worker import make_frame
 
 if TYPE_CHECKING:
@@ -87,11 +86,7 @@ class ScanPlan(ReadPlan):
         ChunkReadError
             If a chunk cannot be fetched or decoded.
         """
-        return pl.concat([self._empty, *self.frames(client)])
-
-    @property
-    def _empty(self) -> pl.DataFrame:
-        return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
+        return pl.concat([self.no_rows(), *self.frames(client)])
 
     def map_partitions(
         self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None, *, ordered: bool = True
@@ -211,7 +206,7 @@ class ScanPlan(ReadPlan):
         """
         from rainbear_dask.exports import arrow_reader  # noqa: PLC0415  as pyarrow is an extra
 
-        return arrow_reader(self._empty, partial(self.frames, client))
+        return arrow_reader(self.no_rows(), partial(self.frames, client))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow_reader().__arrow_c_stream__(requested_schema)

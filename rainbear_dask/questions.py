@@ -17,7 +17,6 @@ from rainbear_dask.planner import ReadPlan
 from rainbear_dask.predicate import connective
 from rainbear_dask.reader import plan_scan
 from rainbear_dask.table import Table, unknown_column
-from rainbear_dask.tidy import nest
 
 Schema = Mapping[str, pl.DataType]
 
@@ -34,8 +33,7 @@ class Question:
         if len(frames) == 1:
             (rows,) = frames
         else:
-            empty = nest(pl.DataFrame(schema={column.name: column.dtype for column in self.plan.columns}))
-            rows = pl.concat([empty, *frames])
+            rows = pl.concat([self.plan.no_rows(), *frames])
         if self.last_step is None:
             return rows
         rows = self.last_step(rows)
@@ -57,9 +55,11 @@ def plan_question(
     """
     if expr is None:
         return Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
-    schema = table.schema | ({name: column.dtype for name, column in table.columns.items()} if loosely else {})
-    expr = _checked(expr, schema, table.spec.label)
-    dtypes = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
+    schema, blank = table.schema, table.blank
+    if loosely:
+        schema = schema | {name: column.dtype for name, column in table.columns.items()}
+        blank = pl.LazyFrame(schema=schema)
+    dtypes = _dtypes(expr, blank, schema, table.spec.label)
     is_predicate = len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null)
     if is_predicate:
         predicate = _handed_over(expr.cast(pl.Boolean), schema)
@@ -91,19 +91,19 @@ def plan_question(
     return Question(plan, lambda rows: rows.select(expr), n_rows)
 
 
-def _checked(expr: Any, schema: Schema, label: str) -> pl.Expr:
+def _dtypes(expr: Any, blank: pl.LazyFrame, schema: Schema, label: str) -> list[pl.DataType]:
+    """Types of what an expression gives, if it is one and names columns that are there."""
     if not isinstance(expr, pl.Expr):
         raise PredicateError(
             f"the predicate is a {type(expr).__name__}, not a Polars expression. Write it as pl.col('lat') > 45."
         )
     try:
-        pl.LazyFrame(schema=schema).select(expr).collect_schema()
+        return blank.select(expr).collect_schema().dtypes()
     except pl.exceptions.ColumnNotFoundError:
         for name in expr.meta.root_names():
             if name not in schema:
                 raise unknown_column(name, schema, label) from None
         raise
-    return expr
 
 
 def _asked_of_a_reader(
