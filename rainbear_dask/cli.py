@@ -1,6 +1,7 @@
 """The command ``rainbear-dask``: what a store holds, what a question would read, and its answer in a file."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -268,7 +269,18 @@ def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
     from rainbear_dask.cluster import connect  # noqa: PLC0415  brings `distributed`, which takes half a second
 
     with connect(args.cluster, workers=args.workers, timeout=args.wait) as client:
-        yield client
+        try:
+            yield client
+        except _Stopped:
+            # workers of ours would write to our standard error that nobody takes their answers
+            if client.cluster is not None:
+                client.run(_say_no_more, on_error="ignore")
+            raise
+
+
+def _say_no_more() -> None:
+    """Have the logs of Dask in this process be silent; workers are about to be ended."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
 
 
 # ---------------------------------------------------------------------- output

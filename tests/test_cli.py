@@ -283,7 +283,7 @@ def test_a_signal_ends_it_with_its_cluster_and_leaves_no_file(tmp_path, number):
         process.send_signal(number)
         error = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number, error
-    assert "rainbear_dask/" not in error, error  # no traceback of ours; workers may log that connections were closed
+    assert "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["long.zarr"]
     deadline = time.monotonic() + 20
     while session_of(process.pid) and time.monotonic() < deadline:
