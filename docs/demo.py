@@ -70,11 +70,11 @@ def main() -> int:
         write_store(arrays)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
-        cluster.get_client(),  # the scan finds it by itself
+        cluster.get_client() as client,
         pl.Config(tbl_rows=6),
     ):
         print(f"Zarr store: {STORE}")
-        table = rd.scan_zarr(STORE)
+        table = rd.scan_zarr(STORE, client=client)  # named, as plans so small would else stay in this process
         agreed = [ask(question, table, expected(arrays)) for question, expected in QUESTIONS]
     return 0 if all(agreed) else 1
 
