@@ -19,7 +19,7 @@ SECOND ?= $(firstword $(foreach python,$(candidates),\
 SECOND_VENV = .venv-$(call minor,$(SECOND))
 
 # Test files on two processes at a time; SPREAD= runs them one after the other.
-SPREAD ?= -n 2 --dist loadfile
+SPREAD ?= -n 2 --dist loadfile --max-worker-restart 0
 
 # Hypothesis draws more examples where CI=true says so.
 export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
@@ -77,7 +77,7 @@ test-hosts: $(VENV)/.installed  ## Run the tests on network namespaces as hosts;
 
 test-kubernetes: $(VENV)/.stores  ## Run the tests on a Kubernetes; needs root on Debian 12, and ten minutes to build it the first time
 	bash cluster/kubernetes/build.sh .cluster/kubernetes/bin
-	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=590 -s $(ARGS) tests/test_cluster_kubernetes.py
+	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=700 -s $(ARGS) tests/test_cluster_kubernetes.py
 
 # In CI they have to run. Elsewhere it takes root and apt, and who has not got them is told what is left out.
 test-services:

@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from dask.dataframe.utils import assert_divisions
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import rainbear_dask as rd
@@ -210,9 +210,13 @@ NUMBERED = {"rows", "rows again"}
 """Answers whose labels are those of the frame's index."""
 
 
-@pytest.mark.timeout(1800)  # some hundred examples, each several runs of dask
+PARTS = 8  # an example is several runs of dask: all of them in one test would take longer than a test may
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(max_examples=-(-settings.default.max_examples // PARTS))
 @given(data=st.data())
-def test_a_dask_dataframe_answers_as_pandas(data):
+def test_a_dask_dataframe_answers_as_pandas(part, data):
     with written(data, places=(MEMORY, FOLDER)) as (tree, _, store):
         expected = flat(expected_frame(store))
         if not expected.columns:
