@@ -128,6 +128,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
+.PRECIOUS: .venv-3.%/.installed
 .venv-3.%/.installed: pyproject.toml
 	$(SECOND) -m venv --clear .venv-3.$*
 	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
