@@ -2,10 +2,14 @@
 
 import operator
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 import dask
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -18,7 +22,7 @@ import rainbear_dask as rd
 from tests.oracle import expected_frame
 from tests.questions import COMPARE
 from tests.strategies import DIMS, START, TEXTS
-from tests.test_differential import FOLDER, MEMORY, budgets, warned_of, written
+from tests.test_differential import budgets, warned_of, written
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::xarray.SerializationWarning"),
@@ -145,12 +149,32 @@ def filters(draw, whole: pd.DataFrame, depth: int = 2):
 
 
 @st.composite
-def steps(draw, whole: pd.DataFrame):
-    """What is done before the answer: filters and columns in any order, as functions of a frame."""
+def choices_of_labels(draw, labels: pd.Index):
+    """Labels between two ends, of which either may be absent, or a day."""
+    first, last = sorted(draw(st.lists(st.integers(0, len(labels) - 1), min_size=2, max_size=2)))
+    ends = list(labels[[first, last]])
+    if isinstance(labels, pd.DatetimeIndex):
+        ends = [end if draw(st.booleans()) else str(end.date()) for end in ends]
+    absent = draw(st.sampled_from([None, None, 0, 1]))  # not both: dask refuses [:], of any frame
+    return slice(*(None if place == absent else end for place, end in enumerate(ends)))
+
+
+@st.composite
+def steps(draw, whole: pd.DataFrame, labels: pd.Index | None):
+    """What is done before the answer: filters, columns and labels in any order, as functions of a frame."""
     found, names = [], list(whole.columns)
+    kinds = ["filter", "filter", "columns", "one filtered", "assign", "columns, then all"]
     for _ in range(draw(st.integers(0, 3))):
-        kind = draw(st.sampled_from(["filter", "filter", "columns", "one filtered", "assign", "columns, then all"]))
+        kind = draw(st.sampled_from(kinds if labels is None else [*kinds, "loc", "loc", "loc of one"]))
         event(kind)
+        if kind == "loc":
+            wanted = draw(choices_of_labels(labels))
+            found.append(lambda frame, wanted=wanted: frame.loc[wanted])
+            continue
+        if kind == "loc of one":
+            label = labels[draw(st.integers(0, len(labels) - 1))]
+            found.append(lambda frame, at=label: frame.loc[at] if is_dask(frame) else frame.loc[at:at])
+            continue
         view = whole[names]
         test = draw(filters(view))
         if kind == "filter":
@@ -174,74 +198,220 @@ def steps(draw, whole: pd.DataFrame):
     return found, names
 
 
-# ---------------------------------------------------------------------- the law
+# ---------------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is asked of a table in the end, be it pandas' or Dask's, and how the two are compared."""
+
+    of: Callable
+    compare: Callable
+
+
+def is_dask(table) -> bool:
+    return hasattr(table, "dask")
 
 
 def value(answer):
-    return answer.compute(scheduler="sync") if hasattr(answer, "dask") else answer
+    return answer.compute(scheduler="sync") if is_dask(answer) else answer
 
 
 def numbers(table, names):
     return [name for name in names if table[name].dtype.kind in "fiu" and table[name].dtype != np.uint64]
 
 
-ANSWERS = {
-    "rows": lambda table, names: table,
-    "rows again": lambda table, names: table,
-    "len": lambda table, names: len(table),
-    "shape": lambda table, names: table[names[0]].size,
-    "count": lambda table, names: table[names[-1]].count(),
-    "max": lambda table, names: table[names[0]].max() if numbers(table, names[:1]) else 0,
-    "sum": lambda table, names: [table[name].astype("f8").sum() for name in numbers(table, names)],
-    "sum of a sum": lambda table, names: (
-        (table[names[0]].astype("f8") + table[names[-1]].astype("f8")).sum()
-        if numbers(table, [names[0], names[-1]])[1:]
-        else 0
+def same(actual, expected):
+    """The same rows with the same labels, of the same types, in any order."""
+    assert types(actual) == types(expected)
+    assert rows(actual) == rows(expected)
+
+
+def same_but_for_labels(actual, expected):
+    """Of partitions that number their rows each on its own."""
+    same(actual.reset_index(drop=True), expected.reset_index(drop=True))
+
+
+def close(actual, expected):
+    """The same numbers, whatever the order in which they were added up."""
+    actual, expected = (
+        pd.DataFrame(np.atleast_1d(answer) if np.isscalar(answer) or answer is pd.NA else answer).to_numpy(
+            "f8", na_value=np.nan
+        )
+        for answer in (actual, expected)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def close_in_groups(actual, expected):
+    """The same groups in any order, and close numbers in each."""
+    actual, expected = actual.sort_index(), expected.sort_index()
+    assert list(map(repr, actual.index)) == list(map(repr, expected.index))
+    close(actual, expected)
+
+
+def close_in_time(actual, expected):
+    """Close numbers at the same times; dask also names times without rows, from the first division to the last."""
+    close(actual.loc[expected.index], expected)
+    assert not actual.drop(expected.index)["count"].any()
+
+
+def equal(actual, expected):
+    assert actual == expected
+
+
+def rows_of(n, end):
+    """Rows of one end of a table: as many as there are, or as the last partition has, and in the order of the index."""
+
+    def compare(actual, expected):
+        assert len(actual) == n if n <= len(expected) and end == "head" else len(actual) <= n
+        numbered = expected.index.name is None
+        found, known = (rows(table.reset_index(drop=True) if numbered else table) for table in (actual, expected))
+        assert not Counter(found) - Counter(known)
+        if expected.index.name is not None and expected.index.is_monotonic_increasing:
+            count = len(actual)
+            labels = expected.index[:count] if end == "head" else expected.index[len(expected) - count :]
+            assert list(actual.index) == list(labels)
+
+    def ask(table):
+        if not is_dask(table):
+            return table
+        return table.head(n, npartitions=-1, compute=False) if end == "head" else table.tail(n, compute=False)
+
+    return Answer(ask, compare)
+
+
+def aggregated(keys, name):
+    """Groups and what is known of a number in each; sums of short floats are pandas' own, too coarse to compare."""
+
+    def ask(table):
+        groups = table.astype({name: "f8"}).groupby(keys if keys[1:] else keys[0], observed=True)[name]
+        return groups.agg(["count", "sum", "mean", "min", "max"])
+
+    return Answer(ask, close_in_groups)
+
+
+def resampled(name, hours):
+    """The same for steps of time."""
+    return Answer(
+        lambda table: table[name].astype("f8").resample(f"{hours}h").agg(["count", "sum", "mean", "min", "max"]),
+        close_in_time,
+    )
+
+
+def joined(other, how):
+    """Rows beside those of a small table, by label."""
+    return lambda table: table.join(dd.from_pandas(other, npartitions=2) if is_dask(table) else other, how=how)
+
+
+def lowest_or_highest(end):
+    def ask(table):
+        if not is_dask(table) and not len(table):
+            raise ValueError("no label")
+        return getattr(table.index, end)()
+
+    return ask
+
+
+PLAIN = {
+    "rows": Answer(lambda table, names: table, same),
+    "len": Answer(lambda table, names: len(table), equal),
+    "shape": Answer(lambda table, names: table[names[0]].size, equal),
+    "count": Answer(lambda table, names: table[names[-1]].count(), equal),
+    "max": Answer(lambda table, names: table[names[0]].max() if numbers(table, names[:1]) else 0, close),
+    "sum of a sum": Answer(
+        lambda table, names: (
+            (table[names[0]].astype("f8") + table[names[-1]].astype("f8")).sum()
+            if numbers(table, [names[0], names[-1]])[1:]
+            else 0
+        ),
+        close,
     ),
-    "nunique": lambda table, names: table[names[0]].nunique(),
-    "groups": lambda table, names: table.groupby(names[0], observed=True)[names[-1]].count(),
-    "value_counts": lambda table, names: table[names[-1]].value_counts(),
-    "drop_duplicates": lambda table, names: table[names[:1]].drop_duplicates(),
-    "reset": lambda table, names: table.reset_index(drop=True)[names],
-    "index": lambda table, names: table.index if table.index.name else len(table.index),
+    "nunique": Answer(lambda table, names: table[names[0]].nunique(), equal),
+    "groups": Answer(lambda table, names: table.groupby(names[0], observed=True)[names[-1]].count(), same),
+    "value_counts": Answer(lambda table, names: table[names[-1]].value_counts(), same),
+    "drop_duplicates": Answer(lambda table, names: table[names[:1]].drop_duplicates(), same_but_for_labels),
+    "reset": Answer(lambda table, names: table.reset_index(drop=True)[names], same_but_for_labels),
 }
+"""Answers that need nothing but the names of the columns."""
 
-NUMBERED = {"rows", "rows again"}
-"""Answers whose labels are those of the frame's index."""
 
+@st.composite
+def answers(draw, whole: pd.DataFrame, names: list[str], labels: pd.Index | None):
+    """The name of an answer, and the answer."""
+    amounts = numbers(whole, [name for name in names if name in whole.columns])
+    name = draw(st.sampled_from(amounts)) if amounts else None
+    found = {
+        kind: Answer(lambda table, ask=plain.of: ask(table, names), plain.compare) for kind, plain in PLAIN.items()
+    }
+    if whole.index.name is None:
+        found["rows"] = Answer(found["rows"].of, same_but_for_labels)
+    n = draw(st.integers(0, 9))
+    found |= {"head": rows_of(n, "head"), "tail": rows_of(n, "tail")}
+    if name is not None:
+        found["sum"] = Answer(lambda table: table[name].astype("f8").sum(), close)
+        if keys := [key for key in names if key != name]:
+            some = draw(st.lists(st.sampled_from(keys), unique=True, min_size=1, max_size=2))
+            found |= {"aggregated": aggregated(some, name), "aggregated again": aggregated(some, name)}
+    if whole.index.name is not None:
+        found["index"] = Answer(lambda table: table.index, same)
+        found["end of the index"] = Answer(lowest_or_highest(draw(st.sampled_from(["min", "max"]))), equal)
+    if labels is not None:
+        few = labels.unique()[draw(st.integers(0, 1)) :: 2]
+        other = pd.DataFrame({"flag": np.arange(len(few)) / 2}, few)
+        beside = joined(other, draw(st.sampled_from(["inner", "left", "outer", "right"])))
+        found["joined"] = Answer(beside, same)
+        found["len of joined"] = Answer(lambda table: len(beside(table)), equal)
+    if isinstance(labels, pd.DatetimeIndex) and name is not None:
+        span = (labels[-1] - labels[0]) / pd.Timedelta(hours=1)
+        step = max(draw(st.sampled_from([5, 24, 240])), int(span / 200))
+        found |= {"resampled": resampled(name, step), "resampled again": resampled(name, step)}
+    kind = draw(st.sampled_from(sorted(found)))
+    event(kind)
+    return kind, found[kind]
+
+
+# ---------------------------------------------------------------------- the law
 
 PARTS = 8  # an example is several runs of dask: all of them in one test would take longer than a test may
+QUESTIONS = 3  # of one store, as writing it takes longer than an answer
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@settings(max_examples=-(-settings.default.max_examples // PARTS))
+@settings(max_examples=-(-settings.default.max_examples // (PARTS * QUESTIONS)))
 @given(data=st.data())
 def test_a_dask_dataframe_answers_as_pandas(part, data):
-    with written(data, places=(MEMORY, FOLDER)) as (tree, _, store):
+    with written(data) as (tree, _, store):
         expected = flat(expected_frame(store))
         if not expected.columns:
             return
         lines = [name for name in expected.columns if name in DIMS] + [
             path for path, a in tree.arrays.items() if "aux" in path and len(a.dims) == 1 and path in expected.columns
         ]
-        index = data.draw(st.sampled_from([None, None, *lines]), label="index")
+        index = data.draw(st.sampled_from([None, *lines, *lines]), label="index")
         backend = data.draw(st.sampled_from(["numpy", "numpy", "pyarrow"]), label="types")
         with warned_of(tree), budgets(data):
             frame = rd.read_zarr(store, index=index, dtype_backend=backend)
             whole = in_pandas(expected, frame._meta)
             if not len(frame.columns):
                 return
-            check(data, frame, whole)
+            labels = None
+            if frame.known_divisions and len(whole):
+                event("known divisions")
+                whole = whole.sort_index(kind="stable")
+                labels = whole.index
+            for _ in range(QUESTIONS):
+                check(data, frame, whole, labels)
 
 
-def check(data, frame, whole):
-    found, names = data.draw(steps(whole), label="steps")
-    answer = data.draw(st.sampled_from(sorted(ANSWERS)), label="answer")
+def check(data, frame, whole, labels):
+    found, names = data.draw(steps(whole, labels), label="steps")
+    kind, answer = data.draw(answers(whole, names, labels), label="answer")
 
     def ask(table):
         for step in found:
             table = step(table)
-        return ANSWERS[answer](table, names)
+        return answer.of(table)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -250,22 +420,10 @@ def check(data, frame, whole):
         except Exception as error:  # noqa: BLE001  whatever pandas does not do
             event(f"pandas refuses: {type(error).__name__}")
             with suppress(Exception):
-                dask.compute(ask(frame), scheduler="sync")
+                value(ask(frame))
             return
         actual = ask(frame)
-        if getattr(actual, "known_divisions", False) and answer.startswith("rows"):
-            event("known divisions")
+        if kind == "rows" and actual.known_divisions:
             with dask.config.set(scheduler="sync"):
                 assert_divisions(actual)
-        actual = [value(a) for a in actual] if isinstance(actual, list) else value(actual)
-    event(answer)
-    if answer in ("reset", "drop_duplicates") or (
-        frame.index.name is None and answer in NUMBERED
-    ):  # each partition numbers its own
-        actual, expected = actual.reset_index(drop=True), expected.reset_index(drop=True)
-    if isinstance(expected, pd.DataFrame | pd.Series | pd.Index):
-        assert types(actual) == types(expected)
-        assert rows(actual) == rows(expected)
-    else:
-        actual, expected = (pd.array(np.atleast_1d(answer), "Float64") for answer in (actual, expected))
-        np.testing.assert_allclose(actual.to_numpy("f8"), expected.to_numpy("f8"), rtol=1e-9, atol=1e-9)
+        answer.compare(value(actual), expected)
