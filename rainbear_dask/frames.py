@@ -213,14 +213,15 @@ def read_partitions(
     """
     if home not in (None, _HERE):
         check_travels(form.spec)
-    pieces = []
+    pieces: list[Any] = []
     for partition in partitions:
+        if limit is not None and limit <= 0:
+            break
         rows = [form.frame(columns, parts) for parts in _parts(partition, columns, limit)]
         if partition.sort:
             rows = [joined(rows, form).sort_index(kind="stable")]
         pieces += rows
-        if limit is not None and (limit := limit - sum(map(len, rows))) <= 0:
-            break
+        limit = None if limit is None else limit - sum(map(len, rows))
     return joined(pieces, form) if pieces else form.empty(columns)
 
 

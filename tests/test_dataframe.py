@@ -225,6 +225,13 @@ def test_head_reads_one_chunk_of_each_column_where_it_can(counted, whole):
     assert len(counted.chunks("t2m")) == 1
 
 
+def test_head_of_no_rows_reads_nothing(counted, whole):
+    frame = rd.read_zarr(counted)
+    for none in (frame.head(0), frame[frame.t2m > 280].head(0)):
+        assert_frame_equal(none, whole.head(0), check_index_type=False)
+    assert not counted.chunks("t2m")
+
+
 def test_head_behind_a_filter_on_values_reads_on_until_it_has_enough(url, whole):
     frame = rd.read_zarr(url)
     found = frame[frame.t2m > 305].head(20, npartitions=-1)
