@@ -85,6 +85,29 @@ def bring_credentials(client: "Client", spec: StoreSpec) -> Any:
     return client.sync(_bring_credentials, client, spec)
 
 
+def bring_at_once(client: "Client", spec: StoreSpec) -> None:
+    """Bring the workers what graphs leave out of a recipe, where nobody can await it.
+
+    Raises
+    ------
+    QueryError
+        If it is not there yet, and this is the thread of the client's event loop, which would wait for itself.
+    """
+    secret = secret_of(spec)
+    if secret is None:
+        return
+    if not client.asynchronous:
+        bring_credentials(client, spec)
+        return
+    from rainbear_dask.delivery import is_delivered  # noqa: PLC0415  needs distributed, which is slow to import
+
+    if not is_delivered(client, secret):
+        raise QueryError(
+            f"the workers have no credentials for {spec.label} yet, and this Dask client is asynchronous: its event loop "
+            "would wait for itself here. Compute on a thread: await asyncio.to_thread(frame.compute)."
+        )
+
+
 async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
     secret = secret_of(spec)
     if secret is not None:

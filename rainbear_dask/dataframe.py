@@ -28,7 +28,7 @@ from dask.dataframe.dask_expr._reductions import Len, Max, Min
 from dask.dataframe.dask_expr._repartition import Repartition, RepartitionToFewer
 from dask.dataframe.dask_expr.io.io import BlockwiseIO, FusedIO
 
-from rainbear_dask.clients import active_client, bring_credentials
+from rainbear_dask.clients import active_client, bring_at_once
 from rainbear_dask.conditions import (
     Condition,
     Named,
@@ -50,6 +50,9 @@ from rainbear_dask.table import Column, Table
 
 _FEW = 16
 """Partitions are not joined to fewer than so many, so that there is work for all."""
+
+_WORKED = 16
+"""Bytes that pandas makes of a row, whatever its columns: the number of its group, and a float64."""
 
 
 def dask_dataframe(
@@ -217,8 +220,8 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
     def _lower(self) -> Any:
         if self.fixed:
             return None
-        if (client := active_client()) is not None:
-            bring_credentials(client, self.source.table.spec)
+        if (client := active_client(awaited=True)) is not None:
+            bring_at_once(client, self.source.table.spec)
         return self.substitute_parameters({"fixed": True})
 
     def conditions_of(self, top: Any) -> list[Condition]:
@@ -278,9 +281,10 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
     # ------------------------------------------------------------------ fewer partitions for fewer columns
 
     def _tune_up(self, parent: Any) -> Any:
-        count = max(ceil(self.npartitions * self._share), min(self.npartitions, _FEW))
-        if self.most is not None or count == self.npartitions or isinstance(parent, FusedIO):
+        together = min(int(1 / self._share), self.npartitions // _FEW)
+        if self.most is not None or together < 2 or isinstance(parent, FusedIO):
             return None
+        count = ceil(self.npartitions / together)
         joined = JoinedZarr(self, count)
         if isinstance(parent, Blockwise):
             for other in parent.dependencies():
@@ -297,7 +301,7 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
         def weights(columns: Sequence[Column]) -> tuple[int, int]:
             read = sum(c.array.itemsize for c in plan.columns if c.array and c.role == "data" and c.name in tested)
             read += sum(c.array.itemsize for c in columns if c.array and c.role == "data" and c.name not in tested)
-            return read, sum(c.width for c in columns)
+            return read, sum(c.width for c in columns) + _WORKED
 
         return max(
             mine / (everything or 1)

@@ -55,6 +55,12 @@ async def deliver(client: Client, secret: Secret) -> None:
     await asyncio.shield(begun[secret.token])  # whoever comes second waits for the first, and is not in its way
 
 
+def is_delivered(client: Client, secret: Secret) -> bool:
+    """Whether all workers have it."""
+    delivery = _deliveries.get(client, {}).get(secret.token)
+    return delivery is not None and delivery.done() and not _failed(delivery)
+
+
 async def _bring(client: Client, secret: Secret) -> None:
     await client.register_plugin(_Leaver(client.id))
     await client.register_plugin(_Keeper(secret, client.id))

@@ -1,5 +1,6 @@
 """Dask DataFrames of a store: what they read, how they are cut, their types, and where they run."""
 
+import asyncio
 import pickle
 
 import dask
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 import xarray as xr
 from dask.dataframe.utils import assert_divisions
+from distributed import Client, LocalCluster, wait
 from pandas.testing import assert_frame_equal, assert_series_equal
 from zarr.storage import LocalStore, MemoryStore
 
@@ -416,6 +418,28 @@ def test_a_store_in_memory_is_refused_elsewhere():
         frame.compute()
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("in_small_tasks")
+def test_what_is_kept_may_spill(url, whole):
+    # 2 MB of data, however much the process needs; other limits are left out, as they count all that it has
+    limits = {"target": 0.004, "spill": False, "pause": False, "terminate": False}
+    with (
+        dask.config.set({f"distributed.worker.memory.{name}": limit for name, limit in limits.items()}),
+        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="500MB", dashboard_address=":0") as cluster,
+        cluster.get_client() as client,
+    ):
+        frame = rd.read_zarr(url, index="time")
+        wide = frame.assign(**{f"t{i}": frame.t2m.astype("f8") * i for i in range(30)})
+        kept = wide.persist()
+        wait(kept)
+        (spilled,) = client.run(lambda dask_worker: len(dask_worker.data.slow)).values()
+        assert spilled > 0
+        means = kept.groupby("lat").t2.mean().compute()
+        expected = whole.astype({"t2m": "f8"}).groupby("lat").t2m.mean() * 2
+        assert_series_equal(means.sort_index(), expected, check_names=False)
+        same_rows(kept[["lat", "lon", "sst", "t2m"]].compute(), whole[["lat", "lon", "sst", "t2m"]])
+
+
 def test_few_columns_are_read_in_fewer_partitions(tmp_path):
     path = str(tmp_path / "wide.zarr")
     values = {f"v{i}": (("y", "x"), np.random.default_rng(i).random((400, 300))) for i in range(8)}
@@ -424,7 +448,10 @@ def test_few_columns_are_read_in_fewer_partitions(tmp_path):
         frame = rd.read_zarr(path)
         assert frame.npartitions == 40
         one = frame.v3
-        assert one.optimize().npartitions <= frame.npartitions
+        assert one.optimize().npartitions == 20  # not fewer than 16, and of as many chunks each
+        assert (
+            frame[["v1", "v2", "v3", "v4", "v5"]].optimize().npartitions == 40
+        )  # as two would be more than all of one
         np.testing.assert_allclose(one.sum().compute(scheduler="sync"), values["v3"][1].sum())
         both = (frame.v3 + frame.v4).sum().compute(scheduler="sync")
         np.testing.assert_allclose(both, values["v3"][1].sum() + values["v4"][1].sum())
@@ -475,3 +502,20 @@ def test_credentials_are_in_no_expression_and_reach_the_workers(url, client):
     assert b"s3cr3t-word" not in pickle.dumps(frame[frame.lat > 45].optimize())
     plain = rd.read_zarr(url)
     assert len(frame[frame.t2m > 280].compute()) == len(plain[plain.t2m > 280].compute())
+
+
+@pytest.mark.cluster
+def test_an_asynchronous_client_brings_credentials_from_a_thread(url, whole, cluster):
+    frame = rd.read_zarr(url, storage_options={"password": "s3cr3t-word"})
+    warm = frame[frame.t2m > 280]
+
+    async def main():
+        async with Client(cluster.scheduler_address, asynchronous=True) as client:
+            with pytest.raises(QueryError, match=r"to_thread\(frame.compute"):
+                client.compute(warm)
+            on_thread = await asyncio.to_thread(warm.compute)
+            return on_thread, await client.compute(warm.t2m)
+
+    on_thread, awaited = asyncio.run(main())
+    same_rows(on_thread, whole[whole.t2m > 280])
+    assert sorted(awaited) == sorted(on_thread.t2m)
