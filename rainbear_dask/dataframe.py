@@ -1,9 +1,9 @@
 """A scan as a source of dask.dataframe: an expression of its optimizer that takes filters, columns and lengths into the plan."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from math import ceil
 from operator import ge, le
 from typing import Any
@@ -46,6 +46,7 @@ from rainbear_dask.exceptions import QueryError
 from rainbear_dask.frames import Backend, Partition, column_of, form_of, on_one_dimension, read_partitions
 from rainbear_dask.partitions import Divisions, Source, cut
 from rainbear_dask.planner import ReadPlan
+from rainbear_dask.sharing import CUTS, is_complete, num_shared
 from rainbear_dask.table import Column, Table
 
 _FEW = 16
@@ -313,7 +314,7 @@ class Columns(Projection):
     """Some columns of a scan: what filters them filters the scan."""
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-        if isinstance(parent, _CUTS):
+        if isinstance(parent, CUTS):
             return cut_down(self, parent, dependents)
         return super()._simplify_up(parent, dependents)
 
@@ -330,15 +331,12 @@ class Labels(Index):
                 return self.frame.counted(parent)
             if isinstance(parent, Min | Max) and (ends := self.frame.outermost) is not None:
                 return Literal(ends[not isinstance(parent, Min)])  # to dask, Min is a kind of Max
-        if isinstance(parent, _CUTS):
+        if isinstance(parent, CUTS):
             return cut_down(self, parent, dependents)
         return super()._simplify_up(parent, dependents)
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
         return may_be_cut(self, parent, dependents)
-
-
-_CUTS = (Filter, LocSlice, LocElement)
 
 
 def cut_down(node: Any, top: Any, dependents: Any) -> Any:
@@ -364,7 +362,7 @@ def cut_down(node: Any, top: Any, dependents: Any) -> Any:
 def may_be_cut(node: Any, top: Any, dependents: Any) -> bool:
     """Whether `cut_down` may give something, if not now then after other rules have been applied."""
     table = table_of(node)
-    if table is None or not isinstance(top, _CUTS) or top.frame is not node:
+    if table is None or not isinstance(top, CUTS) or top.frame is not node:
         return False
     if table.fixed or table.most is not None or table._filtered:  # their rows are counted, their partitions numbered
         return False
@@ -379,61 +377,6 @@ def table_of(node: Any) -> Any:
     """The scan of which a node is the whole, columns or the index; None for other nodes."""
     below = node if isinstance(node, ReadZarr) else node.frame
     return below if isinstance(below, ReadZarr) else None
-
-
-def is_complete(dependents: Any, node: Any, top: Any) -> bool:
-    """Whether it is known what is made of each node: not once a rule has changed one, until the next round."""
-    known = {name for name, refs in dependents.items() if any(ref() is not None for ref in refs)}
-    nodes = {found._name: found for refs in dependents.values() for ref in refs if (found := ref()) is not None}
-    above = {found._name for ref in dependents[node._name] if (found := ref()) is not None}
-    return top._name in above and len(nodes.keys() - known) == 1
-
-
-def num_shared(table: ReadZarr, top: Any, dependents: Any) -> int:
-    """By how many conditions of a filter, or a choice of labels, a scan may be cut down.
-
-    What is made of the same rows may be put side by side, partition by partition. So all of it has to become fewer by
-    the same conditions. Only a single value is beside anything, whatever rows it is of.
-
-    Returns
-    -------
-    int
-        Conditions that all filters, or choices of labels, of the scan have in common, from the first; 0 if anything is
-        made of its rows in another way.
-    """
-    nodes = [found for refs in dependents.values() for ref in refs if (found := ref()) is not None]
-    scans = {under._name: under for found in nodes for under in found.dependencies() if table.same_rows(under)}
-
-    def cuts(node: Any) -> bool:
-        below = node.frame if isinstance(node, _CUTS) else None
-        return below is not None and bool(
-            scans.keys() & {below._name, *(under._name for under in below.dependencies())}
-        )
-
-    tops = first_above(list(scans.values()), cuts, dependents) or {}
-    # a filter that only another filter's predicate is made of goes with that one
-    tops = {name: node for name, node in tops.items() if not first_above([node], cuts, dependents)}
-    if top._name not in tops:
-        return 0
-    asked = [[tokenize(condition) for condition in table.conditions_of(node)] for node in tops.values()]
-    return sum(1 for _ in takewhile(lambda alike: len(set(alike)) == 1, zip(*asked, strict=False)))
-
-
-def first_above(nodes: list[Any], wanted: Callable[[Any], bool], dependents: Any) -> dict[str, Any] | None:
-    """The first nodes of a kind that are met on all ways up, but for those of single values; None if a way has none."""
-    todo, seen, found = list(nodes), {node._name for node in nodes}, {}
-    while todo:
-        above = [up for ref in dependents[todo.pop()._name] if (up := ref()) is not None]
-        if not above:
-            return None
-        for up in above:
-            if up._name not in seen and getattr(up, "ndim", None) != 0:
-                seen.add(up._name)
-                if wanted(up):
-                    found[up._name] = up
-                else:
-                    todo.append(up)
-    return found
 
 
 class JoinedZarr(FusedIO):

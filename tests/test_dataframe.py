@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from pathlib import Path
 
 import dask
 import dask.dataframe as dd
@@ -240,6 +241,32 @@ def test_head_behind_a_filter_on_values_reads_on_until_it_has_enough(url, whole)
     assert_frame_equal(found, whole[whole.t2m > 305].head(20).reset_index(drop=True))
 
 
+def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    example = readme.partition("**Dask DataFrames.**")[2].partition("```python\n")[2].partition("```")[0]
+    axes = {
+        "time": pd.date_range("1999-12-01", "2001-02-01", freq="MS"),
+        "latitude": np.linspace(-60, 60, 41),
+        "longitude": np.arange(0.0, 360, 90),
+    }
+    shape = tuple(map(len, axes.values()))
+    values = np.random.default_rng(0).normal(28, 2, shape)
+    field = xr.Dataset({"sst": (tuple(axes), values)}, axes)
+    field.to_zarr(tmp_path / "sst.zarr", encoding={"sst": {"chunks": (6, 20, 4)}}, consolidated=False)
+    monkeypatch.chdir(tmp_path)
+    *lines, last = example.strip().splitlines()
+    known = {"rd": rd}
+    with dask.config.set({"scheduler": "sync", "rainbear-dask.task-bytes": 1}):
+        exec("\n".join(lines), known)  # noqa: S102  our own
+        means = eval(last, known)  # noqa: S307
+    table = field.to_dataframe().reset_index()
+    warm = table[(table.latitude.abs() < 5) & (table.sst > 28) & (table.time.dt.year == 2000)]
+    assert_series_equal(means.sort_index(), warm.groupby("longitude").sst.mean())
+    shown = capsys.readouterr().out
+    assert "(latitude.abs() < 5) & (sst > 28)" in shown
+    assert "of 9 chunks" in shown
+
+
 # ---------------------------------------------------------------------- an index
 
 
@@ -257,6 +284,29 @@ def test_an_index_has_divisions_from_its_coordinate(counted, whole):
     counted.requests.clear()
     assert (frame.index.min().compute(), frame.index.max().compute()) == (whole.time.min(), whole.time.max())
     assert not counted.chunks("t2m") | counted.chunks("sst")
+
+
+NORTH = {
+    "filter, labels": lambda d: d[(d.lat > 45) & (d.t2m > 280)].loc["2020-02-02":],
+    "labels, filter": lambda d: (n := d.loc["2020-02-02":])[(n.lat > 45) & (n.t2m > 280)],
+    "between": lambda d: (n := d[d.lat > 45].loc["2020-02-02":])[n.t2m > 280],
+    "labels twice": lambda d: (n := d.loc["2020-02-01":].loc["2020-02-02":])[(n.lat > 45) & (n.t2m > 280)],
+}
+
+
+@pytest.mark.usefixtures("in_small_tasks")
+@pytest.mark.parametrize("name", sorted(NORTH))
+def test_filters_and_labels_are_taken_in_any_order(counted, whole, name, capsys):
+    frame = rd.read_zarr(counted, index="time")
+    found = NORTH[name](frame)
+    found[["t2m"]].optimize().pprint()
+    assert "(4 of 24 chunks)" in (shown := capsys.readouterr().out)
+    assert "Filter" not in shown
+    actual = found.groupby("lat").t2m.count().compute(scheduler="sync")
+    expected = NORTH[name](whole.set_index("time").sort_index(kind="stable"))
+    assert_series_equal(actual.sort_index(), expected.groupby("lat").t2m.count())
+    assert len(counted.chunks("t2m")) == 4
+    assert not counted.chunks("sst")
 
 
 @pytest.mark.usefixtures("in_small_tasks")
