@@ -1,6 +1,7 @@
 """Dask DataFrames of a store: what they read, how they are cut, their types, and where they run."""
 
 import asyncio
+import math
 import pickle
 from pathlib import Path
 
@@ -185,6 +186,22 @@ def test_the_length_behind_filters_that_ask_for_all_rows_with_an_index(url):
     frame = rd.read_zarr(url, index="time")
     above = frame[frame.t2m > frame.t2m.mean()]
     assert len(above[above.lon > 20])
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=ValueError,
+    reason="a filter is asked of all labels of a coordinate, not of those alone that another left",
+)
+def test_a_filter_that_fails_for_rows_that_an_earlier_one_left_out(url, whole):
+    def is_far(degrees):
+        return math.log(degrees) > 4
+
+    def ask(table, **meta):
+        north = table[table.lat > 45]
+        return north[north.lat.map(is_far, **meta)]
+
+    same_rows(ask(rd.read_zarr(url), meta=("lat", bool)).compute(scheduler="sync"), ask(whole))
 
 
 def test_variables_of_child_groups_are_columns_to_filter_by():

@@ -116,7 +116,7 @@ def leaf(draw, name: str, values: pd.Series):
         ]
         if dtype.kind == "f":
             choices += [lambda s: compare(s.map(lambda x: x * 2, meta=(name, "f8")), number)]
-    elif pd.api.types.is_string_dtype(dtype):
+    elif isinstance(dtype, pd.StringDtype | pd.ArrowDtype) and pd.api.types.is_string_dtype(dtype):
         text = draw(st.sampled_from(TEXTS))
         choices += [lambda s: s.str.startswith(text), lambda s: compare(s.str.len(), 2), lambda s: compare(s, text)]
     else:
@@ -258,7 +258,7 @@ def close_in_time(actual, expected):
 
 
 def equal(actual, expected):
-    assert actual == expected
+    assert actual == expected or (pd.isna(actual) and pd.isna(expected))
 
 
 def rows_of(n, end):
@@ -374,6 +374,12 @@ def answers(draw, whole: pd.DataFrame, names: list[str], labels: pd.Index | None
 
 # ---------------------------------------------------------------------- the law
 
+DASK_FAILS = (
+    "boolean index did not match",  # filters by labels that are repeated, which has a test of its own
+    "tuple index out of range",  # to resample one time alone
+)
+"""What dask says of any frame of this kind, be it pandas'."""
+
 PARTS = 8  # an example is several runs of dask: all of them in one test would take longer than a test may
 QUESTIONS = 3  # of one store, as writing it takes longer than an answer
 
@@ -423,8 +429,15 @@ def check(data, frame, whole, labels):
             with suppress(Exception):
                 value(ask(frame))
             return
-        actual = ask(frame)
-        if kind == "rows" and actual.known_divisions:
-            with dask.config.set(scheduler="sync"):
-                assert_divisions(actual)
-        answer.compare(value(actual), expected)
+        try:
+            actual = ask(frame)
+            if kind == "rows" and actual.known_divisions:
+                with dask.config.set(scheduler="sync"):
+                    assert_divisions(actual)
+            actual = value(actual)
+        except IndexError as error:
+            if whole.index.name is None or not any(words in str(error) for words in DASK_FAILS):
+                raise
+            event(f"dask fails: {error}"[:30])
+            return
+        answer.compare(actual, expected)
