@@ -138,7 +138,12 @@ def filters(draw, whole: pd.DataFrame, depth: int = 2):
         known = [name for name in names if name in DIMS or name.startswith("aux")] or names
         name = draw(st.sampled_from(names if draw(st.integers(0, 2)) == 2 else known))
         if whole[name].dtype.kind == "f" and draw(st.integers(0, 7)) == 7:
-            return lambda frame: frame[name] > frame[name].mean()  # asks for all rows
+
+            def is_high(frame):  # asks for all rows; of float64, and no value is the bound, as sums are rounded
+                values = frame[name].astype("f8")
+                return values > values.mean() + 1e-3
+
+            return is_high
         found = leaf(draw, name, whole[name])
         return (lambda frame: ~found(frame)) if draw(st.integers(0, 4)) == 4 else found
     a, b = draw(filters(whole, depth - 1)), draw(filters(whole, depth - 1))
