@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-dataframes bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -110,6 +110,9 @@ bench-cluster: .venv-bench/.installed  ## A cluster of two processes: speed, a l
 	.venv-bench/bin/python -m benchmarks.cluster
 	.venv-bench/bin/python -m benchmarks.latency
 	.venv-bench/bin/python -m benchmarks.streaming
+
+bench-dataframes: .venv-bench/.installed  ## Dask DataFrames beside xarray's, on a cluster of two processes (ten minutes; ARGS=--quick: three)
+	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)
 
 bench-remote: $(VENV)/.stores  ## An S3 server that answers late: seconds, requests, share of the ideal (three minutes)
 	$(BIN)/python -m benchmarks.remote

@@ -71,7 +71,8 @@ def read_zarr(
     Notes
     -----
     CF times are ``datetime64`` where pandas has all their dates, and text in ISO 8601 otherwise, as in `scan_zarr`. The
-    rows are those of ``xarray.open_zarr(source).to_dataframe()``. It computes with every scheduler of Dask.
+    rows are those of ``xarray.open_zarr(source).to_dataframe()``. It computes with every scheduler of Dask; with a client of
+    ``Client(asynchronous=True)``, where the store takes credentials, on a thread: ``await asyncio.to_thread(frame.compute)``.
 
     Examples
     --------
