@@ -263,7 +263,7 @@ def close_in_time(actual, expected):
 
 
 def equal(actual, expected):
-    assert actual == expected or (pd.isna(actual) and pd.isna(expected))
+    assert pd.isna(actual) if pd.isna(expected) else actual == expected
 
 
 def rows_of(n, end):
