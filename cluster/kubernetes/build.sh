@@ -4,24 +4,23 @@
 #   bash build.sh FOLDER      puts kube-apiserver, -controller-manager, -scheduler, -proxy, kubelet and pause there
 # Needs root and Debian 12. The sources of apt are not changed: the source package is fetched with a list of our own.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$(realpath -m "${1:?folder for the programs}")
 if [ -x "$out/kubelet" ]; then echo "kubernetes: already built in $out"; exit 0; fi
 . /etc/os-release
 if [ "$(id -u)" != 0 ] || [ "${VERSION_CODENAME:-}" != bookworm ]; then
     echo "kubernetes: building it takes root on Debian 12 (bookworm)" >&2; exit 3
 fi
-export DEBIAN_FRONTEND=noninteractive
 work=$(mktemp -d); trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 mkdir -p "$out" "$work"/{sources,lists/partial,home}
 
-apt-get update -qq
 # the first five build, the others run beside Kubernetes
-apt-get install -y -qq --no-install-recommends \
+"$here/../apt_install.sh" \
     golang-1.19-go golang-github-modern-go-reflect2-dev dpkg-dev gcc libc6-dev jq make rsync \
     conntrack containerd containernetworking-plugins curl dnsmasq-base etcd-server iproute2 iptables \
-    openssl runc >/dev/null
+    openssl runc
 # another package may have brought a kubectl already, which Debian's would collide with
-command -v kubectl >/dev/null || apt-get install -y -qq --no-install-recommends kubernetes-client >/dev/null
+command -v kubectl >/dev/null || "$here/../apt_install.sh" kubernetes-client
 
 cd "$work"
 for list in /etc/apt/sources.list.d/*.sources; do

@@ -4,6 +4,7 @@
 # Needs root on Debian or Ubuntu: what is missing is installed by apt. Beyond that, and a line in /etc/hosts where the
 # machine's own name does not resolve, nothing is written outside SLURM_FOLDER, a new folder below TMPDIR.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 nodes=${1:-2} cpus=4
 export PATH=$PATH:/usr/sbin:/sbin
 say() { echo "slurm: $*" >&2; }
@@ -13,8 +14,7 @@ if ! command -v munged slurmctld slurmd sbatch >/dev/null; then
         say "it is not installed, and installing it takes root on Debian or Ubuntu"
         exit 3
     fi
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends munge slurm-client slurmctld slurmd; } >&2
+    "$here/../apt_install.sh" munge slurm-client slurmctld slurmd
 fi
 if [ "$(id -u)" != 0 ]; then say "starting it takes root"; exit 3; fi
 
@@ -94,5 +94,5 @@ for _ in $(seq 120); do
 done
 say "the nodes were not idle after 30 s; the ends of its logs:"
 tail -n 5 "$folder"/log/* >&2
-SLURM_FOLDER=$folder bash "$(dirname "${BASH_SOURCE[0]}")/down.sh"
+SLURM_FOLDER=$folder bash "$here/down.sh"
 exit 1

@@ -13,8 +13,7 @@ if [ ! -f $modules/ngx_http_lua_module.so ] || ! command -v openssl > /dev/null;
         echo "nginx with Lua is not here. Install it: apt-get install nginx-light libnginx-mod-http-lua openssl" >&2
         exit 1
     fi
-    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-        nginx-light libnginx-mod-http-lua openssl curl) > /dev/null
+    "$here/../apt_install.sh" nginx-light libnginx-mod-http-lua openssl curl
 fi
 mkdir -p "$dir"/{www,tmp,logs,tls}
 rm -f "$dir/web" # a socket that is left is not taken over
