@@ -316,6 +316,8 @@ class Columns(Projection):
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         if isinstance(parent, CUTS):
             return cut_down(self, parent, dependents)
+        if isinstance(parent, Index):
+            return Index(self.frame)
         return super()._simplify_up(parent, dependents)
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:

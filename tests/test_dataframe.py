@@ -153,6 +153,16 @@ def test_columns_chosen_before_a_filter_do_not_hide_it(counted, whole, ask):
     assert not counted.chunks("sst")
 
 
+def test_columns_chosen_before_two_filters_do_not_hide_them_from_the_index(counted, whole):
+    def ask(table):
+        north = table[["t2m"]][table.lat > 45]
+        return north[north.t2m.notnull()].index
+
+    actual = ask(rd.read_zarr(counted, index="time")).compute(scheduler="sync")
+    assert sorted(actual) == sorted(ask(whole.set_index("time")))
+    assert len(counted.chunks("t2m")) == 8
+
+
 @pytest.mark.usefixtures("in_small_tasks")
 def test_filters_that_leave_different_rows_do_not_shift_them(url):
     frame = rd.read_zarr(url)

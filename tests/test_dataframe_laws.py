@@ -385,12 +385,6 @@ def answers(draw, whole: pd.DataFrame, names: list[str], labels: pd.Index | None
 
 # ---------------------------------------------------------------------- the law
 
-DASK_FAILS = (
-    "boolean index did not match",  # filters by labels that are repeated, which has a test of its own
-    "tuple index out of range",  # to resample one time alone
-)
-"""What dask says of any frame of this kind, be it pandas'."""
-
 PARTS = 8  # an example is several runs of dask: all of them in one test would take longer than a test may
 QUESTIONS = 3  # of one store, as writing it takes longer than an answer
 
@@ -422,6 +416,21 @@ def test_a_dask_dataframe_answers_as_pandas(part, data):
                 check(data, frame, whole, labels)
 
 
+def dask_fails(ask, whole, labels, error):
+    """Whether Dask fails alike where the same is asked of a pandas table, whole or a row a partition."""
+    for count in {1, max(len(whole), 1)}:
+        if labels is not None and labels.dtype != object:
+            frame = dd.from_pandas(whole, npartitions=count)
+        else:
+            size = len(whole) // count
+            frame = dd.from_map(lambda start, n=size: whole.iloc[start : start + n], [i * size for i in range(count)])
+        with suppress(error):
+            value(ask(frame))
+            continue
+        return True
+    return False
+
+
 def check(data, frame, whole, labels):
     found, names = data.draw(steps(whole, labels), label="steps")
     kind, answer = data.draw(answers(whole, names, labels), label="answer")
@@ -446,8 +455,8 @@ def check(data, frame, whole, labels):
                 with dask.config.set(scheduler="sync"):
                     assert_divisions(actual)
             actual = value(actual)
-        except IndexError as error:
-            if whole.index.name is None or not any(words in str(error) for words in DASK_FAILS):
+        except Exception as error:
+            if not dask_fails(ask, whole, labels, type(error)):
                 raise
             event(f"dask fails: {error}"[:30])
             return
