@@ -456,12 +456,12 @@ ENSEMBLE = (
     Query(
         "spread at a place",
         lambda lf: (
-            lf.filter(latitude == 44, longitude == 8)
+            lf.filter(latitude == 46, longitude == 8)
             .group_by("lead_time")
             .agg(mean=temperature.cast(pl.Float64).mean(), spread=temperature.cast(pl.Float64).std())
         ),
         lambda ds: as_table(
-            ds.sel(latitude=44, longitude=8)
+            ds.sel(latitude=46, longitude=8)
             .temperature.astype("float64")
             .isel(init_time=0)
             .pipe(lambda here: xr.Dataset({"mean": here.mean("ensemble_member"), "spread": here.std("ensemble_member", ddof=1)}))
