@@ -36,8 +36,10 @@ class Variable:
         Of its values.
     missing : float
         Share of its cells without a value.
+    dtype : str
+        Of the values.
     packing : mapping, optional
-        How xarray is to encode it, where it is not stored as float32.
+        How xarray is to encode it, where values are stored as another type.
     """
 
     dims: tuple[str, ...]
@@ -46,6 +48,7 @@ class Variable:
     mean: float = 280.0
     spread: float = 15.0
     missing: float = 0.0
+    dtype: str = "float32"
     packing: Mapping[str, Any] = field(default_factory=dict)
 
     def values(self, sizes: Sizes, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +59,7 @@ class Variable:
         cells += self.mean
         if self.missing:
             cells[rng.random(shape, dtype="float32") < self.missing] = np.nan
-        return cells
+        return cells.astype(self.dtype, copy=False)
 
     def encoding(self, sizes: Sizes) -> dict[str, Any]:
         """For xarray; chunks are no longer than dimensions, and shards are whole numbers of chunks."""
@@ -305,9 +308,9 @@ ERA5_SURFACE = tuple(
             "mean over New York",
             lambda lf: lf.filter(NEW_YORK, time <= datetime(2020, 6, 1, 5)).select(mean=t2m.mean()),
             lambda ds: _mean(
-                ds.sel(latitude=slice(40, 39), longitude=slice(286, 287), time=slice(None, "2020-06-01T05")).expand_dims(
-                    "all"
-                ),
+                ds.sel(
+                    latitude=slice(40, 39), longitude=slice(286, 287), time=slice(None, "2020-06-01T05")
+                ).expand_dims("all"),
                 "2m_temperature",
                 ("time", *PLACE),
             )[["mean"]],
@@ -464,14 +467,20 @@ ENSEMBLE = (
             ds.sel(latitude=46, longitude=8)
             .temperature.astype("float64")
             .isel(init_time=0)
-            .pipe(lambda here: xr.Dataset({"mean": here.mean("ensemble_member"), "spread": here.std("ensemble_member", ddof=1)}))
+            .pipe(
+                lambda here: xr.Dataset(
+                    {"mean": here.mean("ensemble_member"), "spread": here.std("ensemble_member", ddof=1)}
+                )
+            )
         )[["lead_time", "mean", "spread"]],
         keys=("lead_time",),
     ),
     Query(
         "members a day ahead, in a box",
         lambda lf: (
-            lf.filter(pl.col("lead_time") == timedelta(days=1), latitude.is_between(30, 50), longitude.is_between(0, 40))
+            lf.filter(
+                pl.col("lead_time") == timedelta(days=1), latitude.is_between(30, 50), longitude.is_between(0, 40)
+            )
             .group_by("ensemble_member")
             .agg(mean=temperature.mean())
         ),
@@ -501,7 +510,9 @@ RIVERS = (
     Query(
         "means of large rivers",
         lambda lf: (
-            lf.filter(pl.col("order") >= 7).group_by("feature_id").agg(mean=pl.col("streamflow").cast(pl.Float64).mean())
+            lf.filter(pl.col("order") >= 7)
+            .group_by("feature_id")
+            .agg(mean=pl.col("streamflow").cast(pl.Float64).mean())
         ),
         lambda ds: _mean(ds.isel(feature_id=np.nonzero(ds.order.values >= 7)[0]), "streamflow", ("time",))[
             ["feature_id", "mean"]
@@ -652,8 +663,8 @@ GEOMETRIES = [
         {"y": 1024, "x": 1024},
         square,
         {
-            "red": Variable(("y", "x"), (256, 256), mean=1500, spread=300, packing={"dtype": "uint16"}),
-            "nir": Variable(("y", "x"), (256, 256), mean=3500, spread=500, packing={"dtype": "uint16"}),
+            "red": Variable(("y", "x"), (256, 256), mean=1500, spread=300, dtype="uint16"),
+            "nir": Variable(("y", "x"), (256, 256), mean=3500, spread=500, dtype="uint16"),
         },
         BANDS,
         quick={},

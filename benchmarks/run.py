@@ -218,7 +218,9 @@ def memory_of(path: str, layout: str, query: str, reader: str) -> Memory:
 
 def print_memory(reader: str, path: str, layout: str, name: str) -> None:
     """Ask a query twice, and print a `Memory`: memory is that of the first time, bytes are those of the second."""
-    query = next(q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name))
+    query = next(
+        q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name)
+    )
     lazily(path, query)
     opened = _status("VmRSS")
     table = READERS[reader](path, query)
@@ -276,7 +278,13 @@ def targets_of_memory(path: str, layout: str) -> list[Target]:
     task = rd.plan(path, t2m > HOT).task_bytes_at_most / 1e6
     return [
         Target(layout, "full scan: peak over the result", 1.25, scan.peak / scan.answer, at_most=True),
-        Target(layout, "value filter: peak beyond the opened store, in tasks", 3, (kept.peak - kept.opened) / task, at_most=True),
+        Target(
+            layout,
+            "value filter: peak beyond the opened store, in tasks",
+            3,
+            (kept.peak - kept.opened) / task,
+            at_most=True,
+        ),
     ]
 
 
