@@ -23,14 +23,14 @@ def draw_ratios(measures: Sequence["Measure"], path: Path) -> None:
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(labels)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color=COLOURS["rainbear_dask"], label="rainbear_dask")
-    for reader in MARKERS:
+    for reader, marker in MARKERS.items():
         points = [
             (each.seconds / ours[each.layout, each.query], list(ours).index((each.layout, each.query)))
             for each in measures
             if each.reader == reader != "rainbear_dask" and each.seconds < inf
         ]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=18, marker=MARKERS[reader], color=COLOURS[reader], label=reader)
+            axes.scatter(*zip(*points, strict=True), s=18, marker=marker, color=COLOURS[reader], label=reader)
     axes.set(xscale="log", xlabel="time, as a multiple of that of rainbear_dask", ylim=(len(labels) - 0.5, -0.5))
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.grid(visible=True, alpha=0.3)

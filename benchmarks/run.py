@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -342,6 +342,18 @@ def _time(each: Measure, unit: float) -> str:
     return f"{each.seconds:.3f} / {median(each.times):.3f} s{ratio}"
 
 
+def measure_store(path: str, name: str, queries: Sequence[Query], size: Size, *, rounds: int) -> Iterator[Measure]:
+    """Measure a store that is there, and print it; of a smaller one only some peaks of memory."""
+    for query in queries:
+        found = measure(path, name, query, rounds=rounds)
+        for each in found:
+            if each.answer == "right" and (size == "full" or query.name in QUICK_PEAKS):
+                memory = memory_of(path, name, query.name, each.reader)
+                each.peak, each.read = memory.peak, memory.read
+        print(report(found).splitlines()[-1], flush=True)
+        yield from found
+
+
 def conditions() -> str:
     """Date, machine, its load, and versions."""
     cpus = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
@@ -378,17 +390,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
                 path = str(Path(folder) / "store.zarr")
                 store.sized(size).write(path)
-                for query in queries:
-                    found = measure(path, store.name, query, rounds=options.rounds)
-                    for each in found:
-                        if each.answer == "right" and (size == "full" or query.name in QUICK_PEAKS):
-                            memory = memory_of(path, store.name, query.name, each.reader)
-                            each.peak, each.read = memory.peak, memory.read
-                    print(report(found).splitlines()[-1], flush=True)
-                    measures += found
+                found = list(measure_store(path, store.name, queries, size, rounds=options.rounds))
+                measures += found
                 if suite == "layouts" and size == "full":
-                    targets += targets_of(measures[-len(READERS) * len(queries) :])
-                    targets += targets_of_memory(path, store.name)
+                    targets += targets_of(found) + targets_of_memory(path, store.name)
     text = f"{before}; {size} stores, best of {options.rounds}\n\n{report(measures)}\n\n{report_memory(measures)}\n"
     if targets:
         text += f"\n{report_targets(targets)}\n"
