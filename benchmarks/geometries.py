@@ -571,7 +571,7 @@ def _climate(name: str, chunks: tuple[int, int, int]) -> Geometry:
         partial(globe, start="2000-01-01", step=24 * HOUR),
         {"temperature": Variable(("time", *PLACE), chunks)},
         CLIMATE,
-        quick={"time": 365},
+        quick={"time": 120},
         tiny={"time": 8},
         zarr_format=2,
     )
@@ -601,7 +601,7 @@ GEOMETRIES = [
             "truth": Variable(("time", "longitude", "latitude"), (100, 64, 32)),
         },
         FORECASTS,
-        quick={"time": 32},
+        quick={"time": 16},
         tiny={"time": 6, "prediction_timedelta": 5},
         zarr_format=2,
     ),

@@ -47,8 +47,8 @@ class Layout:
         return replace(self, shape=(hours, *self.shape[1:]), shards=shards)
 
     def sized(self, size: Size) -> "Layout":
-        """The same layout as itself, over four days, or over one."""
-        return self.shortened({"full": self.shape[0], "quick": 96, "tiny": 24}[size])
+        """The same layout as itself, over two days, or over one."""
+        return self.shortened({"full": self.shape[0], "quick": 48, "tiny": 24}[size])
 
     def dataset(self) -> xr.Dataset:
         """All data, the same on every call."""
