@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-planning bench-cluster bench-dataframes bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-growth bench-planning bench-cluster bench-dataframes bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -96,12 +96,18 @@ laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 example
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and see which test sees each (minutes)
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-bench: .venv-bench/.installed  ## Time and memory beside rainbear and xarray, whole stores (long)
-	.venv-bench/bin/python -m benchmarks.run $(ARGS)
+bench: .venv-bench/.installed  ## Time and memory beside rainbear, xarray-sql and xarray, whole stores (half an hour), with pictures
+	.venv-bench/bin/python -m benchmarks.run --plots benchmarks $(ARGS)
 
-bench-quick: .venv-bench/.installed  ## The same on shorter stores (two minutes), and chunks read by form of question
-	.venv-bench/bin/python -m benchmarks.run --quick
+bench-quick: .venv-bench/.installed  ## The same on smaller stores (three minutes), and chunks read by form of question
+	.venv-bench/bin/python -m benchmarks.run --quick --rounds 2 $(ARGS)
 	.venv-bench/bin/python -m benchmarks.predicate_forms
+
+bench-targets: .venv-bench/.installed  ## Of these the four layouts with targets, and whether they are reached (ten minutes)
+	.venv-bench/bin/python -m benchmarks.run --suite layouts --plots benchmarks $(ARGS)
+
+bench-growth: .venv-bench/.installed  ## How time grows with rows, chunks and variables: slopes, and a picture (two minutes)
+	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg
 
 bench-planning: $(VENV)/.installed  ## Time and memory of planning, on stores of up to 100 M chunks (half a minute)
 	$(BIN)/python -m benchmarks.planning

@@ -96,6 +96,16 @@ for _name, _module in (("rainbear", "rainbear"), ("xarray-sql", "xarray_sql")):
 
 
 @dataclass
+class Memory:
+    """Of a process that asks one query, in MB: when it had opened the store, at most, of the answer; and what it read."""
+
+    opened: float
+    peak: float
+    answer: float
+    read: float
+
+
+@dataclass
 class Measure:
     """What one reader needed for one query.
 
@@ -107,8 +117,8 @@ class Measure:
         None where the reader raises.
     times : list of float
         Seconds, where the answer is right.
-    peak, read : float, optional
-        MB of memory at the peak, and of files that were read, in a process of its own.
+    memory : Memory, optional
+        Of a process of its own.
     chunks : tuple of int, optional
         Kept by the plan, and all of the variables; where the reader has a plan.
     """
@@ -118,8 +128,7 @@ class Measure:
     reader: str
     answer: Literal["right", "wrong", "none"]
     times: list[float] = field(default_factory=list)
-    peak: float | None = None
-    read: float | None = None
+    memory: Memory | None = None
     chunks: tuple[int, int] | None = None
 
     @property
@@ -198,21 +207,15 @@ def _digest(table: pl.DataFrame, query: Query) -> pl.DataFrame:
     return pl.DataFrame({"rows": [table.height], "hash": [str(np.add.reduce(table.hash_rows().to_numpy()))]})
 
 
-@dataclass
-class Memory:
-    """Of a process that asks one query, in MB: when it had opened the store, at most, of the answer; and what it read."""
-
-    opened: float
-    peak: float
-    answer: float
-    read: float
-
-
-def memory_of(path: str, layout: str, query: str, reader: str) -> Memory:
-    """Ask one query in a process of its own."""
+def memory_of(path: str, layout: str, query: str, reader: str) -> Memory | None:
+    """Ask one query in a process of its own; none if another reader's process dies, as some do in the end."""
     command = [sys.executable, "-m", "benchmarks.run", "--memory", reader, path, layout, query]
     root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own words
+    ours = reader == "rainbear_dask"
+    done = subprocess.run(command, cwd=root, check=ours, capture_output=True, text=True)  # noqa: S603  our own words
+    if done.returncode:
+        print(f"{reader}'s process for {query} of {layout} ended with {done.returncode}")
+        return None
     return Memory(*map(float, done.stdout.split()[-4:]))
 
 
@@ -273,8 +276,8 @@ def targets_of(measures: Iterable[Measure]) -> list[Target]:
 
 def targets_of_memory(path: str, layout: str) -> list[Target]:
     """Peaks of memory beside those that may be reached at most: of a full scan, and of a filter that keeps little."""
-    scan = memory_of(path, layout, "full scan", "rainbear_dask")
-    kept = memory_of(path, layout, "value filter", "rainbear_dask")
+    scan, kept = (memory_of(path, layout, query, "rainbear_dask") for query in ("full scan", "value filter"))
+    assert scan and kept
     task = rd.plan(path, t2m > HOT).task_bytes_at_most / 1e6
     return [
         Target(layout, "full scan: peak over the result", 1.25, scan.peak / scan.answer, at_most=True),
@@ -312,10 +315,11 @@ def report_memory(measures: Sequence[Measure]) -> str:
     """Peaks of memory and bytes read."""
     lines = [["layout", "query", *(f"MB {name}" for name in READERS), *(f"read by {name}" for name in READERS)]]
     for row in _rows(measures):
-        if any(each.peak is not None for each in row.values()):
+        memories = [each.memory for each in row.values()]
+        if any(memories):
             first = row["rainbear_dask"]
-            peaks = ["" if each.peak is None else f"{each.peak:,.0f}" for each in row.values()]
-            read = ["" if each.read is None else f"{each.read:,.3g} MB" for each in row.values()]
+            peaks = [f"{each.peak:,.0f}" if each else "" for each in memories]
+            read = [f"{each.read:,.3g} MB" if each else "" for each in memories]
             lines.append([first.layout, first.query, *peaks, *read])
     return as_table(lines)
 
@@ -348,8 +352,7 @@ def measure_store(path: str, name: str, queries: Sequence[Query], size: Size, *,
         found = measure(path, name, query, rounds=rounds, patience=PATIENCE[size])
         for each in found:
             if each.seconds < PATIENCE[size] and (size == "full" or query.name in QUICK_PEAKS):
-                memory = memory_of(path, name, query.name, each.reader)
-                each.peak, each.read = memory.peak, memory.read
+                each.memory = memory_of(path, name, query.name, each.reader)
         print(report(found).splitlines()[-1], flush=True)
         yield from found
 
@@ -372,7 +375,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller stores, and two peaks of memory for each layout")
     parser.add_argument("--suite", choices=SUITES, action="append", help="one of two; both, if none is named")
     parser.add_argument("--rounds", type=int, default=3, help="times that count")
-    parser.add_argument("--plot", type=Path, help="where to draw the ratios, beside the table")
+    parser.add_argument("--plots", type=Path, default=RESULTS, help="the folder for a picture of each suite")
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
@@ -398,12 +401,13 @@ def main() -> None:
     if targets:
         text += f"\n{report_targets(targets)}\n"
     RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
-    stem.with_suffix(".md").write_text(text)
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.md").write_text(text)
     if find_spec("matplotlib"):
         from benchmarks.plots import draw_ratios  # noqa: PLC0415  of the benchmarks' own environment
 
-        draw_ratios(measures, options.plot or stem.with_suffix(".svg"))
+        for suite in options.suite or SUITES:
+            names = {store.name for store, _ in SUITES[suite]}
+            draw_ratios([each for each in measures if each.layout in names], options.plots / f"{suite}.svg")
     print(f"\n{text}\n{conditions()}")
 
 

@@ -25,6 +25,7 @@ from benchmarks.repeated import report as report_repeated
 from benchmarks.run import (
     READERS,
     Measure,
+    Memory,
     Target,
     measure,
     memory_of,
@@ -171,7 +172,7 @@ def test_targets_are_compared_with_what_was_reached():
 
 def test_memory_is_shown_where_it_was_measured():
     measures = [Measure("slabs", query, reader, "right", [1.0]) for query in ("box", "count") for reader in READERS]
-    measures[0].peak, measures[0].read = 1234.5, 67.8
+    measures[0].memory = Memory(opened=200, peak=1234.5, answer=1000, read=67.8)
     header, _, row = report_memory(measures).splitlines()
     assert header.count("MB") == header.count("read by") == len(READERS)
     assert "1,234" in row
