@@ -25,7 +25,7 @@ import zarr
 
 import rainbear_dask as rd
 from benchmarks.planning import PLAIN, Grid
-from benchmarks.run import as_table, conditions
+from benchmarks.run import as_markdown, conditions
 
 DAY = 24
 LATS, LONS = 181, 360
@@ -196,7 +196,7 @@ def report(measured: Sequence[Series]) -> str:
             seconds = (f"{each.seconds[at]:.3f}" for each in group)
             lines.append([group[0].unit, f"{size:,}", *seconds, *(f"{each.peaks[at]:.0f}" for each in group)])
         lines.append([group[0].unit, "slope", *(f"{each.slope:.2f}" for each in group), *("" for _ in group)])
-    return as_table(lines)
+    return as_markdown(lines)
 
 
 def main() -> None:

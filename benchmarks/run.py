@@ -277,7 +277,8 @@ def targets_of(measures: Iterable[Measure]) -> list[Target]:
 def targets_of_memory(path: str, layout: str) -> list[Target]:
     """Peaks of memory beside those that may be reached at most: of a full scan, and of a filter that keeps little."""
     scan, kept = (memory_of(path, layout, query, "rainbear_dask") for query in ("full scan", "value filter"))
-    assert scan and kept
+    assert scan
+    assert kept
     task = rd.plan(path, t2m > HOT).task_bytes_at_most / 1e6
     return [
         Target(layout, "full scan: peak over the result", 1.25, scan.peak / scan.answer, at_most=True),
@@ -294,7 +295,7 @@ def targets_of_memory(path: str, layout: str) -> list[Target]:
 # Report
 
 
-def as_table(lines: Sequence[Sequence[str]]) -> str:
+def as_markdown(lines: Sequence[Sequence[str]]) -> str:
     """Markdown; the first line is the header."""
     lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -308,7 +309,7 @@ def report(measures: Sequence[Measure]) -> str:
         first = row["rainbear_dask"]
         chunks = f"{first.chunks[0]:,} of {first.chunks[1]:,}" if first.chunks else ""
         lines.append([first.layout, first.query, chunks, *(_time(each, first.seconds) for each in row.values())])
-    return as_table(lines)
+    return as_markdown(lines)
 
 
 def report_memory(measures: Sequence[Measure]) -> str:
@@ -321,7 +322,7 @@ def report_memory(measures: Sequence[Measure]) -> str:
             peaks = [f"{each.peak:,.0f}" if each else "" for each in memories]
             read = [f"{each.read:,.3g} MB" if each else "" for each in memories]
             lines.append([first.layout, first.query, *peaks, *read])
-    return as_table(lines)
+    return as_markdown(lines)
 
 
 def report_targets(targets: Iterable[Target]) -> str:
@@ -330,7 +331,7 @@ def report_targets(targets: Iterable[Target]) -> str:
     for each in targets:
         bound = f"{'<=' if each.at_most else '>='} {each.target:g}"
         lines.append([each.layout, each.what, bound, f"{each.reached:.2f}", "yes" if each.is_reached else "no"])
-    return as_table(lines)
+    return as_markdown(lines)
 
 
 def _rows(measures: Sequence[Measure]) -> Iterable[dict[str, Measure]]:
