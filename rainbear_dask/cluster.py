@@ -99,9 +99,9 @@ class _OwningClient(Client):
         super().__init__(cluster)  # type: ignore[no-untyped-call]
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close the connection, then the cluster."""
+        """Close the connection, then the cluster, which a `KubeCluster` would try each time that it is told to."""
         closed: Any = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if self.cluster is not None:
+        if self.cluster is not None and self.cluster.status != Status.closed:
             self.cluster.close()
         return closed
 
