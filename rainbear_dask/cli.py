@@ -339,8 +339,8 @@ def _say_warning(message: Warning | str, *_: Any) -> None:
     print(f"rainbear-dask: warning: {message}", file=sys.stderr)
 
 
-class _Stopped(BaseException):
-    """A signal asks to stop."""
+class _Stopped(KeyboardInterrupt):
+    """A signal asks to stop, whichever it is; as an interrupt, with which Dask ends its own waits."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
