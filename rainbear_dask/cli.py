@@ -272,7 +272,8 @@ def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
         try:
             yield client
         except _Stopped:
-            # workers of ours would write to our standard error that nobody takes their answers
+            # workers of ours would write to our standard error that nobody takes their answers, and so would our own client
+            _say_no_more()
             if client.cluster is not None:
                 client.run(_say_no_more, on_error="ignore")
             raise

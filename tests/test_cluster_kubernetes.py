@@ -159,6 +159,7 @@ def at_home(pod: dict, **environment: str) -> None:
         {"name": mount["name"], "hostPath": {"path": mount["mountPath"]}} for mount in mounts
     )
     pod["automountServiceAccountToken"] = False
+    pod["terminationGracePeriodSeconds"] = 1  # nothing is lost with it, and the next test waits for it
     (container,) = pod["containers"]
     container.setdefault("volumeMounts", []).extend(mounts)
     container["resources"] = {"requests": {"cpu": "100m"}, "limits": {"memory": "2Gi"}}
