@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import zarr
 from zarr.abc.store import Store, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
@@ -75,8 +76,14 @@ def chunks_read(form: Form, path: Path) -> int:
 
 def chunks_planned(form: Form, path: Path) -> int:
     """Chunks that the plan of a question keeps, as `rd.explain` tells."""
-    report = rd.explain(form.query(rd.scan_zarr(path)))
-    return sum(int(kept.replace(",", "")) for kept in re.findall(r"chunks +([\d,]+) of", report))
+    return planned(form.query(rd.scan_zarr(path)))[0]
+
+
+def planned(query: pl.LazyFrame) -> tuple[int, int]:
+    """Chunks that the plans of a query keep, and those that there are."""
+    counts = re.findall(r"chunks +([\d,]+) of ([\d,]+)", rd.explain(query))
+    kept, total = (sum(int(text.replace(",", "")) for text in texts) for texts in zip(*counts, strict=True))
+    return kept, total
 
 
 def chunk_bytes(path: Path) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ import polars as pl
 import xarray as xr
 
 time, lat, lon, t2m = pl.col("time"), pl.col("lat"), pl.col("lon"), pl.col("t2m")
+
+Size = Literal["full", "quick", "tiny"]
+"""Of a store: what the tables of results are made with, what takes minutes, what a test takes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Layout:
         """The same layout with fewer time steps: fewer chunks, none of them smaller."""
         shards = self.shards and (min(self.shards[0], hours), *self.shards[1:])
         return replace(self, shape=(hours, *self.shape[1:]), shards=shards)
+
+    def sized(self, size: Size) -> "Layout":
+        """The same layout as itself, over two days, or over one."""
+        return self.shortened({"full": self.shape[0], "quick": 48, "tiny": 24}[size])
 
     def dataset(self) -> xr.Dataset:
         """All data, the same on every call."""
@@ -83,30 +90,39 @@ LAYOUTS = [
 
 @dataclass(frozen=True)
 class Query:
-    """A question to any layout.
+    """A question to a store.
 
     Parameters
     ----------
     name : str
         What the tables call it.
     polars : callable
-        The question to a table.
+        The question to one or more tables.
     xarray : callable
         The same question to arrays, as somebody who knows xarray would put it; a table again.
+    tables : tuple of tuple of str
+        The variables of each table, in the order in which `polars` takes them; none are all.
+    keys : tuple of str
+        Columns that tell the rows of the answer apart, where others come from arithmetic.
     any_rows : bool
         Whether any rows will do, as long as they are as many.
+    target : float, optional
+        Multiple of our time that rainbear is to take at least, at full size.
     """
 
     name: str
-    polars: Callable[[pl.LazyFrame], pl.LazyFrame]
+    polars: Callable[..., pl.LazyFrame]
     xarray: Callable[[xr.Dataset], pd.DataFrame]
+    tables: tuple[tuple[str, ...], ...] = ((),)
+    keys: tuple[str, ...] = ()
     any_rows: bool = False
+    target: float | None = None
 
 
 HOT = 303.7  # about one cell in 100,000
 
 
-def _table(ds: xr.Dataset) -> pd.DataFrame:
+def as_table(ds: xr.Dataset) -> pd.DataFrame:
     return ds.to_dataframe().reset_index()
 
 
@@ -116,33 +132,38 @@ def _hot_cells(ds: xr.Dataset) -> pd.DataFrame:
 
 
 QUERIES = [
-    Query("full scan", lambda lf: lf, _table),
-    Query("value filter", lambda lf: lf.filter(t2m > HOT), _hot_cells),
+    Query("full scan", lambda lf: lf, as_table, target=1.4),
+    Query("value filter", lambda lf: lf.filter(t2m > HOT), _hot_cells, target=1.5),
     Query(
         "point series",
         lambda lf: lf.filter(lat == 45, lon == 10),
-        lambda ds: _table(ds.sel(lat=[45], lon=[10])),
+        lambda ds: as_table(ds.sel(lat=[45], lon=[10])),
+        target=1.0,
     ),
     Query(
         "box",
         lambda lf: lf.filter(lat.is_between(30, 50), lon.is_between(0, 40), time < datetime(2020, 1, 2)),
-        lambda ds: _table(ds.sel(lat=slice(50, 30), lon=slice(0, 40), time=slice("2020-01-01", "2020-01-01"))),
+        lambda ds: as_table(ds.sel(lat=slice(50, 30), lon=slice(0, 40), time=slice("2020-01-01", "2020-01-01"))),
+        target=1.0,
     ),
     Query(
         "head(1000)",
         lambda lf: lf.head(1000),
-        lambda ds: _table(ds.isel(time=[0], lat=slice(0, 3))).head(1000),
+        lambda ds: as_table(ds.isel(time=[0], lat=slice(0, 3))).head(1000),
         any_rows=True,
+        target=1.0,
     ),
     Query(
         "count",
         lambda lf: lf.select(pl.len().cast(pl.Int64).alias("rows")),
         lambda ds: pd.DataFrame({"rows": [np.prod(list(ds.sizes.values()))]}),
+        target=20.0,
     ),
     Query(
         "mean by lat",
         lambda lf: lf.group_by("lat").agg(t2m.mean()),
-        lambda ds: _table(ds[["t2m"]].mean(["time", "lon"], dtype="float64")),
+        lambda ds: as_table(ds[["t2m"]].mean(["time", "lon"], dtype="float64")),
+        target=1.0,
     ),
 ]
 

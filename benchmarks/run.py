@@ -1,8 +1,8 @@
-"""Time and memory of a few questions to a few layouts, beside rainbear and xarray: ``python -m benchmarks.run``.
+"""Time and memory of questions to stores, beside rainbear, xarray-sql and xarray: ``python -m benchmarks.run``.
 
 All readers answer in one process, in turns, each from the address of the store to the answer, after a first time that
-does not count; the best time is taken. Every answer is compared with xarray's: a wrong one gets no time. The peak of
-memory is that of a process of its own, libraries included.
+does not count. Every answer is compared with xarray's: a wrong one gets no time. The peak of memory, and the bytes
+that are read, are those of a process of its own.
 """
 
 import argparse
@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -28,35 +29,67 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from benchmarks.problems import LAYOUTS, QUERIES, Query
+from benchmarks.geometries import GEOMETRIES, Geometry
+from benchmarks.predicate_forms import planned
+from benchmarks.problems import HOT, LAYOUTS, QUERIES, Layout, Query, Size, t2m
 
 RESULTS = Path(__file__).parent / "results"
-QUICK_HOURS = 96
-QUICK_PEAKS = ("full scan", "value filter")
+QUICK_PEAKS = ("full scan",)
 LARGE = 100_000
 """Rows above which tables are compared by a hash."""
+PATIENCE: dict[Size, float] = {"full": 5.0, "quick": 0.5}
+"""Seconds above which a reader is not asked again: its first time counts, and its memory is not measured."""
+
+SUITES: dict[str, list[tuple[Layout | Geometry, Sequence[Query]]]] = {
+    "layouts": [(layout, QUERIES) for layout in LAYOUTS],
+    "geometries": [(geometry, geometry.queries) for geometry in GEOMETRIES],
+}
+"""Stores with their questions: those for which there are targets, and those like public ones."""
 
 # Readers: from the address of a store to the answer, as a table of Polars or pandas
 
 
+def lazily(path: str, query: Query) -> pl.LazyFrame:
+    return query.polars(*(rd.scan_zarr(path, variables=names or None) for names in query.tables))
+
+
 def ours(path: str, query: Query) -> Any:
-    return query.polars(rd.scan_zarr(path)).collect()
+    return lazily(path, query).collect()
 
 
 def rainbear(path: str, query: Query) -> Any:
     from rainbear import scan_zarr  # noqa: PLC0415  not on every Python
 
-    return query.polars(scan_zarr(path)).collect()
+    return query.polars(*(scan_zarr(path) for _ in query.tables)).collect()  # which cannot choose variables
+
+
+def xarray_sql(path: str, query: Query) -> Any:
+    from xarray_sql import arrow_dataset  # noqa: PLC0415  not on every Python
+
+    with open_dataset(path) as ds:
+        parts = (ds[list(names)] if names else ds for names in query.tables)
+        return query.polars(*(pl.scan_pyarrow_dataset(arrow_dataset(part)) for part in parts)).collect()
 
 
 def xarray(path: str, query: Query) -> Any:
-    with xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as ds:
+    with open_dataset(path) as ds:
         return query.xarray(ds)
 
 
-READERS: dict[str, Callable[[str, Query], Any]] = {"rainbear_dask": ours, "rainbear": rainbear, "xarray": xarray}
-if find_spec("rainbear") is None:
-    del READERS["rainbear"]
+def open_dataset(path: str) -> xr.Dataset:
+    consolidated = (Path(path) / ".zmetadata").exists()
+    return xr.open_dataset(path, engine="zarr", consolidated=consolidated, chunks=None, decode_timedelta=True)
+
+
+READERS: dict[str, Callable[[str, Query], Any]] = {
+    "rainbear_dask": ours,
+    "rainbear": rainbear,
+    "xarray-sql": xarray_sql,
+    "xarray": xarray,
+}
+for _name, _module in (("rainbear", "rainbear"), ("xarray-sql", "xarray_sql")):
+    if find_spec(_module) is None:
+        del READERS[_name]
 
 
 # Measures
@@ -64,41 +97,78 @@ if find_spec("rainbear") is None:
 
 @dataclass
 class Measure:
-    """What one reader needed for one query."""
+    """What one reader needed for one query.
+
+    Parameters
+    ----------
+    layout, query, reader : str
+        Their names.
+    answer : {"right", "wrong", "none"}
+        None where the reader raises.
+    times : list of float
+        Seconds, where the answer is right.
+    peak, read : float, optional
+        MB of memory at the peak, and of files that were read, in a process of its own.
+    chunks : tuple of int, optional
+        Kept by the plan, and all of the variables; where the reader has a plan.
+    """
 
     layout: str
     query: str
     reader: str
-    right: bool
-    seconds: float = inf
-    peak: float | None = None  # MB
+    answer: Literal["right", "wrong", "none"]
+    times: list[float] = field(default_factory=list)
+    peak: float | None = None
+    read: float | None = None
+    chunks: tuple[int, int] | None = None
+
+    @property
+    def seconds(self) -> float:
+        return min(self.times, default=inf)
 
 
-def measure(path: str, layout: str, query: Query, *, rounds: int = 3) -> list[Measure]:
-    """Ask all readers one query, in turns; the best of their times, and whether they are right."""
-    expected = _digest(_polars(xarray(path, query)))
-    measures = [Measure(layout, query.name, name, is_right(path, query, name, expected)) for name in READERS]
+def measure(path: str, layout: str, query: Query, *, rounds: int = 3, patience: float = 5.0) -> list[Measure]:
+    """Ask all readers one query, in turns, and compare what they answer."""
+    expected = _digest(_polars(xarray(path, query)), query)
+    measures = [_first(path, layout, query, reader, expected, patience=patience) for reader in READERS]
     for _ in range(rounds):
         for each in measures:
-            if each.right:
+            if each.answer == "right" and max(each.times, default=0) < patience:
                 start = time.perf_counter()
                 table = READERS[each.reader](path, query)
-                each.seconds = min(each.seconds, time.perf_counter() - start)
+                each.times.append(time.perf_counter() - start)
                 del table  # not while the next one is timed
     return measures
 
 
-def is_right(path: str, query: Query, reader: str, expected: pl.DataFrame) -> bool:
-    """Whether a reader gives the expected answer; one that raises does not."""
+def _first(path: str, layout: str, query: Query, reader: str, expected: pl.DataFrame, *, patience: float) -> Measure:
+    """The first time, which counts only where it is long; and whether the answer is the expected one."""
+    found = Measure(layout, query.name, reader, "right")
     try:
-        table = _polars(READERS[reader](path, query))
-    except Exception as err:  # noqa: BLE001  whatever a reader raises
-        print(f"{reader}, {query.name} of {path}: {err!r:.200}")
-        return False
+        if reader == "rainbear_dask":
+            found.chunks = planned(lazily(path, query))
+        start = time.perf_counter()
+        table = READERS[reader](path, query)
+        taken = time.perf_counter() - start
+    except BaseException as err:  # Polars and rainbear panic with what is no Exception
+        if isinstance(err, KeyboardInterrupt | SystemExit):
+            raise
+        print(f"{reader} cannot answer {query.name} of {layout}: {' '.join(repr(err).split())[:300]}")
+        found.answer = "none"
+        return found
+    if not is_right(path, query, _polars(table), expected):
+        found.answer = "wrong"
+    elif taken > patience:
+        found.times = [taken]
+    return found
+
+
+def is_right(path: str, query: Query, table: pl.DataFrame, expected: pl.DataFrame) -> bool:
+    """Whether an answer is the expected one, in whatever order."""
     if query.any_rows:
         return table.height == expected.height and are_rows_of(path, table)
     try:
-        assert_frame_equal(_digest(table), expected, check_dtypes=False, rel_tol=1e-5)
+        assert_frame_equal(_digest(table, query), expected, check_dtypes=False, rel_tol=1e-5)
     except AssertionError:
         return False
     return True
@@ -106,103 +176,235 @@ def is_right(path: str, query: Query, reader: str, expected: pl.DataFrame) -> bo
 
 def are_rows_of(path: str, table: pl.DataFrame) -> bool:
     """Whether all rows of a table are in a store, and none of them is there twice."""
-    with xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as ds:
+    with open_dataset(path) as ds:
         stored = ds.sel({dim: xr.Variable("row", table[dim].to_numpy()) for dim in ds.dims})
         same = all(np.array_equal(stored[name].values, table[name].to_numpy()) for name in ds.data_vars)
         return same and table.n_unique(list(ds.dims)) == table.height
 
 
 def _polars(table: Any) -> pl.DataFrame:
+    """A table with columns by name, times in ns, and null for NaN."""
     if not isinstance(table, pl.DataFrame):
         table = pl.DataFrame({name: table[name].to_numpy() for name in table})
-    return table.select(cs.by_name(sorted(table.columns))).with_columns(cs.datetime().dt.cast_time_unit("ns"))
+    return table.select(cs.by_name(sorted(table.columns))).with_columns(
+        (cs.datetime() | cs.duration()).dt.cast_time_unit("ns"), cs.float().fill_nan(None)
+    )
 
 
-def _digest(table: pl.DataFrame) -> pl.DataFrame:
+def _digest(table: pl.DataFrame, query: Query) -> pl.DataFrame:
     """The rows in one order, or if they are many, a hash of them that knows no order."""
     if table.height <= LARGE:
-        return table.sort(table.columns)
+        return table.sort(query.keys or table.columns)
     return pl.DataFrame({"rows": [table.height], "hash": [str(np.add.reduce(table.hash_rows().to_numpy()))]})
 
 
-def peak_memory(path: str, query: Query, reader: str) -> float:
-    """Most memory, in MB, of a process that opens a store and asks one query."""
-    command = [sys.executable, "-m", "benchmarks.run", "--peak", reader, path, query.name]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  our own words
-    return float(done.stdout)
+@dataclass
+class Memory:
+    """Of a process that asks one query, in MB: when it had opened the store, at most, of the answer; and what it read."""
+
+    opened: float
+    peak: float
+    answer: float
+    read: float
 
 
-def print_peak(reader: str, path: str, name: str) -> None:
-    """Ask, and print the most memory that this process ever had, in MB; for Linux."""
-    READERS[reader](path, next(query for query in QUERIES if query.name == name))
-    # not ru_maxrss, which begins with that of the process that started this one
-    status = Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) / 1000)
+def memory_of(path: str, layout: str, query: str, reader: str) -> Memory:
+    """Ask one query in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.run", "--memory", reader, path, layout, query]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own words
+    return Memory(*map(float, done.stdout.split()[-4:]))
+
+
+def print_memory(reader: str, path: str, layout: str, name: str) -> None:
+    """Ask a query twice, and print a `Memory`: memory is that of the first time, bytes are those of the second."""
+    query = next(
+        q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name)
+    )
+    lazily(path, query)
+    opened = _status("VmRSS")
+    table = READERS[reader](path, query)
+    peak = _status("VmHWM")  # not ru_maxrss, which begins with that of the process that started this one
+    size = table.estimated_size() if isinstance(table, pl.DataFrame) else int(table.memory_usage().sum())
+    del table
+    before = _bytes_read()
+    READERS[reader](path, query)  # all is imported by now
+    print(opened, peak, size / 1e6, (_bytes_read() - before) / 1e6)
+
+
+def _status(kind: str) -> float:
+    """Memory of this process in MB, for Linux."""
+    return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) * 1024 / 1e6
+
+
+def _bytes_read() -> int:
+    """Bytes that this process has read from files, wherever they were kept; for Linux."""
+    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+
+
+# Targets
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was to be reached, and what was."""
+
+    layout: str
+    what: str
+    target: float
+    reached: float
+    at_most: bool = False
+
+    @property
+    def is_reached(self) -> bool:
+        return self.reached <= self.target if self.at_most else self.reached >= self.target
+
+
+def targets_of(measures: Iterable[Measure]) -> list[Target]:
+    """Times of rainbear over ours, beside those that were to be reached."""
+    wanted = {query.name: query.target for query in QUERIES}
+    seconds = {(each.layout, each.query, each.reader): each.seconds for each in measures}
+    return [
+        Target(layout, f"{query}: rainbear's time over ours", target, taken / seconds[layout, query, "rainbear_dask"])
+        for (layout, query, reader), taken in seconds.items()
+        if reader == "rainbear" and taken < inf and (target := wanted.get(query))
+    ]
+
+
+def targets_of_memory(path: str, layout: str) -> list[Target]:
+    """Peaks of memory beside those that may be reached at most: of a full scan, and of a filter that keeps little."""
+    scan = memory_of(path, layout, "full scan", "rainbear_dask")
+    kept = memory_of(path, layout, "value filter", "rainbear_dask")
+    task = rd.plan(path, t2m > HOT).task_bytes_at_most / 1e6
+    return [
+        Target(layout, "full scan: peak over the result", 1.25, scan.peak / scan.answer, at_most=True),
+        Target(
+            layout,
+            "value filter: peak beyond the opened store, in tasks",
+            3,
+            (kept.peak - kept.opened) / task,
+            at_most=True,
+        ),
+    ]
 
 
 # Report
 
 
-def report(measures: Sequence[Measure]) -> str:
-    """A table with a row for each layout and query; in brackets, a multiple of the time of rainbear_dask."""
-    others = [name for name in READERS if name != "rainbear_dask"]
-    header = ["layout", "query", "rainbear_dask", *others, *(f"MB {name}" for name in READERS)]
-    lines = [header, ["---"] * len(header)]
-    for i in range(0, len(measures), len(READERS)):
-        row = {each.reader: each for each in measures[i : i + len(READERS)]}
-        first = row["rainbear_dask"]
-        times = [_time(first), *(_time(row[name], first.seconds) for name in others)]
-        peaks = ["" if each.peak is None else f"{each.peak:,.0f}" for each in row.values()]
-        lines.append([first.layout, first.query, *times, *peaks])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+def as_table(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first line is the header."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
-def _time(each: Measure, unit: float = inf) -> str:
-    if not each.right:
-        return "wrong"
-    return f"{each.seconds:.3f} s" + (f" ({each.seconds / unit:.2g})" if unit < inf else "")
+def report(measures: Sequence[Measure]) -> str:
+    """Best and median seconds for each layout and query; in brackets, the best as a multiple of that of rainbear_dask."""
+    lines = [["layout", "query", "chunks", *READERS]]
+    for row in _rows(measures):
+        first = row["rainbear_dask"]
+        chunks = f"{first.chunks[0]:,} of {first.chunks[1]:,}" if first.chunks else ""
+        lines.append([first.layout, first.query, chunks, *(_time(each, first.seconds) for each in row.values())])
+    return as_table(lines)
+
+
+def report_memory(measures: Sequence[Measure]) -> str:
+    """Peaks of memory and bytes read."""
+    lines = [["layout", "query", *(f"MB {name}" for name in READERS), *(f"read by {name}" for name in READERS)]]
+    for row in _rows(measures):
+        if any(each.peak is not None for each in row.values()):
+            first = row["rainbear_dask"]
+            peaks = ["" if each.peak is None else f"{each.peak:,.0f}" for each in row.values()]
+            read = ["" if each.read is None else f"{each.read:,.3g} MB" for each in row.values()]
+            lines.append([first.layout, first.query, *peaks, *read])
+    return as_table(lines)
+
+
+def report_targets(targets: Iterable[Target]) -> str:
+    """What was to be reached, and what was."""
+    lines = [["layout", "what", "target", "reached", ""]]
+    for each in targets:
+        bound = f"{'<=' if each.at_most else '>='} {each.target:g}"
+        lines.append([each.layout, each.what, bound, f"{each.reached:.2f}", "yes" if each.is_reached else "no"])
+    return as_table(lines)
+
+
+def _rows(measures: Sequence[Measure]) -> Iterable[dict[str, Measure]]:
+    """By reader, for each layout and query."""
+    for i in range(0, len(measures), len(READERS)):
+        yield {each.reader: each for each in measures[i : i + len(READERS)]}
+
+
+def _time(each: Measure, unit: float) -> str:
+    if each.answer != "right":
+        return "wrong" if each.answer == "wrong" else "-"
+    ratio = "" if each.reader == "rainbear_dask" else f" ({each.seconds / unit:.2g})"
+    return f"{each.seconds:.3f} / {median(each.times):.3f} s{ratio}"
+
+
+def measure_store(path: str, name: str, queries: Sequence[Query], size: Size, *, rounds: int) -> Iterator[Measure]:
+    """Measure a store that is there, and print it; of a smaller one only some peaks of memory."""
+    for query in queries:
+        found = measure(path, name, query, rounds=rounds, patience=PATIENCE[size])
+        for each in found:
+            if each.seconds < PATIENCE[size] and (size == "full" or query.name in QUICK_PEAKS):
+                memory = memory_of(path, name, query.name, each.reader)
+                each.peak, each.read = memory.peak, memory.read
+        print(report(found).splitlines()[-1], flush=True)
+        yield from found
 
 
 def conditions() -> str:
-    """Date, machine and versions."""
+    """Date, machine, its load, and versions."""
     cpus = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
-    packages = ["rainbear", "polars", "zarr", "zarrs", "xarray", "numpy"]
-    versions = ", ".join(f"{name} {version(name)}" for name in packages if find_spec(name))
+    packages = ["rainbear", "xarray-sql", "polars", "zarr", "zarrs", "xarray", "numpy"]
+    versions = ", ".join(f"{name} {version(name)}" for name in packages if find_spec(name.replace("-", "_")))
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {len(os.sched_getaffinity(0))} x {cpus}, {platform.platform()}; "
-        f"Python {platform.python_version()}, {versions}"
+        f"load {load} (of 1, 5, 15 minutes); Python {platform.python_version()}, {versions}"
     )
 
 
 def main() -> None:
     """Measure everything, print it, and keep it in ``results``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="shorter stores, and two peaks of memory for each")
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="smaller stores, and two peaks of memory for each layout")
+    parser.add_argument("--suite", choices=SUITES, action="append", help="one of two; both, if none is named")
+    parser.add_argument("--rounds", type=int, default=3, help="times that count")
+    parser.add_argument("--plot", type=Path, help="where to draw the ratios, beside the table")
+    parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak:
-        print_peak(*options.peak)
+    if options.memory:
+        print_memory(*options.memory)
         return
-    if "rainbear" not in READERS:
-        print("==> without rainbear, which needs Python 3.12 or newer")
+    for name in ("rainbear", "xarray-sql"):
+        if name not in READERS:
+            print(f"==> without {name}, which is not installed; it needs Python 3.12 or newer")
+    size: Size = "quick" if options.quick else "full"
+    before = conditions()
     measures: list[Measure] = []
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        for layout in LAYOUTS:
-            path = str(Path(folder) / f"{layout.name}.zarr")
-            (layout.shortened(QUICK_HOURS) if options.quick else layout).write(path)
-            for query in QUERIES:
-                found = measure(path, layout.name, query)
-                for each in found:
-                    if each.right and (not options.quick or query.name in QUICK_PEAKS):
-                        each.peak = peak_memory(path, query, each.reader)
-                print(", ".join(f"{each.reader} {_time(each)}" for each in found), f"({layout.name}, {query.name})")
+    targets: list[Target] = []
+    for suite in options.suite or SUITES:
+        for store, queries in SUITES[suite]:
+            with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+                path = str(Path(folder) / "store.zarr")
+                store.sized(size).write(path)
+                found = list(measure_store(path, store.name, queries, size, rounds=options.rounds))
                 measures += found
-    size = f"{QUICK_HOURS} hours" if options.quick else "744 hours"
-    text = f"{conditions()}; {size}\n\n{report(measures)}\n"
+                if suite == "layouts" and size == "full":
+                    targets += targets_of(found) + targets_of_memory(path, store.name)
+    text = f"{before}; {size} stores, best of {options.rounds}\n\n{report(measures)}\n\n{report_memory(measures)}\n"
+    if targets:
+        text += f"\n{report_targets(targets)}\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.md").write_text(text)
-    print(f"\n{text}")
+    stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
+    stem.with_suffix(".md").write_text(text)
+    if find_spec("matplotlib"):
+        from benchmarks.plots import draw_ratios  # noqa: PLC0415  of the benchmarks' own environment
+
+        draw_ratios(measures, options.plot or stem.with_suffix(".svg"))
+    print(f"\n{text}\n{conditions()}")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,15 @@ from math import inf
 import pyarrow.parquet as pq
 import pytest
 
+import rainbear_dask as rd
 from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
 from benchmarks.dataframes import measure as measure_dataframes
+from benchmarks.geometries import GEOMETRIES
+from benchmarks.growth import GROWTHS, Series, ask_alone, ask_here
+from benchmarks.growth import READERS as GROWN
+from benchmarks.growth import measure as measure_growth
+from benchmarks.growth import report as report_growth
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
@@ -16,12 +22,23 @@ from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.repeated import STORES as REPEATED
 from benchmarks.repeated import measure as measure_repeated
 from benchmarks.repeated import report as report_repeated
-from benchmarks.run import READERS, Measure, measure, peak_memory, report
+from benchmarks.run import (
+    READERS,
+    Measure,
+    Target,
+    measure,
+    memory_of,
+    ours,
+    report,
+    report_memory,
+    report_targets,
+    targets_of,
+)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: layout.name)
 def layout(request):
-    return request.param.shortened(24)
+    return request.param.sized("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +51,38 @@ def path(layout, tmp_path_factory):
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.name)
 def test_all_readers_give_the_same_answer(layout, path, query):
     measures = measure(path, layout.name, query, rounds=1)
-    assert {each.reader: each.right for each in measures} == dict.fromkeys(READERS, True)
+    assert {each.reader: each.answer for each in measures} == dict.fromkeys(READERS, "right")
+    assert all(len(each.times) == 1 for each in measures)
+
+
+@pytest.fixture(scope="module", params=GEOMETRIES, ids=lambda geometry: geometry.name)
+def geometry(request):
+    return request.param.sized("tiny")
+
+
+@pytest.fixture(scope="module")
+def geometry_path(geometry, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("stores") / "store.zarr")
+    geometry.write(path)
+    return path
+
+
+def test_questions_to_geometries_are_answered_as_by_xarray(geometry, geometry_path):
+    for query in geometry.queries:
+        answers = {each.reader: each for each in measure(geometry_path, geometry.name, query, rounds=1)}
+        assert (query.name, answers["rainbear_dask"].answer) == (query.name, "right")
+        kept, total = answers["rainbear_dask"].chunks
+        assert 0 < kept <= total
+        assert ours(geometry_path, query).height > 0
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.name)
+def test_geometries_keep_the_shape_of_their_chunks_at_full_size(geometry):
+    for variable in geometry.variables.values():
+        encoding = variable.encoding(geometry.sizes)
+        assert len(variable.dims) == len(variable.chunks)
+        if variable.shards:
+            assert all(n % m == 0 for n, m in zip(encoding["shards"], encoding["chunks"], strict=True))
 
 
 @pytest.mark.cluster
@@ -70,17 +118,90 @@ def test_the_value_filter_keeps_about_one_cell_in_100_000():
     assert 0.5e-5 < (values > HOT).mean() < 2e-5
 
 
-def test_memory_of_a_full_scan_is_more_than_its_table(layout, path):
-    rows = 24 * 181 * 360
-    bytes_per_row = 8 * 3 + 4 * len(layout.variables)
-    assert peak_memory(path, QUERIES[0], "rainbear_dask") > rows * bytes_per_row / 1e6
+def test_memory_of_a_full_scan_is_more_than_its_table(tmp_path):
+    slabs = LAYOUTS[0].sized("tiny")
+    slabs.write(tmp_path / "slabs.zarr")
+    values = 2 * 24 * 181 * 360
+    memory = memory_of(str(tmp_path / "slabs.zarr"), "slabs", "full scan", "rainbear_dask")
+    assert memory.answer == pytest.approx((values / 2 * 24 + values * 4) / 1e6)
+    assert memory.peak > memory.opened + memory.answer
+    assert 2 < memory.read / (values / 1e6) < 5  # floats of noise, compressed a little
 
 
 def test_a_wrong_answer_is_shown_as_wrong_and_not_as_fast():
-    measures = [Measure("slabs", "box", reader, right=reader != "xarray", seconds=0.5) for reader in READERS]
-    lines = report(measures).splitlines()
-    assert "wrong" in lines[-1]
-    assert lines[-1].count("0.500 s") == len(READERS) - 1
+    measures = [Measure("slabs", "box", reader, "right", [0.5, 0.7, 0.6]) for reader in READERS]
+    measures[-1] = Measure("slabs", "box", "xarray", "wrong")
+    assert report(measures).splitlines()[-1].count("0.500 / 0.600 s") == len(READERS) - 1
+    assert "wrong" in report(measures).splitlines()[-1]
+    measures[-1].answer = "none"
+    assert report(measures).splitlines()[-1].split("|")[-2].strip() == "-"
+
+
+def test_another_answer_is_wrong_and_an_error_is_no_answer(path, layout, monkeypatch):
+    query = next(query for query in QUERIES if query.name == "box")
+    monkeypatch.setitem(READERS, "other", lambda *_: ours(path, query).head(10))
+    monkeypatch.setitem(READERS, "broken", lambda *_: 1 / 0)
+    answers = {each.reader: each for each in measure(path, layout.name, query, rounds=1)}
+    assert (answers["other"].answer, answers["broken"].answer) == ("wrong", "none")
+    assert answers["other"].times == answers["broken"].times == []
+
+
+def test_targets_are_compared_with_what_was_reached():
+    times = {"rainbear_dask": 0.5, "rainbear": 0.75}
+    measures = [Measure("slabs", "full scan", reader, "right", [seconds]) for reader, seconds in times.items()]
+    (target,) = targets_of(measures)
+    assert (target.target, target.reached, target.is_reached) == (1.4, 1.5, True)
+    missed = Target("slabs", "peak", 1.25, 1.3, at_most=True)
+    assert not missed.is_reached
+    assert report_targets([target, missed]).splitlines()[-1].split() == [
+        "|",
+        "slabs",
+        "|",
+        "peak",
+        "|",
+        "<=",
+        "1.25",
+        "|",
+        "1.30",
+        "|",
+        "no",
+        "|",
+    ]
+
+
+def test_memory_is_shown_where_it_was_measured():
+    measures = [Measure("slabs", query, reader, "right", [1.0]) for query in ("box", "count") for reader in READERS]
+    measures[0].peak, measures[0].read = 1234.5, 67.8
+    header, _, row = report_memory(measures).splitlines()
+    assert header.count("MB") == header.count("read by") == len(READERS)
+    assert "1,234" in row
+    assert "67.8 MB" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("rows", (10**6, 2 * 10**6)), ("chunks", (100, 1000)), ("variables", (1, 3))]
+)
+def test_growth_is_measured(name, sizes, tmp_path):
+    measured = measure_growth(replace(GROWTHS[name], rounds=1), sizes, tmp_path, ask_here)
+    assert all(seconds > 0 for each in measured for seconds in each.seconds)
+    *_, last = report_growth(measured).splitlines()
+    assert last.split("|")[2].strip() == "slope"
+    if name == "rows":
+        rows = GROWTHS[name].ask(rd.scan_zarr(str(tmp_path / f"rows-{sizes[-1]}.zarr"))).item(0, "len")
+        assert rows == pytest.approx(sizes[-1], rel=0.5)
+
+
+def test_growth_is_measured_in_a_process_of_its_own(tmp_path):
+    GROWTHS["variables"].write(tmp_path / "a.zarr", 2)
+    seconds, peak = ask_alone(GROWTHS["variables"], GROWN[0], tmp_path / "a.zarr")
+    assert seconds > 0
+    assert 50 < peak < 1000
+
+
+def test_slopes_are_those_of_powers():
+    sizes = (10, 100, 1000)
+    for power in (0, 0.5, 1, 2):
+        assert Series("a", "b", sizes, tuple(3 * n**power for n in sizes), ()).slope == pytest.approx(power, abs=1e-9)
 
 
 @pytest.fixture(scope="module")
