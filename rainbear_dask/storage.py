@@ -6,7 +6,8 @@ import re
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ from zarr.codecs import BloscCodec, BytesCodec, TransposeCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 from zarrs import ZarrsCodecPipeline
+from zarrs._internal import ChunkItem
 
 from rainbear_dask import fetch
 from rainbear_dask.connect import connect, forget_connection
@@ -235,7 +237,7 @@ def _read_meta(source: str | Store, label: str, path: str, options: dict[str, An
             options=options,
             opened=uuid.uuid4().hex,
         )
-        return store_meta(spec, store, nodes)
+        return store_meta(spec, nodes)
 
 
 def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[npt.NDArray[Any]]:
@@ -260,19 +262,24 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     StoreAccessError
         If the store refuses a chunk.
     """
-
-    async def read_all(*, renewed: bool) -> list[npt.NDArray[Any]]:
-        arrays = [_array(spec, meta) for meta, _ in requests]
-        reads = (_read(array, spec, *request, renewed=renewed) for array, request in zip(arrays, requests, strict=True))
-        return await asyncio.gather(*reads)
-
     with _translated(spec.label, _hidden(spec)):
         store = _store(spec)
+        files = [_of_files(store, spec.group, meta) for meta, _ in requests]
+        left = [request for request, array in zip(requests, files, strict=True) if array is None]
+
+        async def read_left(*, renewed: bool) -> list[npt.NDArray[Any]]:
+            return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in left))
+
+        found = _read_files(spec, [(a, *request) for a, request in zip(files, requests, strict=True) if a is not None])
+        if not left:
+            return found
         try:
-            return sync(read_all(renewed=False))
+            others = sync(read_left(renewed=False))
         except fetch.FetchError:  # refused
             _renew(spec, store)
-            return sync(read_all(renewed=True))
+            others = sync(read_left(renewed=True))
+        of_files, of_others = iter(found), iter(others)
+        return [next(of_others if array is None else of_files) for array in files]
 
 
 def is_far(spec: StoreSpec) -> bool:
@@ -394,8 +401,10 @@ def _connect(source: str | Store, options: Mapping[str, Any]) -> Store:
         store = connect(source, options)
     elif zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
+    elif not Path(source).exists():
+        raise FileNotFoundError(f"{source} does not exist")
     else:
-        store = LocalStore(source, read_only=True)
+        return LocalStore(source, read_only=True)
     return sync(StorePath.open(store, path="")).store  # some stores wait to be opened
 
 
@@ -438,7 +447,7 @@ def _hidden(spec: StoreSpec) -> list[str]:
 
 def disconnect() -> None:
     """Let go of all connections; who reads connects again."""
-    for kept in (_array, _store, _hidden):
+    for kept in (_array, _file_array, _store, _hidden):
         kept.cache_clear()
 
 
@@ -447,16 +456,95 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     """Open an array from its document; no request is made."""
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    if isinstance(store, LocalStore) and _suits_rust(array.metadata, meta):
-        with silence():
-            try:
-                pipeline = ZarrsCodecPipeline.from_array_metadata_and_store(array.metadata, store)
-            except Exception:  # noqa: BLE001  it says in many ways that it does not know a codec
-                return array
-        if pipeline.impl is not None:
-            # zarr chooses the pipeline by a global setting, which is the user's
-            object.__setattr__(array, "codec_pipeline", pipeline)
     return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
+
+
+@dataclass(frozen=True)
+class _FileArray:
+    """An array in a folder that zarrs reads: on the thread that asks, without a step through zarr's event loop."""
+
+    path: str
+    metadata: Any
+    impl: Any
+
+    def read(self, meta: ArrayMeta, region: Region) -> npt.NDArray[Any]:
+        shape = [stop - start for start, stop in region]
+        out = np.empty(shape, dtype=meta.dtype)
+        if out.size:
+            self.impl.retrieve_chunks_and_apply_index(list(self._chunks(meta, region, shape)), out)
+        return out
+
+    def _chunks(self, meta: ArrayMeta, region: Region, shape: list[int]) -> Iterator[ChunkItem]:
+        """What is read of each chunk, and where it goes."""
+        stored = meta.shards or meta.chunks
+        along = [
+            [
+                (
+                    i,
+                    slice(max(start - i * size, 0), min(stop - i * size, size)),
+                    slice(max(i * size - start, 0), min((i + 1) * size, stop) - start),
+                )
+                for i in range(start // size, -(-stop // size))
+            ]
+            for (start, stop), size in zip(region, stored, strict=True)
+        ]
+        for parts in product(*along):
+            yield ChunkItem(
+                key=join_path(self.path, self.metadata.encode_chunk_key(tuple(i for i, _, _ in parts))),
+                chunk_subset=[part for _, part, _ in parts],
+                chunk_shape=list(stored),
+                subset=[place for _, _, place in parts],
+                shape=shape,
+            )
+
+
+def _of_files(store: Store, group: str, meta: ArrayMeta) -> _FileArray | None:
+    """An array as zarrs reads it; None where zarr has to."""
+    return _file_array(str(store.root), join_path(group, meta.path), meta) if isinstance(store, LocalStore) else None
+
+
+@lru_cache(maxsize=4096)
+def _file_array(root: str, path: str, meta: ArrayMeta) -> _FileArray | None:
+    """The same; kept for all openings of a store, as it depends on the array's document and on where it is alone."""
+    store = LocalStore(root, read_only=True)
+    metadata = open_array(store, path, meta.document).metadata
+    if not _suits_rust(metadata, meta):
+        return None
+    with silence():
+        try:
+            impl = ZarrsCodecPipeline.from_array_metadata_and_store(metadata, store).impl
+        except Exception:  # noqa: BLE001  it says in many ways that it does not know a codec
+            return None
+    return None if impl is None else _FileArray(path, metadata, impl)
+
+
+def _read_files(spec: StoreSpec, requests: Sequence[tuple[_FileArray, ArrayMeta, Region]]) -> list[npt.NDArray[Any]]:
+    """Read one after the other what takes less time than to begin a thread, else side by side."""
+
+    def read(request: tuple[_FileArray, ArrayMeta, Region]) -> npt.NDArray[Any]:
+        array, meta, region = request
+        try:
+            return array.read(meta, region)
+        except Exception as err:  # noqa: BLE001  whatever a codec raises
+
+            async def again(part: Region) -> None:
+                array.read(meta, part)
+
+            sync(_raise_chunk_error(again, array.metadata, spec, (meta, region), err))
+
+    size = sum(
+        meta.chunk_bytes
+        * prod(-(-stop // n) - start // n for (start, stop), n in zip(region, meta.chunks, strict=True))
+        for _, meta, region in requests
+    )
+    if len(requests) < 2 or size < _SIDE_BY_SIDE:
+        return [read(request) for request in requests]
+    with ThreadPoolExecutor(min(len(requests), _READERS)) as pool:
+        return list(pool.map(read, requests))
+
+
+_SIDE_BY_SIDE = 2**20  # decoded bytes of chunks
+_READERS = 8
 
 
 def _is_here(store: Store) -> bool:
@@ -502,8 +590,11 @@ async def _read(
     except Exception as err:
         if isinstance(err, fetch.FetchError) and _is_refusal(err) and not renewed:
             raise
-        found = await _chunk_error(array, spec, meta, region, err)
-        raise found from shown(_cause(err), _hidden(spec))
+
+        async def again(part: Region) -> None:
+            await array.getitem(tuple(slice(*span) for span in part))
+
+        await _raise_chunk_error(again, array.metadata, spec, (meta, region), err)
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
@@ -521,20 +612,24 @@ def _renew(spec: StoreSpec, refused: Store) -> None:
 _renewing = threading.Lock()
 
 
-async def _chunk_error(
-    array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region: Region, err: Exception
-) -> StoreError:
+async def _raise_chunk_error(
+    read: Callable[[Region], Awaitable[None]],
+    metadata: Any,
+    spec: StoreSpec,
+    request: tuple[ArrayMeta, Region],
+    err: Exception,
+) -> NoReturn:
     """Find the chunk at fault: it is told, or found by reading the chunks of a region one by one."""
+    meta, region = request
     stored = meta.shards or meta.chunks
     chunk = "one of the chunks"
     indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
     for index in islice(indices, MAX_TRIED):
-        key = join_path(spec.group, meta.path, array.metadata.encode_chunk_key(index))
+        key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
         if not isinstance(err, fetch.FetchError):
             spans = zip(region, index, stored, strict=True)
-            part = tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans)
             try:
-                await array.getitem(part)
+                await read(tuple((max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
             except Exception as one:  # noqa: BLE001  as above
                 err = one
             else:
@@ -546,12 +641,14 @@ async def _chunk_error(
     why = reason(_cause(err), _hidden(spec))
     text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
-        return StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
-    if isinstance(err, fetch.FetchError):
-        return ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
-    return ChunkReadError(
-        f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
-    )
+        found: StoreError = StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
+    elif isinstance(err, fetch.FetchError):
+        found = ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
+    else:
+        found = ChunkReadError(
+            f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
+        )
+    raise found from shown(_cause(err), _hidden(spec))
 
 
 def _cause(err: Exception) -> Exception:

@@ -73,7 +73,7 @@ def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> 
     if dims == tuple(box) or (all(n == 1 for d, n in box.items() if d not in dims) and _in_order(dims, box)):
         return values
     if values.dtype.is_numeric() or values.dtype.is_temporal():
-        physical = values.to_physical()
+        physical = values if values.dtype.is_numeric() else values.to_physical()
         if not physical.has_nulls():
             column = np.empty(tuple(box.values()), dtype=physical.to_numpy().dtype)
             column[...] = _aligned(physical.to_numpy(), dims, box)
