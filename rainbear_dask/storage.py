@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, product
-from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,16 +21,13 @@ from fsspec import FSMap
 from fsspec.implementations.memory import MemoryFileSystem
 from zarr import AsyncArray
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, BytesCodec, TransposeCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
-from zarrs import ZarrsCodecPipeline
-from zarrs._internal import ChunkItem
 
 from rainbear_dask import fetch
 from rainbear_dask.connect import connect, forget_connection
 from rainbear_dask.credentials import unseal
-from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, silence, store_meta
+from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
     RainbearError,
@@ -40,12 +36,12 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
+from rainbear_dask.files import FileArray, file_array, forget_files
 from rainbear_dask.metadata import ArrayMeta, Region, StoreMeta, StoreSpec
 from rainbear_dask.obstores import plain
 from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
-CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
 CHECK_CREDENTIALS = (
     "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
 )
@@ -264,13 +260,13 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     """
     with _translated(spec.label, _hidden(spec)):
         store = _store(spec)
-        files = [_of_files(store, spec.group, meta) for meta, _ in requests]
+        files = [file_array(store, spec.group, meta) for meta, _ in requests]
         left = [request for request, array in zip(requests, files, strict=True) if array is None]
 
         async def read_left(*, renewed: bool) -> list[npt.NDArray[Any]]:
             return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in left))
 
-        found = _read_files(spec, [(a, *request) for a, request in zip(files, requests, strict=True) if a is not None])
+        found = _read_files(spec, [(a, part) for a, (_, part) in zip(files, requests, strict=True) if a is not None])
         if not left:
             return found
         try:
@@ -447,8 +443,9 @@ def _hidden(spec: StoreSpec) -> list[str]:
 
 def disconnect() -> None:
     """Let go of all connections; who reads connects again."""
-    for kept in (_array, _file_array, _store, _hidden):
+    for kept in (_array, _store, _hidden):
         kept.cache_clear()
+    forget_files()
 
 
 @lru_cache(maxsize=4096)
@@ -459,84 +456,21 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
 
 
-@dataclass(frozen=True)
-class _FileArray:
-    """An array in a folder that zarrs reads: on the thread that asks, without a step through zarr's event loop."""
-
-    path: str
-    metadata: Any
-    impl: Any
-
-    def read(self, meta: ArrayMeta, region: Region) -> npt.NDArray[Any]:
-        shape = [stop - start for start, stop in region]
-        out = np.empty(shape, dtype=meta.dtype)
-        if out.size:
-            self.impl.retrieve_chunks_and_apply_index(list(self._chunks(meta, region, shape)), out)
-        return out
-
-    def _chunks(self, meta: ArrayMeta, region: Region, shape: list[int]) -> Iterator[ChunkItem]:
-        """What is read of each chunk, and where it goes."""
-        stored = meta.shards or meta.chunks
-        along = [
-            [
-                (
-                    i,
-                    slice(max(start - i * size, 0), min(stop - i * size, size)),
-                    slice(max(i * size - start, 0), min((i + 1) * size, stop) - start),
-                )
-                for i in range(start // size, -(-stop // size))
-            ]
-            for (start, stop), size in zip(region, stored, strict=True)
-        ]
-        for parts in product(*along):
-            yield ChunkItem(
-                key=join_path(self.path, self.metadata.encode_chunk_key(tuple(i for i, _, _ in parts))),
-                chunk_subset=[part for _, part, _ in parts],
-                chunk_shape=list(stored),
-                subset=[place for _, _, place in parts],
-                shape=shape,
-            )
-
-
-def _of_files(store: Store, group: str, meta: ArrayMeta) -> _FileArray | None:
-    """An array as zarrs reads it; None where zarr has to."""
-    return _file_array(str(store.root), join_path(group, meta.path), meta) if isinstance(store, LocalStore) else None
-
-
-@lru_cache(maxsize=4096)
-def _file_array(root: str, path: str, meta: ArrayMeta) -> _FileArray | None:
-    """The same; kept for all openings of a store, as it depends on the array's document and on where it is alone."""
-    store = LocalStore(root, read_only=True)
-    metadata = open_array(store, path, meta.document).metadata
-    if not _suits_rust(metadata, meta):
-        return None
-    with silence():
-        try:
-            impl = ZarrsCodecPipeline.from_array_metadata_and_store(metadata, store).impl
-        except Exception:  # noqa: BLE001  it says in many ways that it does not know a codec
-            return None
-    return None if impl is None else _FileArray(path, metadata, impl)
-
-
-def _read_files(spec: StoreSpec, requests: Sequence[tuple[_FileArray, ArrayMeta, Region]]) -> list[npt.NDArray[Any]]:
+def _read_files(spec: StoreSpec, requests: Sequence[tuple[FileArray, Region]]) -> list[npt.NDArray[Any]]:
     """Read one after the other what takes less time than to begin a thread, else side by side."""
 
-    def read(request: tuple[_FileArray, ArrayMeta, Region]) -> npt.NDArray[Any]:
-        array, meta, region = request
+    def read(request: tuple[FileArray, Region]) -> npt.NDArray[Any]:
+        array, region = request
         try:
-            return array.read(meta, region)
+            return array.read(region)
         except Exception as err:  # noqa: BLE001  whatever a codec raises
 
             async def again(part: Region) -> None:
-                array.read(meta, part)
+                array.read(part)
 
-            sync(_raise_chunk_error(again, array.metadata, spec, (meta, region), err))
+            sync(_raise_chunk_error(again, array.metadata, spec, (array.meta, region), err))
 
-    size = sum(
-        meta.chunk_bytes
-        * prod(-(-stop // n) - start // n for (start, stop), n in zip(region, meta.chunks, strict=True))
-        for _, meta, region in requests
-    )
+    size = sum(array.decoded_bytes(region) for array, region in requests)
     if len(requests) < 2 or size < _SIDE_BY_SIDE:
         return [read(request) for request in requests]
     with ThreadPoolExecutor(min(len(requests), _READERS)) as pool:
@@ -550,24 +484,6 @@ _READERS = 8
 def _is_here(store: Store) -> bool:
     """Whether reading makes no request of a service."""
     return isinstance(store, LocalStore | ZipStore | MemoryStore)
-
-
-def _suits_rust(metadata: Any, meta: ArrayMeta) -> bool:
-    """Tell the local arrays that zarrs reads faster, and no less carefully, than zarr's own pipeline.
-
-    Of a part of a chunk (and the chunk at an edge is one) it decodes as little as it can: a checksum, or the length of
-    a chunk that is not compressed, is then not checked. So only zstd and blosc are left to it; of blosc it does check
-    the length, which numcodecs does not. Over HTTP it asks twice for each chunk and keeps fewer requests in flight:
-    with 50 ms an answer, a sixth of the speed.
-    """
-    dtype = metadata.dtype.to_native_dtype()
-    if dtype.kind not in "biuf" or not dtype.isnative or prod(meta.shards or meta.chunks) * meta.itemsize > CHUNK_LIMIT:
-        return False
-    if metadata.zarr_format == 2:
-        codec = getattr(metadata.compressor, "codec_id", None)
-        return not metadata.filters and metadata.order == "C" and codec in ("blosc", "zstd")
-    codecs = [type(codec) for codec in metadata.inner_codecs if not isinstance(codec, TransposeCodec)]
-    return codecs in ([BytesCodec, ZstdCodec], [BytesCodec, BloscCodec])
 
 
 async def _read(

@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-from rainbear_dask import documents
+from rainbear_dask import documents, files
 from rainbear_dask import storage as store_module
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -28,6 +28,7 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
+from rainbear_dask.files import file_array
 from rainbear_dask.storage import open_store, read_regions
 from tests.errors import caught
 from tests.stores import ALL_KINDS, TREE, CountingStore, write_tree
@@ -193,18 +194,30 @@ def test_the_rust_pipeline_reads_what_it_reads_carefully(tmp_path, how, rust):
     write(tmp_path, **how)
     meta = open_store(tmp_path)
     store = store_module.connected_store(meta.spec)
-    assert (store_module._of_files(store, "", meta.arrays["a"]) is not None) == rust
+    assert (file_array(store, "", meta.arrays["a"]) is not None) == rust
 
 
 def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
     write(tmp_path)
     expected = assert_reads_as_zarr_does(tmp_path)
-    for module, name in ((documents, "AsyncArray"), (store_module, "open_array"), (store_module, "ZarrsCodecPipeline")):
+    for module, name in ((documents, "AsyncArray"), (files, "open_array"), (files, "ZarrsCodecPipeline")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
     assert actual.spec.opened != expected.spec.opened
     assert_reads(actual, tmp_path)
+
+
+@pytest.mark.parametrize("how", [{}, {"shards": (6, 8)}])
+def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_is(tmp_path, how):
+    write(tmp_path / "one", **how)
+    write(tmp_path / "two", **how)
+    other = zarr.open_array(tmp_path / "two", path="a", mode="r+")
+    other[...] = other[...][::-1]
+    assert_reads_as_zarr_does(tmp_path / "one")
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert_reads_as_zarr_does(tmp_path / "one")
 
 
 def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
