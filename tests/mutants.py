@@ -64,8 +64,8 @@ FAULTS = [
     Fault(
         "null is true under not",
         "predicate test_predicate",
-        "(result if outcome else ~result).fill_null(value=False)",
-        "(result.fill_null(value=False) if outcome else ~result.fill_null(value=False))",
+        "result = ~result",
+        "result = ~result.fill_null(value=False)",
     ),
     Fault(
         "null is false wherever it stands",
@@ -100,8 +100,8 @@ FAULTS = [
     Fault(
         "wrong axis of a mask of two dimensions",
         "predicate test_predicate",
-        "mask.to_numpy().reshape(tuple(box.values()))",
-        "mask.to_numpy().reshape(tuple(box.values())[::-1]).T",
+        "result.to_numpy().reshape(tuple(box.values()))",
+        "result.to_numpy().reshape(tuple(box.values())[::-1]).T",
     ),
     Fault(
         "a coordinate's dimensions taken in row order",
