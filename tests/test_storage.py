@@ -207,6 +207,18 @@ def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeyp
     assert_reads(actual, tmp_path)
 
 
+@pytest.mark.parametrize("how", [{}, {"shards": (6, 8)}])
+def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_is(tmp_path, how):
+    write(tmp_path / "one", **how)
+    write(tmp_path / "two", **how)
+    other = zarr.open_array(tmp_path / "two", path="a", mode="r+")
+    other[...] = other[...][::-1]
+    assert_reads_as_zarr_does(tmp_path / "one")
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert_reads_as_zarr_does(tmp_path / "one")
+
+
 def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
     write(tmp_path)
     meta = open_store(tmp_path)
