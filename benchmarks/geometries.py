@@ -372,7 +372,7 @@ def _skill_of(ds: xr.Dataset) -> pd.DataFrame:
     valid = np.arange(ds.time.values[0], last + HOUR, 6 * HOUR)
     truth = ds.truth.rename(time="valid").reindex(valid=valid).sel(valid=ds.time + ds.prediction_timedelta)
     error = (ds[list(MODELS)].astype("float64") - truth.drop_vars("valid")) ** 2
-    return as_table(np.sqrt(error.mean(["time", "longitude", "latitude"])))
+    return as_table(np.sqrt(error.mean(["time", "longitude", "latitude"]))).dropna()  # leads beyond the last truth
 
 
 FORECASTS = (

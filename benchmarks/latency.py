@@ -23,6 +23,10 @@ SECONDS = 0.05
 SLOWER = 0.2
 """Seconds an answer where workers are counted: on two processors, eight that did more than wait would be in each other's way."""
 NUM_CHUNKS = 256
+NUM_SLOWER = 96
+"""Chunks where workers are counted."""
+AT_A_TIME = (16, 64)
+"""Requests that a process may have in flight."""
 WORKERS = (1, 2, 4, 8)
 
 
@@ -44,17 +48,20 @@ def best_time(run: Callable[[], object], rounds: int) -> float:
     return min(times[1:])
 
 
-def in_flight() -> int:
-    """Requests that a process may have in flight."""
-    return int(dask.config.get("rainbear-dask.requests-in-flight"))
-
-
-def threads(path: str, rounds: int = 3) -> float:
+def threads(path: str, at_a_time: int, rounds: int = 3) -> float:
     """Share of the ideal that threads of one process reach."""
     plan = rd.plan(SlowStore(path, SECONDS))
-    seconds = best_time(plan.collect, rounds)
-    ideal = -(-sum(plan.chunks_kept.values()) // in_flight()) * SECONDS
-    print(f"threads: {seconds:.2f} s, ideal {ideal:.2f} s: {ideal / seconds:.0%}", flush=True)
+    with dask.config.set({"rainbear-dask.requests-in-flight": at_a_time}):
+        seconds = best_time(plan.collect, rounds)
+    start = time.process_time()
+    plan.collect()
+    busy = time.process_time() - start
+    ideal = -(-sum(plan.chunks_kept.values()) // at_a_time) * SECONDS
+    print(
+        f"threads, {at_a_time} requests at a time: {seconds:.2f} s, of a processor {busy:.2f} s, "
+        f"ideal {ideal:.2f} s: {ideal / seconds:.0%}",
+        flush=True,
+    )
     return ideal / seconds
 
 
@@ -62,7 +69,7 @@ def cluster(path: str, num_workers: int, rounds: int = 3) -> float:
     """Seconds that a cluster of single-threaded workers needs for tasks of one chunk, so that they mostly wait."""
     with (
         dask.config.set({"rainbear-dask.task-bytes": 1}),
-        LocalCluster(num_workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as site,
+        LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as site,
         Client(site, set_as_default=False) as client,
     ):
         client.wait_for_workers(num_workers)
@@ -77,14 +84,19 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{conditions()}\n")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        path = str(Path(folder) / "chunks.zarr")
+        path, shorter = (str(Path(folder) / name) for name in ("chunks.zarr", "shorter.zarr"))
         write(path)
-        threads(path, options.rounds)
+        write(shorter, NUM_SLOWER)
+        for at_a_time in AT_A_TIME:
+            threads(path, at_a_time, options.rounds)
         alone = None
         for number in WORKERS:
-            seconds = cluster(path, number, options.rounds)
+            seconds = cluster(shorter, number, options.rounds)
             alone = alone or seconds
-            print(f"{number} workers: {seconds:.2f} s, {alone / seconds:.2f} times one: {alone / seconds / number:.0%}")
+            print(
+                f"{number} workers: {seconds:.2f} s, {alone / seconds:.2f} times one: {alone / seconds / number:.0%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

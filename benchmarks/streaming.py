@@ -6,6 +6,7 @@ taken by a consumer that pauses for a minute. Memory is what the system says of 
 
 import argparse
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -42,8 +43,12 @@ def write(path: str, gigabytes: float) -> int:
         array = group.create_array(
             name, shape=(times, lats, lons), chunks=CHUNKS, dtype="f4", dimension_names=tuple(coords)
         )
-        for day in range(days):
-            array[day * SHAPE[0] : (day + 1) * SHAPE[0]] = values
+        array[: SHAPE[0]] = values
+        first = Path(path) / name / "c/0/0/0"
+        for day in range(1, days):
+            copy = Path(path) / name / f"c/{day}/0/0"
+            copy.parent.mkdir(parents=True)
+            shutil.copyfile(first, copy)  # the same bytes, without compressing them again
     return times * lats * lons
 
 

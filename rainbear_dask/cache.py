@@ -99,14 +99,19 @@ class ByteLRU(Generic[K, V]):
             self._shrink(self._owner(next(iter(mine))), most)
 
     def _shrink(self, owner: Hashable, most: int | None) -> None:
-        max_bytes = self._max_bytes()
-        for key in list(self._kept):
-            too_many = most is not None and self._owned[owner] > most
-            if self._bytes <= max_bytes and not too_many:
-                return
+        too_large = self._bytes - self._max_bytes()
+        too_many = 0 if most is None else self._owned[owner] - most
+        gone: list[K] = []
+        for key, future in self._kept.items():  # not copied: with many values that alone takes longer than a load
+            if too_large <= 0 and too_many <= 0:
+                break
             theirs = self._owner(key) == owner
-            if self._kept[key].done() and (self._bytes > max_bytes or (too_many and theirs)):
-                self._drop(key)
+            if future.done() and (too_large > 0 or theirs):
+                gone.append(key)
+                too_large -= self._sizeof(future.result())
+                too_many -= theirs
+        for key in gone:
+            self._drop(key)
 
     def _drop(self, key: K) -> None:
         future, owner = self._kept.pop(key), self._owner(key)

@@ -272,7 +272,8 @@ def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
         try:
             yield client
         except _Stopped:
-            # workers of ours would write to our standard error that nobody takes their answers
+            # workers of ours would write to our standard error that nobody takes their answers, and so would our own client
+            _say_no_more()
             if client.cluster is not None:
                 client.run(_say_no_more, on_error="ignore")
             raise
@@ -339,8 +340,8 @@ def _say_warning(message: Warning | str, *_: Any) -> None:
     print(f"rainbear-dask: warning: {message}", file=sys.stderr)
 
 
-class _Stopped(BaseException):
-    """A signal asks to stop."""
+class _Stopped(KeyboardInterrupt):
+    """A signal asks to stop, whichever it is; as an interrupt, with which Dask ends its own waits."""
 
     def __init__(self, number: int) -> None:
         self.signal = number

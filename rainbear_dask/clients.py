@@ -1,6 +1,9 @@
 """Which Dask client a scan works with, if any, and how it is reached."""
 
 import sys
+import time
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -114,6 +117,20 @@ async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
         from rainbear_dask.delivery import deliver  # noqa: PLC0415  needs distributed, which is slow to import
 
         await deliver(client, secret)
+
+
+def threads_of(client: "Client") -> Callable[[], int]:
+    """How many threads a cluster's workers have, at least one: asked again after a second, as clusters grow and shrink."""
+    known, until = 1, -inf
+
+    def ask() -> int:
+        nonlocal known, until
+        if time.monotonic() >= until:
+            known = max(sum(client.nthreads().values()), 1)
+            until = time.monotonic() + 1
+        return known
+
+    return ask
 
 
 def is_direct(client: "Client") -> Any:

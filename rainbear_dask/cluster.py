@@ -1,5 +1,7 @@
 """A Dask client by the name of its cluster: of this machine, of a batch system, of Kubernetes, or at an address."""
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,7 +82,7 @@ def connect(
     name = cluster or defaults["name"] or "local"
     seconds = parse_timedelta(defaults["timeout"] if timeout is None else timeout)
     wanted = None if _is_address(name) else _range(defaults["workers"] if workers is None else workers)
-    client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted))
+    client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted, seconds))
     try:
         _await_workers(client, name, seconds, (wanted or (1, 1))[0])
         client.register_plugin(WorkerSettings(**_own_settings()))
@@ -97,9 +99,9 @@ class _OwningClient(Client):
         super().__init__(cluster)  # type: ignore[no-untyped-call]
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close the connection, then the cluster."""
+        """Close the connection, then the cluster, which a `KubeCluster` would try each time that it is told to."""
         closed: Any = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if self.cluster is not None:
+        if self.cluster is not None and self.cluster.status != Status.closed:
             self.cluster.close()
         return closed
 
@@ -138,11 +140,11 @@ def _reach(address: str, seconds: float) -> Client:
         ) from err
 
 
-def _start(name: str, workers: tuple[int, int] | None) -> Any:
+def _start(name: str, workers: tuple[int, int] | None, seconds: float) -> Any:
     if name == "local":
         return _start_processes(workers)
     if name == "kubernetes":
-        return _start_pods(*(workers or (1, 1)))
+        return _start_pods(*(workers or (1, 1)), seconds)
     if name in BATCH_SYSTEMS:
         return _start_jobs(name, *(workers or (1, 1)))
     raise ClusterError(
@@ -198,20 +200,56 @@ class _Job:
             self.status = Status.running  # as that of any job that has ended unseen
 
 
-def _start_pods(least: int, most: int) -> Cluster:
+def _start_pods(least: int, most: int, seconds: float) -> Any:
     operator = _import("dask_kubernetes.operator", "kubernetes")
     options: dict[str, Any] = {"quiet": True}
     if dask.config.get("kubernetes.custom-cluster-spec", None) is None:
         options["custom_cluster_spec"] = _pods(operator.make_cluster_spec, least)
+    ours: Any = type("KubeCluster", (_KubeCluster, operator.KubeCluster), {"seconds": seconds})
+    cluster: Any = ours.__new__(ours)
     try:
-        cluster: Cluster = operator.KubeCluster(**options)
-    except Exception as err:  # kr8s, httpx and the operator have no common base
-        raise ClusterError(f"Kubernetes starts no cluster: {_reason(err)}. {_CHECK_KUBERNETES}") from err
+        cluster.__init__(**options)
+    except BaseException as err:
+        with suppress(Exception):  # Kubernetes may not be there at all
+            cluster.close(timeout=_DELETION_SECONDS)
+        cluster.status = Status.closed  # else it is closed again, and fails again, when the process ends
+        if isinstance(err, Exception):  # kr8s, httpx and the operator have no common base
+            raise ClusterError(f"Kubernetes starts no cluster: {_reason(err)}. {_CHECK_KUBERNETES}") from err
+        raise
     if least == most:
         cluster.scale(least)
     else:
         cluster.adapt(minimum=least, maximum=most)
     return cluster
+
+
+_DELETION_SECONDS = 60
+
+
+class _KubeCluster:
+    """What a `KubeCluster` of dask-kubernetes does differently: its waits end, and a cluster that runs is not given up."""
+
+    seconds: float
+    _resource_timeout: float
+    _startup_component_status: dict[str, str]  # "cluster" is there once the operator has seen it
+
+    async def _start(self) -> None:
+        try:
+            async with asyncio.timeout(self.seconds):
+                await super()._start()  # type: ignore[misc]  # of the cluster that this is mixed into
+        except TimeoutError as err:
+            found = ", ".join(f"{part}: {state}" for part, state in self._startup_component_status.items())
+            reason = str(err) or f"there is no scheduler after {self.seconds:g} s"
+            raise TimeoutError(f"{reason} ({found or 'nothing was made'})") from err
+
+    async def _wait_for_controller(self) -> None:
+        # Not for it to say "Running": the operator, up to 2026.3, may say "Pending" of a cluster that runs. What is waited
+        # for next is the scheduler itself.
+        deadline = time.monotonic() + self._resource_timeout
+        while "cluster" not in self._startup_component_status:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no operator has taken it up after {self._resource_timeout:g} s")
+            await asyncio.sleep(0.1)
 
 
 def _pods(make_spec: Callable[..., dict[str, Any]], workers: int) -> dict[str, Any]:
@@ -260,7 +298,7 @@ _CHECK_ADDRESS = (
     "Check the address, that this machine reaches it, and for tls:// the certificates in distributed.comm.tls."
 )
 _SECTION = "Set it in section jobqueue.{} of Dask's configuration."
-_CHECK_KUBERNETES = "Check that kubectl reaches it, and that the Dask operator runs there."
+_CHECK_KUBERNETES = "Check that kubectl reaches it, that the Dask operator runs there, and what `kubectl describe pods` says of its pods."
 _WHY_NO_WORKER = (
     "Its jobs or pods may still be waiting (squeue, qstat, bjobs, kubectl get pods), or have failed: see their logs. "
     "Wait longer with timeout=, or rainbear-dask.cluster.timeout in Dask's configuration."

@@ -10,13 +10,16 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from zarr import AsyncArray
 from zarr.abc.store import Store
+from zarr.core.metadata import ArrayMetadata
 from zarr.registry import get_codec_class
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from rainbear_dask import fetch
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
@@ -194,8 +197,11 @@ class Documents:
 
     async def _get(self, *keys: str) -> list[bytes | None]:
         """Read documents at the same time; None for one that is not there."""
-        buffers = await asyncio.gather(*(fetch.get(self.store, key) for key in keys))
-        contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
+        if type(self.store) is LocalStore and len(keys) <= _FEW:
+            contents = [_file(self.store.root / key) for key in keys]
+        else:
+            buffers = await asyncio.gather(*(fetch.get(self.store, key) for key in keys))
+            contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
         for key, content in zip(keys, contents, strict=True):
             if content is not None:
                 self.first_key = self.first_key or key
@@ -255,6 +261,16 @@ class Documents:
         return text + f"no zarr.json, .zgroup or .zmetadata. {found} Check the path."
 
 
+_FEW = 16  # files that are sooner read than handed to threads, which a slow disk needs for many
+
+
+def _file(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
 def _read_document(raw: bytes) -> Document | str:
     """Parse a document, or say why it cannot be."""
     try:
@@ -309,15 +325,13 @@ def _v2_nodes(entries: Nodes) -> Nodes:
     return nodes
 
 
-def store_meta(spec: StoreSpec, store: Store, nodes: Nodes) -> StoreMeta:
+def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
     """Understand the documents of a group and of all below it, as `Documents.below` gives them.
 
     Parameters
     ----------
     spec : StoreSpec
         How to open the group again.
-    store : zarr.abc.store.Store
-        The store, of which nothing is asked.
     nodes : dict of str to (dict or str)
         Documents by path.
 
@@ -347,13 +361,13 @@ def store_meta(spec: StoreSpec, store: Store, nodes: Nodes) -> StoreMeta:
             groups[path] = attributes if isinstance(attributes, dict) else {}
             continue
         try:
-            arrays[path] = _array_meta(store, path, document)
+            arrays[path] = _array_meta(path, document)
         except Exception as err:  # noqa: BLE001  whatever zarr or a codec makes of it, the others are readable
             left_out[path] = reason(err)
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
 
 
-def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
+def _array_meta(path: str, document: Document) -> ArrayMeta:
     attributes = document.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise TypeError("its attributes are not a JSON object")
@@ -363,7 +377,8 @@ def _array_meta(store: Store, path: str, document: Document) -> ArrayMeta:
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
-    metadata = open_array(store, path, json.dumps(document)).metadata
+    with silence():
+        metadata = _metadata(json.dumps(document))
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
     if filters := document.get("filters"):
@@ -430,7 +445,14 @@ def documents_of(array: ArrayMeta, group: str) -> list[str]:
 def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
     """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
     with silence():
-        return AsyncArray(metadata=json.loads(document), store_path=StorePath(store, path))
+        return AsyncArray(metadata=_metadata(document), store_path=StorePath(store, path))
+
+
+@lru_cache(maxsize=4096)
+def _metadata(document: str) -> ArrayMetadata:
+    """A document as zarr understands it, which takes longer than most small reads; the same for whoever opens it again."""
+    metadata: ArrayMetadata = AsyncArray(metadata=json.loads(document), store_path=StorePath(MemoryStore())).metadata
+    return metadata
 
 
 @contextmanager

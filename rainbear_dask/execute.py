@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import polars as pl
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.clients import bring_credentials, check_reaches, is_direct
+from rainbear_dask.clients import bring_credentials, check_reaches, is_direct, threads_of
 from rainbear_dask.configuration import num_bytes, num_threads
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.planner import ScanTask
@@ -145,11 +145,11 @@ def _stream(
             return
         todo = chain(first, todo)
         threads_here = num_threads(waiting=bool(first) and is_far(first[0].scan.spec))
-    with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, threads):
+    with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, width):
         yield from stream(
             (partial(start, task) for task in todo),
-            width=threads,
-            most=most or 2 * threads,
+            width=width,
+            most=most,
             in_flight_bytes=num_bytes("in-flight-bytes"),
             hesitant=hesitant,
             ordered=ordered,
@@ -167,7 +167,7 @@ def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataF
 
 
 @contextmanager
-def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], int]]:
+def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], Callable[[], int]]]:
     """Threads of this process."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scan-zarr")
 
@@ -176,14 +176,14 @@ def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], int]]:
         return Job(lambda: future, lambda made: future.add_done_callback(lambda _: made()), task.frame_bytes)
 
     try:
-        yield start, threads
+        yield start, lambda: threads
     finally:
         # not waiting: Polars may drop a half-read stream on one of these very threads
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]:
+def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], Callable[[], int]]]:
     """Workers of a Dask cluster. What they answer is fetched and put together on a few threads of this process."""
     register_serialization()
     pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
@@ -215,7 +215,7 @@ def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], int]]
         future.release()
 
     try:
-        yield start, max(sum(client.nthreads().values()), 1)
+        yield start, threads_of(client)
     finally:
         for future in list(unfetched):
             release(future)  # which also ends the wait of a thread that fetches it

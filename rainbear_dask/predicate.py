@@ -149,8 +149,11 @@ class _Compiler:
             result = result.new_from_index(0, cells)
         if result.dtype != pl.Boolean or len(result) != cells:
             return self._unknown("does not give one Boolean for each row")
-        mask = (result if outcome else ~result).fill_null(value=False)
-        return Selection.where(dims, mask.to_numpy().reshape(tuple(box.values())))
+        if not outcome:
+            result = ~result
+        if result.has_nulls():
+            result = result.fill_null(value=False)
+        return Selection.where(dims, result.to_numpy().reshape(tuple(box.values())))
 
     def _unknown(self, obstacle: str) -> Selection:
         self.obstacles.append(obstacle)

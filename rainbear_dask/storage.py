@@ -6,12 +6,12 @@ import re
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, product
-from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,15 +21,13 @@ from fsspec import FSMap
 from fsspec.implementations.memory import MemoryFileSystem
 from zarr import AsyncArray
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, BytesCodec, TransposeCodec, ZstdCodec
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
-from zarrs import ZarrsCodecPipeline
 
 from rainbear_dask import fetch
 from rainbear_dask.connect import connect, forget_connection
 from rainbear_dask.credentials import unseal
-from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, silence, store_meta
+from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, store_meta
 from rainbear_dask.exceptions import (
     ChunkReadError,
     RainbearError,
@@ -38,12 +36,12 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
+from rainbear_dask.files import FileArray, file_array, forget_files
 from rainbear_dask.metadata import ArrayMeta, Region, StoreMeta, StoreSpec
 from rainbear_dask.obstores import plain
 from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
-CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
 CHECK_CREDENTIALS = (
     "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
 )
@@ -235,7 +233,7 @@ def _read_meta(source: str | Store, label: str, path: str, options: dict[str, An
             options=options,
             opened=uuid.uuid4().hex,
         )
-        return store_meta(spec, store, nodes)
+        return store_meta(spec, nodes)
 
 
 def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[npt.NDArray[Any]]:
@@ -260,19 +258,24 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     StoreAccessError
         If the store refuses a chunk.
     """
-
-    async def read_all(*, renewed: bool) -> list[npt.NDArray[Any]]:
-        arrays = [_array(spec, meta) for meta, _ in requests]
-        reads = (_read(array, spec, *request, renewed=renewed) for array, request in zip(arrays, requests, strict=True))
-        return await asyncio.gather(*reads)
-
     with _translated(spec.label, _hidden(spec)):
         store = _store(spec)
+        files = [file_array(store, spec.group, meta) for meta, _ in requests]
+        left = [request for request, array in zip(requests, files, strict=True) if array is None]
+
+        async def read_left(*, renewed: bool) -> list[npt.NDArray[Any]]:
+            return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in left))
+
+        found = _read_files(spec, [(a, part) for a, (_, part) in zip(files, requests, strict=True) if a is not None])
+        if not left:
+            return found
         try:
-            return sync(read_all(renewed=False))
+            others = sync(read_left(renewed=False))
         except fetch.FetchError:  # refused
             _renew(spec, store)
-            return sync(read_all(renewed=True))
+            others = sync(read_left(renewed=True))
+        of_files, of_others = iter(found), iter(others)
+        return [next(of_others if array is None else of_files) for array in files]
 
 
 def is_far(spec: StoreSpec) -> bool:
@@ -394,8 +397,10 @@ def _connect(source: str | Store, options: Mapping[str, Any]) -> Store:
         store = connect(source, options)
     elif zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
+    elif not Path(source).exists():
+        raise FileNotFoundError(f"{source} does not exist")
     else:
-        store = LocalStore(source, read_only=True)
+        return LocalStore(source, read_only=True)
     return sync(StorePath.open(store, path="")).store  # some stores wait to be opened
 
 
@@ -440,6 +445,7 @@ def disconnect() -> None:
     """Let go of all connections; who reads connects again."""
     for kept in (_array, _store, _hidden):
         kept.cache_clear()
+    forget_files()
 
 
 @lru_cache(maxsize=4096)
@@ -447,39 +453,37 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     """Open an array from its document; no request is made."""
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    if isinstance(store, LocalStore) and _suits_rust(array.metadata, meta):
-        with silence():
-            try:
-                pipeline = ZarrsCodecPipeline.from_array_metadata_and_store(array.metadata, store)
-            except Exception:  # noqa: BLE001  it says in many ways that it does not know a codec
-                return array
-        if pipeline.impl is not None:
-            # zarr chooses the pipeline by a global setting, which is the user's
-            object.__setattr__(array, "codec_pipeline", pipeline)
     return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
+
+
+def _read_files(spec: StoreSpec, requests: Sequence[tuple[FileArray, Region]]) -> list[npt.NDArray[Any]]:
+    """Read one after the other what takes less time than to begin a thread, else side by side."""
+
+    def read(request: tuple[FileArray, Region]) -> npt.NDArray[Any]:
+        array, region = request
+        try:
+            return array.read(region)
+        except Exception as err:  # noqa: BLE001  whatever a codec raises
+
+            async def again(part: Region) -> None:
+                array.read(part)
+
+            sync(_raise_chunk_error(again, array.metadata, spec, (array.meta, region), err))
+
+    size = sum(array.decoded_bytes(region) for array, region in requests)
+    if len(requests) < 2 or size < _SIDE_BY_SIDE:
+        return [read(request) for request in requests]
+    with ThreadPoolExecutor(min(len(requests), _READERS)) as pool:
+        return list(pool.map(read, requests))
+
+
+_SIDE_BY_SIDE = 2**20  # decoded bytes of chunks
+_READERS = 8
 
 
 def _is_here(store: Store) -> bool:
     """Whether reading makes no request of a service."""
     return isinstance(store, LocalStore | ZipStore | MemoryStore)
-
-
-def _suits_rust(metadata: Any, meta: ArrayMeta) -> bool:
-    """Tell the local arrays that zarrs reads faster, and no less carefully, than zarr's own pipeline.
-
-    Of a part of a chunk (and the chunk at an edge is one) it decodes as little as it can: a checksum, or the length of
-    a chunk that is not compressed, is then not checked. So only zstd and blosc are left to it; of blosc it does check
-    the length, which numcodecs does not. Over HTTP it asks twice for each chunk and keeps fewer requests in flight:
-    with 50 ms an answer, a sixth of the speed.
-    """
-    dtype = metadata.dtype.to_native_dtype()
-    if dtype.kind not in "biuf" or not dtype.isnative or prod(meta.shards or meta.chunks) * meta.itemsize > CHUNK_LIMIT:
-        return False
-    if metadata.zarr_format == 2:
-        codec = getattr(metadata.compressor, "codec_id", None)
-        return not metadata.filters and metadata.order == "C" and codec in ("blosc", "zstd")
-    codecs = [type(codec) for codec in metadata.inner_codecs if not isinstance(codec, TransposeCodec)]
-    return codecs in ([BytesCodec, ZstdCodec], [BytesCodec, BloscCodec])
 
 
 async def _read(
@@ -502,8 +506,11 @@ async def _read(
     except Exception as err:
         if isinstance(err, fetch.FetchError) and _is_refusal(err) and not renewed:
             raise
-        found = await _chunk_error(array, spec, meta, region, err)
-        raise found from shown(_cause(err), _hidden(spec))
+
+        async def again(part: Region) -> None:
+            await array.getitem(tuple(slice(*span) for span in part))
+
+        await _raise_chunk_error(again, array.metadata, spec, (meta, region), err)
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
@@ -521,20 +528,24 @@ def _renew(spec: StoreSpec, refused: Store) -> None:
 _renewing = threading.Lock()
 
 
-async def _chunk_error(
-    array: AsyncArray[Any], spec: StoreSpec, meta: ArrayMeta, region: Region, err: Exception
-) -> StoreError:
+async def _raise_chunk_error(
+    read: Callable[[Region], Awaitable[None]],
+    metadata: Any,
+    spec: StoreSpec,
+    request: tuple[ArrayMeta, Region],
+    err: Exception,
+) -> NoReturn:
     """Find the chunk at fault: it is told, or found by reading the chunks of a region one by one."""
+    meta, region = request
     stored = meta.shards or meta.chunks
     chunk = "one of the chunks"
     indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
     for index in islice(indices, MAX_TRIED):
-        key = join_path(spec.group, meta.path, array.metadata.encode_chunk_key(index))
+        key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
         if not isinstance(err, fetch.FetchError):
             spans = zip(region, index, stored, strict=True)
-            part = tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans)
             try:
-                await array.getitem(part)
+                await read(tuple((max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
             except Exception as one:  # noqa: BLE001  as above
                 err = one
             else:
@@ -546,12 +557,14 @@ async def _chunk_error(
     why = reason(_cause(err), _hidden(spec))
     text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
-        return StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
-    if isinstance(err, fetch.FetchError):
-        return ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
-    return ChunkReadError(
-        f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
-    )
+        found: StoreError = StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
+    elif isinstance(err, fetch.FetchError):
+        found = ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
+    else:
+        found = ChunkReadError(
+            f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
+        )
+    raise found from shown(_cause(err), _hidden(spec))
 
 
 def _cause(err: Exception) -> Exception:

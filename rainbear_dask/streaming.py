@@ -39,8 +39,8 @@ class Job(Generic[T]):
 def stream(
     jobs: Iterable[Callable[[], Job[T]]],
     *,
-    width: int,
-    most: int,
+    width: Callable[[], int],
+    most: int | None = None,
     in_flight_bytes: int,
     hesitant: bool = False,
     ordered: bool = True,
@@ -51,10 +51,11 @@ def stream(
     ----------
     jobs : iterable of callable
         Each starts one; taken one by one, as there is room.
-    width : int
-        Jobs that can be done at the same time: so many are in flight, whatever their bytes.
-    most : int
-        Jobs in flight at most.
+    width : callable
+        Jobs that can be done at the same time, asked for each time that jobs are started: so many are in flight, whatever
+        their bytes.
+    most : int, optional
+        Jobs in flight at most; by default twice the width.
     in_flight_bytes : int
         Bytes in flight at which no more than ``width`` jobs are.
     hesitant : bool
@@ -67,12 +68,13 @@ def stream(
     iterator
         One value for each job.
     """
-    width = min(width, most)
-    ahead = 1 if hesitant else width
+    ahead = 1 if hesitant else 0
     todo = iter(jobs)
     queue: _InOrder[T] | _AsMade[T] = _InOrder() if ordered else _AsMade()
     while True:
-        while len(queue) < ahead and (len(queue) < width or queue.size < in_flight_bytes):
+        room = width() if most is None else min(width(), most)
+        ahead = ahead if hesitant else max(ahead, room)
+        while len(queue) < ahead and (len(queue) < room or queue.size < in_flight_bytes):
             start = next(todo, None)
             if start is None:
                 break
@@ -80,7 +82,7 @@ def stream(
         if not len(queue):
             return
         yield queue.get()  # without a name, so that it goes when the caller lets it go
-        ahead = min(2 * ahead, most)
+        ahead = min(2 * ahead, most or 2 * room)
 
 
 class _InOrder(Generic[T]):

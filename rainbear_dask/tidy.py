@@ -30,6 +30,15 @@ class Cells:
     def _rows(self) -> npt.NDArray[np.int64]:
         return np.flatnonzero(self.wanted)  # type: ignore[arg-type]  # only asked for where some are not wanted
 
+    def project(self, dims: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        """Which positions of some dimensions, one axis for each, have a wanted cell."""
+        if self.wanted is None:
+            return np.ones([self.box[dim] for dim in dims], dtype=bool)
+        some = np.logical_or.reduce(self.wanted, axis=tuple(a for a, d in enumerate(self.box) if d not in dims))
+        order = [dim for dim in self.box if dim in dims]
+        projected: npt.NDArray[np.bool_] = some.transpose([order.index(dim) for dim in dims])
+        return projected
+
     def lay_out(self, values: pl.Series, dims: tuple[str, ...]) -> pl.Series:
         """Give an array, flat over its dimensions, one value for each wanted cell, in C order of the box."""
         if self.wanted is None:
@@ -64,7 +73,7 @@ def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> 
     if dims == tuple(box) or (all(n == 1 for d, n in box.items() if d not in dims) and _in_order(dims, box)):
         return values
     if values.dtype.is_numeric() or values.dtype.is_temporal():
-        physical = values.to_physical()
+        physical = values if values.dtype.is_numeric() else values.to_physical()
         if not physical.has_nulls():
             column = np.empty(tuple(box.values()), dtype=physical.to_numpy().dtype)
             column[...] = _aligned(physical.to_numpy(), dims, box)

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import prod
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from rainbear_dask import coords, storage
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.planner import Filter, ScanTask
-from rainbear_dask.selection import IndexSet, Positions
+from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Column
 from rainbear_dask.tidy import Cells, nest
 from rainbear_dask.wire import Part, Parts, take_apart
@@ -58,7 +58,7 @@ def _run(task: ScanTask) -> Parts:
     known: dict[str, pl.Series] = {}
     for test in scan.filters:
         more = [c for c in test.columns if c.name not in known]
-        values = read_columns(scan.spec, more, index)
+        values = read_columns(scan.spec, more, index, cells)
         known |= {c.name: cells.lay_out(values.pop(c.name), c.dims) for c in more}
         passed = _passed(test, known, cells.count)
         if passed.all():
@@ -70,7 +70,7 @@ def _run(task: ScanTask) -> Parts:
     # coordinates are taken anew, as they are cached and smaller before they are laid out
     done = {c.name: Part(known[c.name]) for c in scan.columns if c.name in known and c.role == "data"}
     left = [c for c in scan.columns if c.name not in done]
-    values = read_columns(scan.spec, left, index)
+    values = read_columns(scan.spec, left, index, cells)
     done |= {c.name: Part(values[c.name], c.dims) for c in left}
     return take_apart([done[c.name] for c in scan.columns], cells)
 
@@ -109,7 +109,9 @@ def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Seri
     return passed.new_from_index(0, count) if len(passed) == 1 else passed  # one value where no column is named
 
 
-def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet]) -> dict[str, pl.Series]:
+def read_columns(
+    spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet], cells: Cells
+) -> dict[str, pl.Series]:
     """Read and decode some columns at some positions.
 
     Parameters
@@ -120,19 +122,20 @@ def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str,
         What to read. All requests are in flight together.
     index : mapping of str to IndexSet
         Positions along each dimension of the table, in row order.
+    cells : Cells
+        Those of the product of all positions that are wanted.
 
     Returns
     -------
     dict of str to Series
-        Per column, its values at the product of the positions of its own dimensions, flat in C order.
+        Per column, its values at the product of the positions of its own dimensions, flat in C order. Those of chunks that
+        hold no wanted cell may be any.
     """
-    runs = cache(lambda dim, size: index[dim].runs(size))  # columns of one grid have the same
-    stored = [
-        (c, c.array, [runs(d, n) for d, n in zip(c.dims, c.array.chunks, strict=True)]) for c in columns if c.array
-    ]
+    regions = cache(partial(_regions, index, cells))  # columns of one grid have the same
+    stored = [(c, c.array, regions(c.dims, c.array.chunks, _chunk_cost(c.array))) for c in columns if c.array]
     own, kept, shared = list[_Request](), list[_Request](), list[_Request]()
-    for column, array, spans in stored:
-        requests = [(column.name, array, region) for region in product(*spans)]
+    for column, array, parts in stored:
+        requests = [(column.name, array, region) for region in parts]
         if column.role != "data" or len(column.dims) < len(index):
             shared += requests  # other tasks need the same parts of it
         elif spec.max_chunks and all(_is_small_part(*request) for request in requests):
@@ -143,18 +146,18 @@ def read_columns(spec: StoreSpec, columns: Sequence[Column], index: Mapping[str,
         own, kept = own + kept, []
     pieces: dict[str, list[npt.NDArray[Any]]] = {}
     for read, requests in ((coords.read, shared), (coords.read_chunks, kept), (storage.read_regions, own)):
-        parts = read(spec, [request[1:] for request in requests]) if requests else []
-        for (name, *_), piece in zip(requests, parts, strict=True):
+        found = read(spec, [request[1:] for request in requests]) if requests else []
+        for (name, *_), piece in zip(requests, found, strict=True):
             pieces.setdefault(name, []).append(piece)
     values = {
         c.name: pl.Series(c.name, index[c.dims[0]].positions())
         for c in columns
         if c.array is None or c.decoding is None
     }
-    for column, _, spans in stored:
+    for column, _, parts in stored:
         if column.decoding is not None:
-            found = _assemble([index[dim] for dim in column.dims], spans, pieces.pop(column.name))
-            values[column.name] = column.decoding.decode(found).alias(column.name)
+            whole = _assemble([index[dim] for dim in column.dims], parts, pieces.pop(column.name))
+            values[column.name] = column.decoding.decode(whole).alias(column.name)
     return values
 
 
@@ -171,32 +174,57 @@ def _is_small_part(_: str, array: ArrayMeta, region: Region) -> bool:
     return _SMALL_PART * prod(stop - start for start, stop in region) <= prod(array.chunks)
 
 
+_PART_COST = 2**19
+"""Decoded bytes in whose time another part of an array is asked for, or another stored object."""
+
+
+def _chunk_cost(array: ArrayMeta) -> int:
+    """What it takes to read a chunk, in decoded bytes; one of a shard is mostly read along with others."""
+    return array.chunk_bytes if array.shards else max(array.chunk_bytes, _PART_COST)
+
+
+def _regions(
+    index: Mapping[str, IndexSet], cells: Cells, dims: tuple[str, ...], sizes: tuple[int, ...], chunk_cost: int
+) -> list[Region]:
+    """Parts of an array, over some dimensions in chunks of some sizes, that are to be read for some cells.
+
+    No chunk lies in two. Those without a wanted cell are left out if that takes less time.
+    """
+    along = [index[dim] for dim in dims]
+    box = list(product(*(one.runs(size) for one, size in zip(along, sizes, strict=True))))
+    chunks = [one.chunks(size).positions() for one, size in zip(along, sizes, strict=True)]
+    if cells.wanted is None or max(map(len, chunks), default=1) == 1:
+        return box
+    used = cells.project(dims)
+    for axis, size in enumerate(sizes):
+        used = np.logical_or.reduceat(used, along[axis].count_below(chunks[axis] * size), axis=axis)
+    parts: list[Region] = []
+    for some in Selection.where(dims, used).boxes:
+        found = (IndexSet.from_positions(those[some[dim].positions()]) for dim, those in zip(dims, chunks, strict=True))
+        spans = (one.within_chunks(f, size).runs(size) for one, f, size in zip(along, found, sizes, strict=True))
+        parts += product(*spans)
+    spared = used.size - np.count_nonzero(used)
+    return parts if (len(parts) - len(box)) * _PART_COST < spared * chunk_cost else box
+
+
 def _assemble(
-    index: Sequence[IndexSet], spans: Sequence[list[tuple[int, int]]], pieces: Sequence[npt.NDArray[Any]]
+    index: Sequence[IndexSet], regions: Sequence[Region], pieces: Sequence[npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
-    """Put the parts of an array together and take the positions wanted from them."""
-    if len(pieces) == 1:
-        whole = pieces[0]
-    else:
-        ends = [np.cumsum([b - a for a, b in runs]) for runs in spans]
-        whole = np.empty([end[-1] for end in ends], dtype=pieces[0].dtype)
-        places = [
-            [slice(e - (b - a), e) for e, (a, b) in zip(end, runs, strict=True)]
-            for end, runs in zip(ends, spans, strict=True)
-        ]
-        for place, piece in zip(product(*places), pieces, strict=True):
-            whole[place] = piece
-    for axis, (positions, runs) in enumerate(zip(index, spans, strict=True)):
-        if len(positions) < whole.shape[axis]:
-            whole = whole.take(_local(positions, runs), axis=axis)
+    """Take the positions wanted from the parts of an array; where none was read stands any value."""
+    positions = [along.positions() for along in index]
+    taken = []
+    for region, piece in zip(regions, pieces, strict=True):
+        place, part = list[slice](), piece
+        for axis, (wanted, (start, stop)) in enumerate(zip(positions, region, strict=True)):
+            first, last = np.searchsorted(wanted, (start, stop))
+            place.append(slice(first, last))
+            if last - first < stop - start:
+                part = part.take(wanted[first:last] - start, axis=axis)
+        taken.append((tuple(place), part))
+    if len(taken) == 1:
+        return taken[0][1]
+    any_value = pieces[0].flat[0]  # one that was read can be decoded
+    whole = np.full([len(wanted) for wanted in positions], any_value, dtype=pieces[0].dtype)
+    for where, part in taken:
+        whole[where] = part
     return whole
-
-
-def _local(wanted: IndexSet, spans: Sequence[tuple[int, int]]) -> Positions:
-    """Where the wanted positions are, counted along the spans laid end to end."""
-    starts = np.array([start for start, _ in spans])
-    before = np.cumsum([0, *(stop - start for start, stop in spans[:-1])])
-    positions = wanted.positions()
-    span = np.searchsorted(starts, positions, side="right") - 1
-    local: Positions = positions - starts[span] + before[span]
-    return local

@@ -40,6 +40,24 @@ def test_of_one_owner_no_more_are_kept_than_asked_for():
     assert list(cache.sizes("b")) == [("b", 1)]
 
 
+def test_a_load_does_not_look_at_all_that_is_kept():
+    looked = set()
+
+    class Key(tuple):
+        __slots__ = ()
+
+        def __hash__(self):
+            looked.add(self[1])
+            return super().__hash__()
+
+    cache = new_cache(1000)
+    cache.get_all([Key(("a", n)) for n in range(1000)], lambda keys: [1] * len(keys))
+    looked.clear()
+    cache.get_all([Key(("b", -1))], lambda _: [1])  # which pushes out the oldest
+    assert Key(("a", 0)) not in cache
+    assert looked <= {-1, 0, 1}
+
+
 def test_threads_that_ask_for_overlapping_values_load_each_once():
     cache, gate, loads = new_cache(100), threading.Barrier(2, timeout=30), []
 

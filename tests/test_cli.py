@@ -242,6 +242,14 @@ def test_the_examples_of_the_help_are_commands():
         cli._parser().parse_args(shlex.split(line)[1:])
 
 
+def test_where_there_is_no_kubernetes_a_line_says_it_and_nothing_follows_at_exit(url, tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KUBE")}
+    done = run("scan", url, "--cluster", "kubernetes", env=kept | {"HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("rainbear-dask: Kubernetes starts no cluster: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
 def test_a_warning_is_a_line_on_standard_error(tmp_path):
     path = tmp_path / "odd.zarr"
     xr.Dataset({"a": ("x", [1.0, 2.0]), "odd": ("x", [1j, 2j])}).to_zarr(path, zarr_format=2, consolidated=False)

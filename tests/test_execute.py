@@ -160,6 +160,25 @@ def test_large_frames_are_bounded_by_their_bytes(plan, client_or_none):
             assert len(taken) <= seen + width
 
 
+@pytest.mark.cluster
+def test_a_cluster_that_grows_in_mid_scan_gets_more_tasks(plan):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
+        cluster.get_client() as client,
+    ):
+        frames, taken = frames_and_tasks_taken(plan, client)
+        for _ in range(4):
+            next(frames)
+        assert len(taken) <= 4 + 1
+        cluster.scale(4)
+        client.wait_for_workers(4)
+        time.sleep(1)  # for so long a number of threads is taken for what it was
+        for _ in range(2):
+            next(frames)
+        assert len(taken) == 5 + 2 * 4
+        assert sum(frame.height for frame in frames) == (NUM_TASKS - 6) * 24 * 4 * 5
+
+
 def test_a_task_knows_the_bytes_of_its_frame(plan):
     for task in plan.tasks():
         assert task.frame_bytes == make_frame(task).estimated_size()

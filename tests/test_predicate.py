@@ -155,6 +155,14 @@ def test_arithmetic_casts_and_functions_prune(predicate, count):
     assert [len(box["lon"]) for box in selection.boxes] == [count]
 
 
+def test_a_missing_value_passes_neither_a_predicate_nor_its_negation():
+    values = pl.Series("y", [1.0, None, 3.0])
+    for predicate, found in ((c.y > 2, [2]), (~(c.y > 2), [0]), (~((c.y > 2) & (c.y > 1)), [0])):
+        selection = select(predicate, values)
+        assert selection.exact
+        assert [box["y"].positions().tolist() for box in selection.boxes] == [found]
+
+
 def test_an_unknown_side_of_and_is_ignored_and_of_or_selects_all():
     assert select((c.lon < 5) & (c.v > 1), LON).boxes == select(c.lon < 5, LON).boxes
     assert select((c.lon < 5) | (c.v > 1), LON).boxes == ({},)

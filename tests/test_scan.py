@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+import zarr
 from polars.exceptions import ColumnNotFoundError, ComputeError
 from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore
@@ -74,6 +75,71 @@ def test_columns_that_the_filter_does_not_need_are_read_only_where_a_row_survive
     assert rd.scan_zarr(counted).filter(c.t2m > 1000).collect().is_empty()
     assert len(counted.chunks("t2m")) == 24
     assert not counted.chunks("sst")
+
+
+def write_diagonal(path, *, length=8, sharded=False, texts=False, compressed=False):
+    """Two variables in 4 x 4 chunks, or inner chunks of a shard; the first is zero but at one place in each of the diagonal."""
+    size, step = (length, length), length // 4
+    places = np.zeros(size, "i1")
+    places[::step, ::step] = np.eye(4)
+    numbers = np.arange(length**2, dtype="f4").reshape(size)
+    group = zarr.open_group(path, mode="w")
+    for name, values in {"v": places, "w": numbers.astype(str).astype(object) if texts else numbers}.items():
+        array = group.create_array(
+            name,
+            shape=size,
+            chunks=(step, step),
+            shards=size if sharded else None,
+            dtype=str if values.dtype == object else values.dtype,
+            dimension_names=("y", "x"),
+            compressors="auto" if compressed else None,
+        )
+        array[...] = values
+
+
+DIAGONAL = {(str(i), str(i)) for i in range(4)}
+
+
+def check_diagonal(store, length=8):
+    rows = rd.scan_zarr(store).filter(c.v > 0).select(c.w.cast(pl.Float64)).collect()
+    assert rows["w"].to_list() == [i * length // 4 * (length + 1) for i in range(4)]
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_chunks_between_survivors_are_not_asked_for(tmp_path, texts):
+    write_diagonal(tmp_path, texts=texts)
+    counted = CountingStore(LocalStore(tmp_path, read_only=True))
+    check_diagonal(counted)
+    assert counted.chunks("w") == {f"w/c/{i}/{j}" for i, j in DIAGONAL}
+
+
+def test_chunks_between_survivors_are_not_asked_for_within_a_shard(tmp_path):
+    """But where they are so small that one request for all takes less time."""
+    for length, requests in ((800, 1 + 4), (80, 1)):  # the index and the chunks, or the shard
+        write_diagonal(tmp_path, length=length, sharded=True)
+        counted = CountingStore(LocalStore(tmp_path, read_only=True))
+        check_diagonal(counted, length)
+        assert counted.requests["w/c/0/0"] == requests
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_chunks_between_survivors_are_not_read_from_a_folder(tmp_path, sharded):
+    """What lies in them is noise."""
+    write_diagonal(tmp_path, length=800, sharded=sharded, compressed=True)
+    if sharded:
+        shard = tmp_path / "w/c/0/0"
+        content = bytearray(shard.read_bytes())
+        spans = np.frombuffer(content[-(16 * 16 + 4) : -4], "<u8").reshape(4, 4, 2)
+        for start, length in spans[~np.eye(4, dtype=bool)].tolist():
+            content[start : start + length] = bytes(length)
+        shard.write_bytes(content)
+    else:
+        for chunk in (tmp_path / "w/c").glob("*/*"):
+            if chunk.parts[-2:] not in DIAGONAL:
+                chunk.write_bytes(b"not a chunk")
+    with pytest.raises(ChunkReadError):
+        rd.scan_zarr(tmp_path).collect()
+    check_diagonal(tmp_path, 800)
 
 
 def test_coordinates_alone_read_no_data_variable(counted):

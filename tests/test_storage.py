@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from rainbear_dask import documents, files
 from rainbear_dask import storage as store_module
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -27,6 +28,7 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
+from rainbear_dask.files import file_array
 from rainbear_dask.storage import open_store, read_regions
 from tests.errors import caught
 from tests.stores import ALL_KINDS, TREE, CountingStore, write_tree
@@ -62,6 +64,11 @@ def write(path, *, dtype="f4", shape=(7, 9), chunks=(3, 4), missing=False, **how
 def assert_reads_as_zarr_does(path, name="a"):
     """The whole array and an inner region of it, in shape, dtype and every bit."""
     meta = open_store(path)
+    assert_reads(meta, path, name)
+    return meta
+
+
+def assert_reads(meta, path, name="a"):
     array = meta.arrays[name]
     ref = zarr.open_array(path, path=name, mode="r")
     whole = tuple((0, n) for n in array.shape)
@@ -77,7 +84,6 @@ def assert_reads_as_zarr_does(path, name="a"):
             assert actual.tolist() == expected.tolist()
         else:
             assert actual.tobytes() == expected.astype(actual.dtype).tobytes()
-    return meta
 
 
 DTYPES = ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "M8[ns]", "m8[s]", "S5", "U5", str]  # fmt: skip
@@ -187,8 +193,38 @@ def test_a_chunk_longer_than_its_array(tmp_path):
 def test_the_rust_pipeline_reads_what_it_reads_carefully(tmp_path, how, rust):
     write(tmp_path, **how)
     meta = open_store(tmp_path)
-    array = store_module._array(meta.spec, meta.arrays["a"])
-    assert isinstance(array.codec_pipeline, store_module.ZarrsCodecPipeline) == rust
+    store = store_module.connected_store(meta.spec)
+    assert (file_array(store, "", meta.arrays["a"]) is not None) == rust
+
+
+def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
+    write(tmp_path)
+    expected = assert_reads_as_zarr_does(tmp_path)
+    for module, name in ((documents, "AsyncArray"), (files, "open_array"), (files, "ZarrsCodecPipeline")):
+        monkeypatch.setattr(module, name, None)
+    actual = open_store(tmp_path)
+    assert actual.arrays == expected.arrays
+    assert actual.spec.opened != expected.spec.opened
+    assert_reads(actual, tmp_path)
+
+
+@pytest.mark.parametrize("how", [{}, {"shards": (6, 8)}])
+def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_is(tmp_path, how):
+    write(tmp_path / "one", **how)
+    write(tmp_path / "two", **how)
+    other = zarr.open_array(tmp_path / "two", path="a", mode="r+")
+    other[...] = other[...][::-1]
+    assert_reads_as_zarr_does(tmp_path / "one")
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert_reads_as_zarr_does(tmp_path / "one")
+
+
+def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
+    write(tmp_path)
+    meta = open_store(tmp_path)
+    monkeypatch.setattr(store_module, "sync", None)  # the way to zarr's event loop
+    assert_reads(meta, tmp_path)
 
 
 def test_the_users_own_zarr_settings_stay_as_they_are(tmp_path):

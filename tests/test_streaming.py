@@ -49,7 +49,9 @@ SIZES = st.lists(st.integers(0, 10), max_size=30)
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.integers(0, 20), st.booleans())
 def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes, hesitant):
     site, seen = Site(sizes), []
-    for number in stream(site.jobs(), width=width, most=most, in_flight_bytes=in_flight_bytes, hesitant=hesitant):
+    for number in stream(
+        site.jobs(), width=lambda: width, most=most, in_flight_bytes=in_flight_bytes, hesitant=hesitant
+    ):
         seen.append(number)
         site.taken += 1
     assert seen == list(range(len(sizes)))
@@ -61,7 +63,9 @@ def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.booleans())
 def test_each_comes_once_where_order_does_not_matter(sizes, width, most, hesitant):
     site, seen = Site(sizes), []
-    for number in stream(site.jobs(), width=width, most=most, in_flight_bytes=5, hesitant=hesitant, ordered=False):
+    for number in stream(
+        site.jobs(), width=lambda: width, most=most, in_flight_bytes=5, hesitant=hesitant, ordered=False
+    ):
         seen.append(number)
         site.taken += 1
     assert sorted(seen) == list(range(len(sizes)))
@@ -70,18 +74,28 @@ def test_each_comes_once_where_order_does_not_matter(sizes, width, most, hesitan
 
 def test_what_is_made_first_comes_first():
     site = Site([2**30] * 4, made_in=[2, 1, 3, 0])  # so large that only one is brought at a time
-    numbers = stream(site.jobs(), width=4, most=4, in_flight_bytes=0, ordered=False)
+    numbers = stream(site.jobs(), width=lambda: 4, most=4, in_flight_bytes=0, ordered=False)
     assert list(numbers) == [2, 1, 3, 0]
 
 
 def test_one_is_asked_for_first_and_then_twice_as_many():
     site = Site([1] * 20)
-    numbers = stream(site.jobs(), width=2, most=8, in_flight_bytes=100, hesitant=True)
+    numbers = stream(site.jobs(), width=lambda: 2, most=8, in_flight_bytes=100, hesitant=True)
     asked = []
     for _ in numbers:
         asked.append(site.asked)
         site.taken += 1
     assert asked[:4] == [1, 3, 6, 11]
+
+
+def test_more_are_under_way_as_more_can_be_done_at_once_and_fewer_as_fewer_can():
+    site, widths = Site([1] * 60), iter([1, 1, 1, 8, 8, 8, 2, *[2] * 60])
+    ahead = []
+    for _ in stream(site.jobs(), width=lambda: next(widths), in_flight_bytes=100):
+        ahead.append(site.asked - site.taken)
+        site.taken += 1
+    assert ahead[:6] == [1, 2, 2, 8, 16, 16]
+    assert set(ahead[20:-4]) == {4}
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -98,7 +112,7 @@ def test_an_error_ends_it(ordered):
         return Job(begin, lambda made: made(), 1)
 
     numbers = stream(
-        (partial(start, number) for number in range(9)), width=2, most=2, in_flight_bytes=0, ordered=ordered
+        (partial(start, number) for number in range(9)), width=lambda: 2, most=2, in_flight_bytes=0, ordered=ordered
     )
     seen = set()
     with pytest.raises(ValueError, match="the third"):
