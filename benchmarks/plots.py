@@ -27,7 +27,7 @@ def draw_ratios(measures: Sequence["Measure"], path: Path) -> None:
         points = [
             (each.seconds / ours[each.layout, each.query], list(ours).index((each.layout, each.query)))
             for each in measures
-            if each.reader == reader != "rainbear_dask" and each.seconds < inf
+            if each.reader == reader != "rainbear_dask" and max(each.seconds, ours[each.layout, each.query]) < inf
         ]
         if points:
             axes.scatter(*zip(*points, strict=True), s=18, marker=marker, color=COLOURS[reader], label=reader)

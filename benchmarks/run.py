@@ -343,7 +343,7 @@ def _rows(measures: Sequence[Measure]) -> Iterable[dict[str, Measure]]:
 def _time(each: Measure, unit: float) -> str:
     if each.answer != "right":
         return "wrong" if each.answer == "wrong" else "-"
-    ratio = "" if each.reader == "rainbear_dask" else f" ({each.seconds / unit:.2g})"
+    ratio = "" if each.reader == "rainbear_dask" or unit == inf else f" ({each.seconds / unit:.2g})"
     return f"{each.seconds:.3f} / {median(each.times):.3f} s{ratio}"
 
 

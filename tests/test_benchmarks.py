@@ -136,6 +136,9 @@ def test_a_wrong_answer_is_shown_as_wrong_and_not_as_fast():
     assert "wrong" in report(measures).splitlines()[-1]
     measures[-1].answer = "none"
     assert report(measures).splitlines()[-1].split("|")[-2].strip() == "-"
+    measures[0] = Measure("slabs", "box", "rainbear_dask", "wrong")
+    measures[-1] = Measure("slabs", "box", "xarray", "right", [0.5])
+    assert report(measures).splitlines()[-1].split("|")[-2].strip() == "0.500 / 0.500 s"  # a multiple of nothing
 
 
 def test_another_answer_is_wrong_and_an_error_is_no_answer(path, layout, monkeypatch):
