@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,7 +34,8 @@ from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES, Layout, Query, Size, t2m
 
 RESULTS = Path(__file__).parent / "results"
-QUICK_PEAKS = ("full scan",)
+PEAKS = ("full scan", "value filter")
+"""Questions to the four layouts whose memory is measured."""
 LARGE = 100_000
 """Rows above which tables are compared by a hash."""
 PATIENCE: dict[Size, float] = {"full": 5.0, "quick": 0.5}
@@ -330,7 +331,7 @@ def report_targets(targets: Iterable[Target]) -> str:
     lines = [["layout", "what", "target", "reached", ""]]
     for each in targets:
         bound = f"{'<=' if each.at_most else '>='} {each.target:g}"
-        lines.append([each.layout, each.what, bound, f"{each.reached:.2f}", "yes" if each.is_reached else "no"])
+        lines.append([each.layout, each.what, bound, f"{each.reached:.3f}", "yes" if each.is_reached else "no"])
     return as_markdown(lines)
 
 
@@ -347,12 +348,14 @@ def _time(each: Measure, unit: float) -> str:
     return f"{each.seconds:.3f} / {median(each.times):.3f} s{ratio}"
 
 
-def measure_store(path: str, name: str, queries: Sequence[Query], size: Size, *, rounds: int) -> Iterator[Measure]:
-    """Measure a store that is there, and print it; of a smaller one only some peaks of memory."""
+def measure_store(
+    path: str, name: str, queries: Sequence[Query], size: Size, *, rounds: int, peaks: Container[str] = PEAKS
+) -> Iterator[Measure]:
+    """Measure a store that is there, and print it; memory of the questions that `peaks` names."""
     for query in queries:
         found = measure(path, name, query, rounds=rounds, patience=PATIENCE[size])
         for each in found:
-            if each.seconds < PATIENCE[size] and (size == "full" or query.name in QUICK_PEAKS):
+            if each.seconds < PATIENCE[size] and query.name in peaks:
                 each.memory = memory_of(path, name, query.name, each.reader)
         print(report(found).splitlines()[-1], flush=True)
         yield from found
@@ -375,6 +378,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller stores, and two peaks of memory for each layout")
     parser.add_argument("--suite", choices=SUITES, action="append", help="one of two; both, if none is named")
+    parser.add_argument("--reader", action="append", help="one to compare with; all, if none is named")
     parser.add_argument("--rounds", type=int, default=3, help="times that count")
     parser.add_argument("--plots", type=Path, default=RESULTS, help="the folder for a picture of each suite")
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
@@ -382,7 +386,10 @@ def main() -> None:
     if options.memory:
         print_memory(*options.memory)
         return
-    for name in ("rainbear", "xarray-sql"):
+    for name in list(READERS):
+        if options.reader and name not in ("rainbear_dask", *options.reader):
+            del READERS[name]
+    for name in options.reader or ("rainbear", "xarray-sql"):
         if name not in READERS:
             print(f"==> without {name}, which is not installed; it needs Python 3.12 or newer")
     size: Size = "quick" if options.quick else "full"
@@ -394,7 +401,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
                 path = str(Path(folder) / "store.zarr")
                 store.sized(size).write(path)
-                found = list(measure_store(path, store.name, queries, size, rounds=options.rounds))
+                peaks = PEAKS if suite == "layouts" else [query.name for query in queries if size == "full"]
+                found = list(measure_store(path, store.name, queries, size, rounds=options.rounds, peaks=peaks))
                 measures += found
                 if suite == "layouts" and size == "full":
                     targets += targets_of(found) + targets_of_memory(path, store.name)
