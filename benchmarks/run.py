@@ -373,6 +373,28 @@ def conditions() -> str:
     )
 
 
+def choose_readers(names: Sequence[str] | None) -> None:
+    """Compare with some readers only, and say which are not there."""
+    for name in list(READERS):
+        if names and name not in ("rainbear_dask", *names):
+            del READERS[name]
+    for name in names or ("rainbear", "xarray-sql"):
+        if name not in READERS:
+            print(f"==> without {name}, which is not installed; it needs Python 3.12 or newer")
+
+
+def keep(text: str, measures: Sequence[Measure], suites: Sequence[str], plots: Path) -> None:
+    """Write the results, and a picture of each suite."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.md").write_text(text)
+    if find_spec("matplotlib"):
+        from benchmarks.plots import draw_ratios  # noqa: PLC0415  of the benchmarks' own environment
+
+        for suite in suites:
+            names = {store.name for store, _ in SUITES[suite]}
+            draw_ratios([each for each in measures if each.layout in names], plots / f"{suite}.svg")
+
+
 def main() -> None:
     """Measure everything, print it, and keep it in ``results``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -386,12 +408,7 @@ def main() -> None:
     if options.memory:
         print_memory(*options.memory)
         return
-    for name in list(READERS):
-        if options.reader and name not in ("rainbear_dask", *options.reader):
-            del READERS[name]
-    for name in options.reader or ("rainbear", "xarray-sql"):
-        if name not in READERS:
-            print(f"==> without {name}, which is not installed; it needs Python 3.12 or newer")
+    choose_readers(options.reader)
     size: Size = "quick" if options.quick else "full"
     before = conditions()
     measures: list[Measure] = []
@@ -409,14 +426,7 @@ def main() -> None:
     text = f"{before}; {size} stores, best of {options.rounds}\n\n{report(measures)}\n\n{report_memory(measures)}\n"
     if targets:
         text += f"\n{report_targets(targets)}\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.md").write_text(text)
-    if find_spec("matplotlib"):
-        from benchmarks.plots import draw_ratios  # noqa: PLC0415  of the benchmarks' own environment
-
-        for suite in options.suite or SUITES:
-            names = {store.name for store, _ in SUITES[suite]}
-            draw_ratios([each for each in measures if each.layout in names], options.plots / f"{suite}.svg")
+    keep(text, measures, options.suite or list(SUITES), options.plots)
     print(f"\n{text}\n{conditions()}")
 
 
