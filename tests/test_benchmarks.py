@@ -157,20 +157,8 @@ def test_targets_are_compared_with_what_was_reached():
     assert (target.target, target.reached, target.is_reached) == (1.4, 1.5, True)
     missed = Target("slabs", "peak", 1.25, 1.3, at_most=True)
     assert not missed.is_reached
-    assert report_targets([target, missed]).splitlines()[-1].split() == [
-        "|",
-        "slabs",
-        "|",
-        "peak",
-        "|",
-        "<=",
-        "1.25",
-        "|",
-        "1.30",
-        "|",
-        "no",
-        "|",
-    ]
+    cells = [cell.strip() for cell in report_targets([target, missed]).splitlines()[-1].split("|")]
+    assert cells[1:-1] == ["slabs", "peak", "<= 1.25", "1.300", "no"]
 
 
 def test_memory_is_shown_where_it_was_measured():
