@@ -103,7 +103,7 @@ bench-quick: .venv-bench/.installed  ## The same on smaller stores (three minute
 	.venv-bench/bin/python -m benchmarks.run --quick --rounds 2 $(ARGS)
 	.venv-bench/bin/python -m benchmarks.predicate_forms
 
-bench-targets: .venv-bench/.installed  ## The four layouts beside rainbear alone, and which targets are reached (five minutes)
+bench-targets: .venv-bench/.installed  ## The four layouts beside rainbear alone, and which targets are reached (ten minutes)
 	.venv-bench/bin/python -m benchmarks.run --suite layouts --reader rainbear $(ARGS)
 
 bench-growth: .venv-bench/.installed  ## How time grows with rows, chunks and variables: slopes, and a picture (two minutes)
