@@ -23,12 +23,24 @@ getent hosts "$host" >/dev/null || echo "127.0.0.1 $host" >>/etc/hosts
 folder=$(mktemp -d --tmpdir rainbear-slurm.XXXXXX)
 mkdir -p "$folder"/{munge,state,spool,log,run}
 chmod 755 "$folder" "$folder/munge"
-port=$(python3 - <<'PYTHON'
+port=$(python3 - "$nodes" <<'PYTHON'
+import random
 import socket
+import sys
 
-with socket.socket() as free:  # the nodes take the ports after it
-    free.bind(("127.0.0.1", 0))
-    print(min(free.getsockname()[1], 65000))
+
+def is_free(port):
+    with socket.socket() as one:
+        try:
+            one.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+# the nodes take the ports after it; none that the kernel gives to outgoing connections meanwhile
+bases = random.sample(range(20000, 32000), 1000)
+print(next(base for base in bases if all(map(is_free, range(base, base + int(sys.argv[1]) + 1)))))
 PYTHON
 )
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
