@@ -377,8 +377,7 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
-    with silence():
-        metadata = _metadata(json.dumps(document))
+    metadata = array_metadata(json.dumps(document))
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
     if filters := document.get("filters"):
@@ -444,14 +443,17 @@ def documents_of(array: ArrayMeta, group: str) -> list[str]:
 
 def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
     """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
+    metadata = array_metadata(document)
     with silence():
-        return AsyncArray(metadata=_metadata(document), store_path=StorePath(store, path))
+        return AsyncArray(metadata=metadata, store_path=StorePath(store, path))
 
 
 @lru_cache(maxsize=4096)
-def _metadata(document: str) -> ArrayMetadata:
+def array_metadata(document: str) -> ArrayMetadata:
     """A document as zarr understands it, which takes longer than most small reads; the same for whoever opens it again."""
-    metadata: ArrayMetadata = AsyncArray(metadata=json.loads(document), store_path=StorePath(MemoryStore())).metadata
+    with silence():
+        array = AsyncArray(metadata=json.loads(document), store_path=StorePath(MemoryStore()))
+    metadata: ArrayMetadata = array.metadata
     return metadata
 
 

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
-from rainbear_dask.documents import join_path, open_array, silence
+from rainbear_dask.documents import array_metadata, join_path, silence
 from rainbear_dask.metadata import ArrayMeta, Region
 
 CHUNK_LIMIT = 2**31  # bytes; what blosc can hold
@@ -87,13 +87,12 @@ def file_array(store: Store, group: str, meta: ArrayMeta) -> FileArray | None:
 @lru_cache(maxsize=4096)
 def _opened(root: str, path: str, meta: ArrayMeta) -> FileArray | None:
     """Kept for all openings of a store, as it depends on the array's document, and on where it is, alone."""
-    store = LocalStore(root, read_only=True)
-    metadata = open_array(store, path, meta.document).metadata
+    metadata = array_metadata(meta.document)
     if not _is_suited(metadata, meta):
         return None
     with silence():
         try:
-            impl = ZarrsCodecPipeline.from_array_metadata_and_store(metadata, store).impl
+            impl = ZarrsCodecPipeline.from_array_metadata_and_store(metadata, LocalStore(root, read_only=True)).impl
         except Exception:  # noqa: BLE001  it says in many ways that it does not know a codec
             return None
     return None if impl is None else FileArray(path, meta, metadata, impl)

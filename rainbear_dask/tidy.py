@@ -32,9 +32,8 @@ class Cells:
 
     def project(self, dims: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         """Which positions of some dimensions, one axis for each, have a wanted cell."""
-        if self.wanted is None:
-            return np.ones([self.box[dim] for dim in dims], dtype=bool)
-        some = np.logical_or.reduce(self.wanted, axis=tuple(a for a, d in enumerate(self.box) if d not in dims))
+        aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
+        some = np.logical_or.reduce(self.wanted, axis=aside)  # type: ignore[arg-type]  # only asked for as above
         order = [dim for dim in self.box if dim in dims]
         projected: npt.NDArray[np.bool_] = some.transpose([order.index(dim) for dim in dims])
         return projected

@@ -192,8 +192,10 @@ def _regions(
     """
     along = [index[dim] for dim in dims]
     box = list(product(*(one.runs(size) for one, size in zip(along, sizes, strict=True))))
+    if cells.wanted is None:
+        return box
     chunks = [one.chunks(size).positions() for one, size in zip(along, sizes, strict=True)]
-    if cells.wanted is None or max(map(len, chunks), default=1) == 1:
+    if max(map(len, chunks), default=1) == 1:
         return box
     used = cells.project(dims)
     for axis, size in enumerate(sizes):

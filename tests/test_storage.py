@@ -200,7 +200,7 @@ def test_the_rust_pipeline_reads_what_it_reads_carefully(tmp_path, how, rust):
 def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
     write(tmp_path)
     expected = assert_reads_as_zarr_does(tmp_path)
-    for module, name in ((documents, "AsyncArray"), (files, "open_array"), (files, "ZarrsCodecPipeline")):
+    for module, name in ((documents, "AsyncArray"), (files, "array_metadata"), (files, "ZarrsCodecPipeline")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
