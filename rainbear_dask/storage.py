@@ -7,7 +7,6 @@ import threading
 import uuid
 import zipfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,7 +35,7 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from rainbear_dask.files import FileArray, file_array, forget_files
+from rainbear_dask.files import ObjectError, file_array, forget_files, read_files
 from rainbear_dask.metadata import ArrayMeta, Region, StoreMeta, StoreSpec
 from rainbear_dask.obstores import plain
 from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
@@ -266,7 +265,11 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
         async def read_left(*, renewed: bool) -> list[npt.NDArray[Any]]:
             return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in left))
 
-        found = _read_files(spec, [(a, part) for a, (_, part) in zip(files, requests, strict=True) if a is not None])
+        try:
+            found = read_files([(a, part) for a, (_, part) in zip(files, requests, strict=True) if a is not None])
+        except ObjectError as err:
+            meta, index = err.array.meta, err.index
+            _raise_chunk_error(spec, meta, _place(meta, index, err.array.key(index)), err.cause)
         if not left:
             return found
         try:
@@ -456,31 +459,6 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
 
 
-def _read_files(spec: StoreSpec, requests: Sequence[tuple[FileArray, Region]]) -> list[npt.NDArray[Any]]:
-    """Read one after the other what takes less time than to begin a thread, else side by side."""
-
-    def read(request: tuple[FileArray, Region]) -> npt.NDArray[Any]:
-        array, region = request
-        try:
-            return array.read(region)
-        except Exception as err:  # noqa: BLE001  whatever a codec raises
-
-            async def again(part: Region) -> None:
-                array.read(part)
-
-            sync(_raise_chunk_error(again, array.metadata, spec, (array.meta, region), err))
-
-    size = sum(array.decoded_bytes(region) for array, region in requests)
-    if len(requests) < 2 or size < _SIDE_BY_SIDE:
-        return [read(request) for request in requests]
-    with ThreadPoolExecutor(min(len(requests), _READERS)) as pool:
-        return list(pool.map(read, requests))
-
-
-_SIDE_BY_SIDE = 2**20  # decoded bytes of chunks
-_READERS = 8
-
-
 def _is_here(store: Store) -> bool:
     """Whether reading makes no request of a service."""
     return isinstance(store, LocalStore | ZipStore | MemoryStore)
@@ -510,7 +488,7 @@ async def _read(
         async def again(part: Region) -> None:
             await array.getitem(tuple(slice(*span) for span in part))
 
-        await _raise_chunk_error(again, array.metadata, spec, (meta, region), err)
+        await _find_chunk_error(again, array.metadata, spec, (meta, region), err)
     return np.asarray(values, dtype=meta.dtype, order="C")
 
 
@@ -528,7 +506,7 @@ def _renew(spec: StoreSpec, refused: Store) -> None:
 _renewing = threading.Lock()
 
 
-async def _raise_chunk_error(
+async def _find_chunk_error(
     read: Callable[[Region], Awaitable[None]],
     metadata: Any,
     spec: StoreSpec,
@@ -538,7 +516,7 @@ async def _raise_chunk_error(
     """Find the chunk at fault: it is told, or found by reading the chunks of a region one by one."""
     meta, region = request
     stored = meta.shards or meta.chunks
-    chunk = "one of the chunks"
+    place = "one of the chunks"
     indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
     for index in islice(indices, MAX_TRIED):
         key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
@@ -552,10 +530,19 @@ async def _raise_chunk_error(
                 continue
         elif key != err.key:
             continue
-        chunk = f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
+        place = _place(meta, index, key)
         break
+    _raise_chunk_error(spec, meta, place, err)
+
+
+def _place(meta: ArrayMeta, index: tuple[int, ...], key: str) -> str:
+    """How messages name a stored object."""
+    return f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
+
+
+def _raise_chunk_error(spec: StoreSpec, meta: ArrayMeta, place: str, err: Exception) -> NoReturn:
     why = reason(_cause(err), _hidden(spec))
-    text = f"{chunk} of array {meta.path!r} in {spec.label} cannot be read: {why}."
+    text = f"{place} of array {meta.path!r} in {spec.label} cannot be read: {why}."
     if _is_refusal(err):
         found: StoreError = StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
     elif isinstance(err, fetch.FetchError):
