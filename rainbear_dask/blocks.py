@@ -204,6 +204,8 @@ def simplified(selection: Selection, sizes: Mapping[str, int], grids: Sequence[M
         The same, if it can be cut within ``MAX_EFFORT``; else with boxes rounded outwards to multiples of chunks, which
         are longer the less is enough.
     """
+    if len(selection.boxes) <= 1:
+        return selection
     finest = {dim: min(grid[dim] for grid in grids if dim in grid) for dim in sizes}
     ways = {dim: Blocks({dim: n}, finest, selection.boxes).num_kinds for dim, n in sizes.items()}
     allowed, found = MAX_EFFORT, selection

@@ -35,7 +35,7 @@ CHUNK_LIMIT = 2**31
 SMALL_CHUNK = 2**17
 """Bytes of a chunk below which zarrs is the faster one: what the C library takes from the heap."""
 
-_SIDE_BY_SIDE = 2**20  # decoded bytes; less takes less time than to begin a thread
+_SIDE_BY_SIDE = 2**22  # decoded bytes; fewer take less time than to begin threads
 _READERS = 8
 
 
