@@ -5,6 +5,7 @@ Of small ones, which need no new pages, zarrs reads many with less to do for eac
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,8 +36,10 @@ CHUNK_LIMIT = 2**31
 SMALL_CHUNK = 2**17
 """Bytes of a chunk below which zarrs is the faster one: what the C library takes from the heap."""
 
-_SIDE_BY_SIDE = 2**22  # decoded bytes; fewer take less time than to begin threads
-_READERS = 8
+THREAD_BYTES = 2**21
+"""Decoded bytes for which a thread is begun: fewer take less time than to begin it."""
+
+MAX_THREADS = 8
 
 
 class ObjectError(Exception):
@@ -79,17 +82,24 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     parts = [part for (array, region), out in zip(requests, found, strict=True) for part in array.parts(region, out)]
     todo = iter(parts)  # threads take from it in turn
 
-    def work(_: object = None) -> None:
+    def work() -> None:
         with _memory() as memory:
             for part in todo:
                 part.read(memory)
 
-    if len(parts) < 2 or sum(part.array.decoded_bytes(part.region) for part in parts) < _SIDE_BY_SIDE:
+    size = sum(part.array.decoded_bytes(part.region) for part in parts)
+    count = min(len(parts), max(size // THREAD_BYTES, 1), MAX_THREADS)
+    if count <= 1:
         work()
-    else:
-        count = min(len(parts), _READERS)
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(work, range(count)))
+        return found
+    with ThreadPoolExecutor(count - 1) as pool:
+        others = [pool.submit(work) for _ in range(count - 1)]
+        try:
+            work()
+            for other in others:
+                other.result()
+        finally:
+            deque(todo, maxlen=0)  # where one failed, the rest is not read
     return found
 
 

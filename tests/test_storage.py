@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -61,10 +62,25 @@ def write(path, *, dtype="f4", shape=(7, 9), chunks=(3, 4), missing=False, **how
     zarr.open_group(path, mode="a", zarr_format=array.metadata.zarr_format)
 
 
+@contextmanager
+def zarrs_reads(smaller_than):
+    """Leave chunks smaller than so many bytes to zarrs, and none else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "SMALL_CHUNK", smaller_than)
+        files.forget_files()
+        yield
+    files.forget_files()
+
+
+READERS = {"zarrs where it can": files.SMALL_CHUNK, "none by zarrs": 0}
+
+
 def assert_reads_as_zarr_does(path, name="a"):
-    """The whole array and an inner region of it, in shape, dtype and every bit."""
+    """The whole array and an inner region of it, in shape, dtype and every bit, whatever reads it."""
     meta = open_store(path)
     assert_reads(meta, path, name)
+    with zarrs_reads(smaller_than=0):
+        assert_reads(meta, path, name)
     return meta
 
 
@@ -199,7 +215,8 @@ def test_plain_numbers_in_a_folder_are_read_without_zarr(tmp_path, how, plain):
 
 def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
     write(tmp_path)
-    expected = assert_reads_as_zarr_does(tmp_path)
+    expected = open_store(tmp_path)
+    assert_reads(expected, tmp_path)
     for module, name in ((documents, "AsyncArray"), (files, "array_metadata")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
@@ -349,19 +366,21 @@ def test_unknown_and_missing_protocols():
         ({"zarr_format": 2, "dtype": ">f4"}, b"\x00garbage", "chunk (1, 2) (key 'a/1.2')"),
     ],
 )
-def test_a_damaged_chunk_is_named(tmp_path, how, damage, name):
+@pytest.mark.parametrize("reader", READERS)
+def test_a_damaged_chunk_is_named(tmp_path, how, damage, name, reader):
     write(tmp_path, **how)
     key = name.rpartition("'a/")[2].rstrip("')")
     chunk = tmp_path / "a" / key
     chunk.write_bytes(damage if isinstance(damage, bytes) else chunk.read_bytes()[:damage])
     meta = open_store(tmp_path)
-    error = caught(
-        ChunkReadError,
-        lambda: read_regions(meta.spec, [(meta.arrays["a"], ((0, 7), (0, 9)))]),
-        name,
-        "'a'",
-        str(tmp_path),
-    )
+    with zarrs_reads(smaller_than=READERS[reader]):
+        error = caught(
+            ChunkReadError,
+            lambda: read_regions(meta.spec, [(meta.arrays["a"], ((0, 7), (0, 9)))]),
+            name,
+            "'a'",
+            str(tmp_path),
+        )
     assert error.__cause__ is not None
 
 
@@ -387,11 +406,13 @@ def test_what_zarr_finds_damaged_is_an_error_or_read_right(tmp_path, codec):
                 expected = values if cut and "blosc" in name else ref[tuple(slice(*span) for span in region)]
             except Exception:  # noqa: BLE001
                 expected = values
-            try:
-                (actual,) = read_regions(meta.spec, [(array, region)])
-            except ChunkReadError:
-                continue
-            assert actual.tolist() in (expected.tolist(), values.tolist())
+            for reader in READERS.values():
+                with zarrs_reads(smaller_than=reader):
+                    try:
+                        (actual,) = read_regions(meta.spec, [(array, region)])
+                    except ChunkReadError:
+                        continue
+                    assert actual.tolist() in (expected.tolist(), values.tolist())
 
 
 class Refusing(WrapperStore):

@@ -1,0 +1,151 @@
+"""Chunks in a folder that are read without zarr: what is checked of them, what is kept, and when threads are begun."""
+
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import zarr
+from numcodecs import blosc, zstd
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from rainbear_dask import files
+from rainbear_dask.exceptions import ChunkReadError
+from rainbear_dask.files import SMALL_CHUNK
+from rainbear_dask.storage import open_store, read_regions
+from tests.errors import caught
+
+CHUNK = (1, 64, 1024)
+SHAPE = (6, 64, 1024)
+WHOLE = tuple((0, n) for n in SHAPE)
+NUM_BYTES = 64 * 1024 * 4
+VALUES = np.random.default_rng(0).integers(0, 50, SHAPE).astype("f4")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept():
+    files.forget_files()
+    yield
+    files.forget_files()
+
+
+def written(path, **how):
+    """A store of one array, whose chunks are too large for zarrs."""
+    assert NUM_BYTES > SMALL_CHUNK
+    zarr.create_array(path, name="a", dtype="f4", shape=SHAPE, **({"chunks": CHUNK} | how))[:] = VALUES
+    zarr.open_group(path, mode="a")
+    return open_store(path)
+
+
+def read(meta, region=WHOLE):
+    (values,) = read_regions(meta.spec, [(meta.arrays["a"], region)])
+    return values
+
+
+def refused(meta, *words):
+    caught(ChunkReadError, lambda: read(meta), "'a'", *words)
+
+
+@pytest.mark.parametrize(
+    "region", [WHOLE, ((1, 3), (0, 64), (0, 1024)), ((1, 5), (3, 4), (7, 900)), ((2, 2), (0, 1), (0, 1))]
+)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"compressors": BloscCodec()}, {"compressors": None}, {"shards": (4, 64, 2048)}, {"chunks": (4, 60, 1000)}],
+)
+def test_regions(tmp_path, how, region):
+    assert read(written(tmp_path, **how), region).tolist() == VALUES[tuple(slice(*span) for span in region)].tolist()
+
+
+@pytest.mark.parametrize("count", [NUM_BYTES - 4, NUM_BYTES + 4, 0])
+@pytest.mark.parametrize(
+    ("codec", "encode"),
+    [(ZstdCodec(), zstd.compress), (None, bytes), (BloscCodec(), lambda raw: blosc.compress(raw, b"lz4", 5, 1))],
+)
+def test_a_chunk_of_another_length_is_refused(tmp_path, codec, encode, count):
+    meta = written(tmp_path, compressors=codec)
+    (tmp_path / "a" / "c" / "3" / "0" / "0").write_bytes(encode(bytes(count)))
+    refused(meta, "chunk (3, 0, 0)")
+
+
+def test_a_frame_of_zstd_that_does_not_tell_its_length(tmp_path):
+    meta = written(tmp_path)
+    raw = VALUES[3].tobytes()
+    empty = zstd.compress(b"")
+    (tmp_path / "a" / "c" / "3" / "0" / "0").write_bytes(zstd.compress(raw) + empty)
+    np.testing.assert_array_equal(read(meta), VALUES)
+
+
+def test_a_chunk_that_blosc_would_read_beyond_its_end_is_refused(tmp_path):
+    meta = written(tmp_path, compressors=BloscCodec())
+    chunk = tmp_path / "a" / "c" / "3" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-10])
+    refused(meta, "chunk (3, 0, 0)", "says")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda raw: raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:], "checksum"),
+        (lambda raw: raw[-40:], "within its index"),
+        (lambda raw: raw[:100] + raw[-68:], "in the index of a shard"),
+    ],
+    ids=["index", "short", "cut"],
+)
+def test_a_damaged_shard_is_refused(tmp_path, change, word):
+    meta = written(tmp_path, shards=(4, 64, 1024))
+    shard = tmp_path / "a" / "c" / "0" / "0" / "0"
+    assert struct.unpack("<Q", shard.read_bytes()[-68:-60]) == (
+        0,
+    )  # the index is at the end: four chunks, and a checksum
+    shard.write_bytes(change(shard.read_bytes()))
+    refused(meta, "shard (0, 0, 0)", word)
+
+
+@pytest.mark.parametrize("gone", ["chunk", "store"])
+def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
+    meta = written(tmp_path / "s", fill_value=-1)
+    read(meta)  # which connects
+    shutil.rmtree(tmp_path / "s" / "a" / "c" / "3" if gone == "chunk" else tmp_path / "s")
+    if gone == "store":
+        refused(meta, "deleted")
+    else:
+        assert (read(meta)[3] == -1).all()
+
+
+def test_memory_to_read_in_is_used_again(tmp_path, monkeypatch):
+    meta = written(tmp_path, chunks=(2, 40, 1000))
+    read(meta)
+    made = []
+    monkeypatch.setattr(files, "_Memory", lambda: made.append(0))
+    np.testing.assert_array_equal(read(meta), VALUES)
+    assert not made
+
+
+def test_no_more_memory_is_kept_than_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "KEPT_BYTES", NUM_BYTES)
+    read(written(tmp_path, chunks=(2, 40, 1000)))
+    assert files._kept == []
+
+
+@pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
+def test_threads_go_by_the_bytes(tmp_path, monkeypatch, per_thread, threads):
+    meta, used, plain = written(tmp_path), [], files.ThreadPoolExecutor
+    monkeypatch.setattr(files, "ThreadPoolExecutor", lambda count: used.append(count) or plain(count))
+    monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
+    np.testing.assert_array_equal(read(meta), VALUES)
+    assert used == [threads - 1] * (threads > 1)  # beside the one that asks
+
+
+def test_after_a_chunk_that_cannot_be_read_the_rest_is_left(tmp_path, monkeypatch):
+    meta, seen = written(tmp_path), []
+    (tmp_path / "a" / "c" / "1" / "0" / "0").write_bytes(b"not a chunk")
+    plain = files._Object.read
+
+    def noting(self, memory):
+        seen.append(self.index[0])
+        plain(self, memory)
+
+    monkeypatch.setattr(files._Object, "read", noting)
+    refused(meta, "chunk (1, 0, 0)")
+    assert seen == [0, 1]
