@@ -11,15 +11,15 @@ from math import prod
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from zarr import AsyncArray
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.codecs import ShardingCodec
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import ObjectStore, StorePath
 
 from rainbear_dask import configuration
+from rainbear_dask.shards import EMPTY, IndexForm, index_form
 
 REQUEST_SECONDS = 600
 """When a request is given up that whoever makes it has not given up: the last resort, beyond the time-outs of its library."""
@@ -178,23 +178,22 @@ class _Pipeline(BatchedCodecPipeline):
 
     async def _held(self, where: StorePath, spec: Any, selection: Any) -> "_Held":
         codec = self.array_bytes_codec
-        if self.supports_partial_decode and isinstance(codec, ShardingCodec) and _knows_index(codec):
+        if self.supports_partial_decode and isinstance(codec, ShardingCodec):
+            form = index_form(codec, spec.shape)
             sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
             touched = [_touched(part, length, size) for part, length, size in sizes]
-            if prod(map(len, touched)) < prod(_counts(codec, spec)):
-                return await self._of_shard(where, codec, spec, touched)
+            if form is not None and prod(map(len, touched)) < prod(form.counts):
+                return await self._of_shard(where, form, touched)
         buffer = await get(where.store, where.path)
         return _Held({} if buffer is None else {0: buffer})
 
-    async def _of_shard(self, where: StorePath, codec: Any, spec: Any, touched: Sequence[range]) -> "_Held":
+    async def _of_shard(self, where: StorePath, form: IndexForm, touched: Sequence[range]) -> "_Held":
         """Index of a shard, and those of its chunks that are touched."""
-        index = await _indexes.get(self.opened, where, codec, spec)
+        index = await _indexes.get(self.opened, where, form)
         if index is None:
             return _Held({})
-        at_start = _plain(codec.index_location) == "start"
-        empty = 2**64 - 1
         spans = (index.spans[place] for place in product(*touched))
-        wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != empty})
+        wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != EMPTY})
         runs = list(coalesced(wanted))
         buffers = await asyncio.gather(
             *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
@@ -206,7 +205,7 @@ class _Pipeline(BatchedCodecPipeline):
                 why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
                 raise FetchError(where.path) from why
             held[start] = buffer
-        return _Held(held, index.raw, at_start=at_start)
+        return _Held(held, index.raw, at_start=form.at_start)
 
 
 class _Held:
@@ -257,21 +256,6 @@ def _touched(part: Any, length: int, size: int) -> range:
     return range(start // size, -(-stop // size))
 
 
-def _counts(codec: Any, spec: Any) -> tuple[int, ...]:
-    """Chunks of a shard along each dimension."""
-    return tuple(length // size for length, size in zip(spec.shape, codec.chunk_shape, strict=True))
-
-
-def _plain(setting: Any) -> Any:
-    """Text of a setting of a codec, which is an enumeration's member before zarr 3.4."""
-    return getattr(setting, "value", setting)
-
-
-def _knows_index(codec: Any) -> bool:
-    kinds = [type(one) for one in codec.index_codecs]
-    return kinds in ([BytesCodec], [BytesCodec, Crc32cCodec])
-
-
 @dataclass(frozen=True)
 class _Index:
     """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
@@ -286,19 +270,19 @@ class _Indexes:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], asyncio.Future[_Index | None]] = OrderedDict()
 
-    async def get(self, opened: str, where: StorePath, codec: Any, spec: Any) -> _Index | None:
+    async def get(self, opened: str, where: StorePath, form: IndexForm) -> _Index | None:
         """Index of a shard; None where there is no shard."""
         key = opened, where.path
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
-            future = self._kept[key] = asyncio.ensure_future(_read_index(where, codec, spec))
+            future = self._kept[key] = asyncio.ensure_future(_read_index(where, form))
         self._kept.move_to_end(key)
         try:
             index = await asyncio.shield(future)  # others may wait for it
         except BaseException:
             self._kept.pop(key, None)
             raise
-        most = INDEX_BYTES // (64 + 16 * prod(_counts(codec, spec)))
+        most = INDEX_BYTES // (64 + form.size)
         while len(self._kept) > max(most, 1):
             self._kept.popitem(last=False)
         return index
@@ -312,20 +296,12 @@ class _Indexes:
 _indexes = _Indexes()
 
 
-async def _read_index(where: StorePath, codec: Any, spec: Any) -> _Index | None:
-    counts = _counts(codec, spec)
-    checked = any(isinstance(one, Crc32cCodec) for one in codec.index_codecs)
-    size = 16 * prod(counts) + 4 * checked
-    part = RangeByteRequest(0, size) if _plain(codec.index_location) == "start" else SuffixByteRequest(size)
+async def _read_index(where: StorePath, form: IndexForm) -> _Index | None:
+    part = RangeByteRequest(0, form.size) if form.at_start else SuffixByteRequest(form.size)
     raw = await get(where.store, where.path, part)
     if raw is None:
         return None
-    if len(raw) != size:
-        raise FetchError(where.path) from OSError(f"the shard ends within its index: {len(raw)} bytes of {size}")
-    body = raw
-    if checked:
-        (body,) = await Crc32cCodec().decode([(raw, spec)])  # type: ignore[assignment]  # of bytes, bytes
-    endian = next((one.endian for one in codec.index_codecs if isinstance(one, BytesCodec)), None)
-    order = ">" if _plain(endian) == "big" else "<"
-    spans = np.frombuffer(body.to_bytes(), dtype=f"{order}u8").reshape(*counts, 2)
-    return _Index(raw, spans)
+    try:
+        return _Index(raw, form.spans(raw.to_bytes()))
+    except OSError as err:
+        raise FetchError(where.path) from err

@@ -57,13 +57,15 @@ class IndexForm:
         Raises
         ------
         OSError
-            If it is too short, or is not what its checksum says.
+            If it is cut short.
+        ValueError
+            If it is not what its checksum says.
         """
         if len(raw) != self.size:
             raise OSError(f"the shard ends within its index: {len(raw)} bytes of {self.size}")
         body = bytes(raw[: 16 * prod(self.counts)])
         if self.checked and google_crc32c.value(body) != int.from_bytes(raw[-_CHECKSUM_BYTES:], "little"):
-            raise OSError("the index of the shard is damaged: it is not what its checksum says")
+            raise ValueError("the index of the shard is damaged: it is not what its checksum says")
         return np.frombuffer(body, dtype=f"{self.order}u8").reshape(*self.counts, 2)
 
 
