@@ -377,13 +377,14 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
-    metadata = array_metadata(json.dumps(document))
+    text = json.dumps(document)
+    metadata = array_metadata(text)
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
     if filters := document.get("filters"):
         # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
         unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
-        document = document | {"filters": [said if entry == unsaid else entry for entry in filters]}
+        text = json.dumps(document | {"filters": [said if entry == unsaid else entry for entry in filters]})
     grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
     if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
         raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
@@ -400,7 +401,7 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
         dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
         fill_value=metadata.fill_value,
         attributes=attributes,
-        document=json.dumps(document),
+        document=text,
         zarr_format=metadata.zarr_format,
     )
 
