@@ -83,9 +83,12 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     todo = iter(parts)  # threads take from it in turn
 
     def work() -> None:
-        with _memory() as memory:
-            for part in todo:
-                part.read(memory)
+        try:
+            with _memory() as memory:
+                for part in todo:
+                    part.read(memory)
+        finally:
+            deque(todo, maxlen=0)  # where one fails, the rest is not read
 
     size = sum(part.array.decoded_bytes(part.region) for part in parts)
     count = min(len(parts), max(size // THREAD_BYTES, 1), MAX_THREADS)
@@ -94,12 +97,9 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
         return found
     with ThreadPoolExecutor(count - 1) as pool:
         others = [pool.submit(work) for _ in range(count - 1)]
-        try:
-            work()
-            for other in others:
-                other.result()
-        finally:
-            deque(todo, maxlen=0)  # where one failed, the rest is not read
+        work()
+        for other in others:
+            other.result()
     return found
 
 
@@ -145,6 +145,16 @@ class FileArray:
         """Lengths of what is stored together."""
         return self.meta.shards or self.meta.chunks
 
+    @property
+    def unit(self) -> tuple[int, ...]:
+        """Lengths of what one thread reads: of a large shard, as many of its chunks as are worth a thread."""
+        unit = list(self.stored)
+        for axis, length in enumerate(self.meta.chunks):
+            if prod(unit) * self.meta.itemsize <= THREAD_BYTES:
+                break
+            unit[axis] = length
+        return tuple(unit)
+
     def key(self, index: tuple[int, ...]) -> str:
         """Name of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
@@ -161,8 +171,13 @@ class FileArray:
         if self.rust is not None:
             yield _Objects(self, region, out)
             return
-        for index, inside, place in _cut(region, self.stored):
-            yield _Object(self, index, inside, out[place])
+        for index, inside, place in _cut(region, self.unit):
+            firsts = [i * length for i, length in zip(index, self.unit, strict=True)]
+            places = [divmod(first, length) for first, length in zip(firsts, self.stored, strict=True)]
+            part = tuple(
+                (start + skipped, stop + skipped) for (start, stop), (_, skipped) in zip(inside, places, strict=True)
+            )
+            yield _Object(self, tuple(i for i, _ in places), part, out[place])
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,7 @@ class _Objects:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """What is wanted of one stored object, a chunk or a shard, and where it goes."""
+    """What is wanted of one stored object, a chunk or a part of a shard, and where it goes."""
 
     array: FileArray
     index: tuple[int, ...]

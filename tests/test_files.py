@@ -8,6 +8,7 @@ import pytest
 import zarr
 from numcodecs import blosc, zstd
 from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.storage import LocalStore
 
 from rainbear_dask import files
 from rainbear_dask.exceptions import ChunkReadError
@@ -135,6 +136,16 @@ def test_threads_go_by_the_bytes(tmp_path, monkeypatch, per_thread, threads):
     monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
     np.testing.assert_array_equal(read(meta), VALUES)
     assert used == [threads - 1] * (threads > 1)  # beside the one that asks
+
+
+@pytest.mark.parametrize("region", [WHOLE, ((1, 5), (20, 41), (500, 600))])
+@pytest.mark.parametrize("per_thread", [1, 2 * NUM_BYTES, 2**30])
+def test_a_large_shard_is_read_in_parts(tmp_path, monkeypatch, per_thread, region):
+    monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
+    meta = written(tmp_path, chunks=(2, 32, 512), shards=(4, 64, 1024))
+    np.testing.assert_array_equal(read(meta, region), VALUES[tuple(slice(*span) for span in region)])
+    unit = files.file_array(LocalStore(tmp_path), "", meta.arrays["a"]).unit
+    assert unit == {1: (2, 32, 512), 2 * NUM_BYTES: (2, 64, 1024), 2**30: (4, 64, 1024)}[per_thread]
 
 
 def test_after_a_chunk_that_cannot_be_read_the_rest_is_left(tmp_path, monkeypatch):
