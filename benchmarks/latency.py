@@ -1,10 +1,12 @@
 """A store that answers each request late: how near to the ideal a scan comes: ``python -m benchmarks.latency``.
 
 The ideal is that of the requests that a process may have in flight: so many chunks are there after one answer's time. On a
-cluster, where workers mostly wait, each has a process of its own.
+cluster, where workers mostly wait, each has a process of its own. Beside it stands what the store itself takes when it is
+asked so, and nothing is made of its answers.
 """
 
 import argparse
+import asyncio
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import dask
 import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
+from zarr.core.buffer import default_buffer_prototype
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
@@ -28,13 +31,15 @@ NUM_SLOWER = 96
 AT_A_TIME = (16, 64)
 """Requests that a process may have in flight."""
 WORKERS = (1, 2, 4, 8)
+SIDE, LARGE_SIDE = 128, 512
+"""Of chunks of 64 KiB and of 1 MiB."""
 
 
-def write(path: str, num_chunks: int = NUM_CHUNKS) -> None:
-    """Chunks of 64 KiB."""
-    values = np.random.default_rng(0).normal(size=(num_chunks, 128, 128)).astype("f4")
+def write(path: str, num_chunks: int = NUM_CHUNKS, side: int = SIDE) -> None:
+    """Write chunks of a step of time each."""
+    values = np.random.default_rng(0).normal(size=(num_chunks, side, side)).astype("f4").round(1)
     xr.Dataset({"v": (("t", "y", "x"), values)}).to_zarr(
-        path, encoding={"v": {"chunks": (1, 128, 128)}}, consolidated=False
+        path, encoding={"v": {"chunks": (1, side, side)}}, consolidated=False
     )
 
 
@@ -48,18 +53,30 @@ def best_time(run: Callable[[], object], rounds: int) -> float:
     return min(times[1:])
 
 
+async def ask_all(store: SlowStore, at_a_time: int) -> None:
+    """Ask for the bytes of each chunk."""
+    places = asyncio.Semaphore(at_a_time)
+
+    async def ask(number: int) -> None:
+        async with places:
+            assert await store.get(f"v/c/{number}/0/0", default_buffer_prototype())
+
+    await asyncio.gather(*(ask(number) for number in range(NUM_CHUNKS)))
+
+
 def threads(path: str, at_a_time: int, rounds: int = 3) -> float:
     """Share of the ideal that threads of one process reach."""
-    plan = rd.plan(SlowStore(path, SECONDS))
+    plan = rd.plan(SlowStore(path, SECONDS), columns=["v"])
     with dask.config.set({"rainbear-dask.requests-in-flight": at_a_time}):
         seconds = best_time(plan.collect, rounds)
-    start = time.process_time()
-    plan.collect()
-    busy = time.process_time() - start
+        start = time.process_time()
+        plan.collect()
+        busy = time.process_time() - start
+    store = best_time(lambda: asyncio.run(ask_all(SlowStore(path, SECONDS), at_a_time)), rounds)
     ideal = -(-sum(plan.chunks_kept.values()) // at_a_time) * SECONDS
     print(
         f"threads, {at_a_time} requests at a time: {seconds:.2f} s, of a processor {busy:.2f} s, "
-        f"ideal {ideal:.2f} s: {ideal / seconds:.0%}",
+        f"the store alone {store:.2f} s, ideal {ideal:.2f} s: {ideal / seconds:.0%}",
         flush=True,
     )
     return ideal / seconds
@@ -82,13 +99,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(f"{conditions()}\n")
+    print(f"{conditions()}\n\nChunks of 64 KiB, then of 1 MiB:")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        path, shorter = (str(Path(folder) / name) for name in ("chunks.zarr", "shorter.zarr"))
+        path, larger, shorter = (str(Path(folder) / name) for name in ("chunks.zarr", "larger.zarr", "shorter.zarr"))
         write(path)
+        write(larger, side=LARGE_SIDE)
         write(shorter, NUM_SLOWER)
-        for at_a_time in AT_A_TIME:
-            threads(path, at_a_time, options.rounds)
+        for store in (path, larger):
+            for at_a_time in AT_A_TIME:
+                threads(store, at_a_time, options.rounds)
         alone = None
         for number in WORKERS:
             seconds = cluster(shorter, number, options.rounds)

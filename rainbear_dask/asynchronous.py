@@ -1,7 +1,7 @@
 """Running tasks for a caller who awaits them: nothing here blocks the event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 
 from rainbear_dask.bars import bar
-from rainbear_dask.clients import active_client, bring_credentials, check_reaches, client_for, is_direct
+from rainbear_dask.clients import active_client, bring_credentials, check_reaches, client_for, is_direct, threads_of
 from rainbear_dask.graph import build_graph, register_serialization
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ReadPlan, ScanTask
@@ -24,6 +24,9 @@ T = TypeVar("T")
 MAX_CONCURRENCY = 8
 """Tasks that run at the same time on threads of this process, where nothing else is said: each holds about 64 MiB."""
 
+_MOST_THREADS = 1024
+"""Far more than there are: a thread is started for a task in flight, and how many those are may change."""
+
 
 async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> list[pl.DataFrame]:
     """Run a plan, on the active Dask client (of either kind) or on threads of this process, and give all frames.
@@ -35,7 +38,8 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     plan : ReadPlan
         Its tasks are taken one by one, as they can be run.
     max_concurrency : int, optional
-        Tasks that run at the same time, at most: by default `MAX_CONCURRENCY`, on a cluster twice the workers' threads.
+        Tasks that run at the same time, at most: by default `MAX_CONCURRENCY`, on a cluster twice the threads that its
+        workers have by then.
 
     Returns
     -------
@@ -43,14 +47,14 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
         In task order.
     """
     client = client_for(plan, awaited=True)
-    width = max_concurrency or (MAX_CONCURRENCY if client is None else 2 * await _num_threads(client))
     direct = client is not None and await _prepare(client, plan.table.spec)
     jobs: list[asyncio.Task[pl.DataFrame]] = []
     running: set[asyncio.Task[pl.DataFrame]] = set()
-    with _Pool(width, thread_name_prefix="scan-zarr-async") as pool, bar(plan) as advance:
+    width = _width(client, max_concurrency)
+    with _Pool(_MOST_THREADS, thread_name_prefix="scan-zarr-async") as pool, bar(plan) as advance:
         try:
             for task in plan.tasks():
-                if len(running) >= width:
+                while len(running) >= await width():
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for job in done:
                         job.result()
@@ -90,6 +94,18 @@ class _Pool(ThreadPoolExecutor):
         return await asyncio.get_running_loop().run_in_executor(self, func, *args)
 
 
+def _width(client: "Client | None", max_concurrency: int | None) -> Callable[[], Coroutine[Any, Any, int]]:
+    """How many tasks may run at the same time, to be asked for each: a cluster may grow."""
+    threads = threads_of(client) if client else None
+
+    async def width() -> int:
+        if client is None or threads is None or max_concurrency:
+            return max_concurrency or MAX_CONCURRENCY
+        return 2 * int(await _answer(client, threads))
+
+    return width
+
+
 async def _prepare(client: "Client", spec: StoreSpec) -> bool:
     """Make ready to read a store on a cluster; whether answers come from the workers directly."""
     register_serialization()
@@ -107,11 +123,6 @@ async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool, *, direct: 
         return await pool.run(parts.frame)
     finally:
         future.release()  # which also ends the wait of a thread that gathers it
-
-
-async def _num_threads(client: "Client") -> int:
-    threads: dict[str, int] = await _answer(client, client.nthreads)
-    return max(sum(threads.values()), 1)
 
 
 async def _answer(client: "Client", ask: Callable[..., Any], *args: Any) -> Any:

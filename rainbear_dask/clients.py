@@ -119,18 +119,21 @@ async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
         await deliver(client, secret)
 
 
-def threads_of(client: "Client") -> Callable[[], int]:
-    """How many threads a cluster's workers have, at least one: asked again after a second, as clusters grow and shrink."""
+def threads_of(client: "Client") -> Callable[[], Any]:
+    """How many threads a cluster's workers have, at least one: asked again after a second, as clusters grow and shrink.
+
+    To be awaited where the client is asynchronous.
+    """
     known, until = 1, -inf
 
-    def ask() -> int:
+    async def look() -> int:
         nonlocal known, until
         if time.monotonic() >= until:
-            known = max(sum(client.nthreads().values()), 1)
+            known = max(sum((await client.nthreads()).values()), 1)
             until = time.monotonic() + 1
         return known
 
-    return ask
+    return lambda: known if time.monotonic() < until and not client.asynchronous else client.sync(look)
 
 
 def is_direct(client: "Client") -> Any:

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -82,7 +82,7 @@ class ZarrReader:
         with_columns: Sequence[str] | None,
         predicate: pl.Expr | None,
         n_rows: int | None,
-        batch_size: int | None,  # a hint; frames are as large as tasks
+        batch_size: int | None,  # a hint; so many small frames would cost more than they save
     ) -> Iterator[pl.DataFrame]:
         todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
@@ -93,7 +93,20 @@ class ZarrReader:
         todo.check(self.limits)
         # here, not when the first frame is asked for: Polars does that on a thread without the caller's annotations
         frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=n_rows), todo)
-        return chain([empty], frames)
+        return chain([empty], chain.from_iterable(map(_pieces, frames)))
+
+
+_LARGE_BYTES = 2**27
+"""A frame that is larger..."""
+
+_PIECE_BYTES = 2**25
+"""...is handed on in pieces of at most so many bytes: Polars' writers hold several of what they are given, nine at times."""
+
+
+def _pieces(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:
+    """The same rows in the same order, in the same memory."""
+    size = frame.estimated_size()
+    return [frame] if size <= _LARGE_BYTES else frame.iter_slices(int(frame.height * _PIECE_BYTES // size) or 1)
 
 
 def plan_scan(

@@ -4,13 +4,14 @@ import asyncio
 import threading
 from collections import Counter
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 import dask
 import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from distributed import Client
+from distributed import Client, LocalCluster
 from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore, WrapperStore
 
@@ -44,12 +45,19 @@ def tall(tmp_path_factory) -> str:
 
 
 class GatedStore(WrapperStore):
-    """Holds back chunks of ``v`` until the gate opens; knows how many were asked for, and how many at the same time."""
+    """Holds back chunks of ``v`` until the gate opens; knows how many were asked for, and how many at the same time.
+
+    Pickled, it is found again: in this process alone.
+    """
 
     def __init__(self, store):
         super().__init__(store)
         self.gate, self.asked = threading.Event(), threading.Semaphore(0)
         self.counts = Counter()
+        _STORES[id(self)] = self
+
+    def __reduce__(self):
+        return _found, (id(self),)
 
     async def get(self, key, prototype, byte_range=None):
         """Wait for the gate, then pass on."""
@@ -69,6 +77,13 @@ class GatedStore(WrapperStore):
         """Let the event loop run until a chunk was asked for once more."""
         while not self.asked.acquire(blocking=False):
             await asyncio.sleep(0.001)
+
+
+_STORES = WeakValueDictionary()
+
+
+def _found(number):
+    return _STORES[number]
 
 
 @pytest.fixture
@@ -348,6 +363,48 @@ def test_answers_come_from_the_workers_unless_they_may_not(path, cluster, monkey
                 actual = asyncio.run(ask())
     assert_frame_equal(actual, expected_frame(path).filter(c.lat > 45))
     assert bool(through_scheduler) == (direct is False)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_cluster_that_grows_in_mid_scan_gets_more_tasks(tall, asynchronous):
+    class Growing(GatedStore):
+        """The first chunk has a gate of its own."""
+
+        async def get(self, key, prototype, byte_range=None):
+            while key.startswith("v/c/0/") and not first.is_set():
+                await asyncio.sleep(0.001)
+            return await (self._store if key.startswith("v/c/0/") else super()).get(key, prototype, byte_range)
+
+    async def ask(cluster, client):
+        question = asyncio.create_task(rd.scan_zarr_async(store, c.v >= 0))
+        while len(cluster.scheduler.tasks) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(1)  # for so long a number of threads is taken for what it was
+        at_first = len(cluster.scheduler.tasks)
+        cluster.scale(4)
+        await (client.wait_for_workers(4) if asynchronous else asyncio.to_thread(client.wait_for_workers, 4))
+        first.set()
+        for _ in range(4):
+            await asyncio.wait_for(store.wait_until_asked(), 20)
+        store.gate.set()
+        return at_first, await question
+
+    async def ask_on_this_loop():
+        async with LocalCluster(**one, asynchronous=True) as cluster, Client(cluster, asynchronous=True) as client:
+            return await ask(cluster, client)
+
+    first, store = threading.Event(), Growing(LocalStore(tall, read_only=True))
+    one = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
+        if asynchronous:
+            at_first, answer = asyncio.run(ask_on_this_loop())
+        else:
+            with LocalCluster(**one) as cluster, Client(cluster) as client:
+                at_first, answer = asyncio.run(ask(cluster, client))
+    assert at_first == 2
+    assert store.counts["most"] == 4
+    assert answer["v"].to_list() == list(range(TASKS * 2**19))
 
 
 @pytest.mark.cluster

@@ -274,3 +274,15 @@ def test_over_the_limit_of_chunks_nothing_is_read(counted):
         rd.scan_zarr(counted, max_chunks_to_read=5).collect()
     assert not counted.chunks("t2m")
     assert rd.scan_zarr(counted, max_chunks_to_read=5).filter(c.lat == 82.5, c.lon == 0).collect().height == 48
+
+
+def test_large_frames_are_handed_on_in_pieces(tmp_path):
+    """All of it is one task, and so one frame of 160 MiB."""
+    zarr.create_array(
+        tmp_path / "flat.zarr", name="v", shape=(8, 2**20), chunks=(8, 2**20), dtype="f4", dimension_names=("x", "y")
+    )
+    assert rd.plan(tmp_path / "flat.zarr").num_tasks == 1
+    whole = rd.scan_zarr(tmp_path / "flat.zarr").collect()
+    sizes = [len(chunk) * whole.estimated_size() / whole.height for chunk in whole["v"].get_chunks()]
+    assert 2**24 < max(sizes) <= 2**25
+    assert whole["x"].to_numpy().tobytes() == np.repeat(np.arange(8), 2**20).tobytes()
