@@ -1,8 +1,8 @@
 """Rows as a worker hands them over: taken apart as long as they travel, a Polars frame on arrival.
 
 A coordinate stays as long as its dimension, and the rows that a filter left are known by their place in the box. In one
-process nothing is copied for it. Between processes each column is one buffer out of band, under pickle's protocol 5
-and under Dask's own serialization, so that submitting, gathering, persisting and spilling all move the compact form.
+process nothing is copied for it. Between processes each column is one buffer of pickle's protocol 5, out of band, so that
+submitting, gathering, persisting and spilling all move the compact form, and who receives it needs to know nothing beforehand.
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,18 +18,16 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.graph import register_serialization
 from rainbear_dask.scan import plans_of
 from rainbear_dask.tidy import Cells
 from rainbear_dask.wire import Part, Parts, pack, take_apart, unpack
 from rainbear_dask.worker import run_task
 
-register_serialization()
 c = pl.col
 
 
 def by_dask(value):
-    header, frames = serialize(value, serializers=["dask"], on_error="raise")
+    header, frames = serialize(value, on_error="raise")
     return deserialize(header, frames)
 
 
@@ -253,7 +251,7 @@ def test_rows_are_small_on_the_wire(url, name):
     sent = tidy = 0
     for task in plan.tasks():
         rows = run_task(task)
-        header, frames = serialize(rows, serializers=["dask"])
+        header, frames = serialize(rows)
         pickled = len(pickle.dumps(rows))
         here = sum(memoryview(frame).nbytes for frame in frames) + len(pickle.dumps(header))
         assert abs(pickled - here) < 1000  # the other way is as small
