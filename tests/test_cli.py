@@ -19,6 +19,7 @@ import xarray as xr
 import zarr
 from polars.testing import assert_frame_equal
 
+import rainbear_dask as rd
 from rainbear_dask import cli
 from rainbear_dask.cli import main
 from tests.oracle import expected_frame
@@ -233,6 +234,11 @@ def test_help_has_examples_and_exit_codes(command, capsys):
     printed = capsys.readouterr().out
     assert "examples:" in printed
     assert "exit codes:" in printed
+
+
+def test_the_version_is_said_with_those_of_what_it_uses():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"{rd.print_extension_info()}\n")
 
 
 def test_the_examples_of_the_help_are_commands():
