@@ -202,6 +202,21 @@ def test_numbers_are_not_copied_on_the_way(way):
 def test_dask_counts_the_bytes_held():
     sent = take_apart([Part(pl.Series("v", np.zeros(100_000)), ("x",))], Cells({"x": 100_000}))
     assert 800_000 <= sizeof(sent) < 802_000
+    assert 800_000 <= sizeof(by_dask(sent)) < 802_000
+
+
+def test_taking_rows_in_asks_nothing_of_polars(monkeypatch):
+    """Dask does it on its event loop, which would die of Ctrl-C in Polars."""
+    cells = Cells({"x": 3}, np.array([True, False, True]))
+    columns = [(pl.Series("x", [1, 2, 3]), ("x",)), (pl.Series("v", [1.0, None]),), (pl.Series("text", ["a", "b"]),)]
+    sent = Parts(2, tuple(Part(*column) for column in columns), cells)
+    message = serialize(sent)
+    with monkeypatch.context() as patch:
+        patch.setattr("rainbear_dask.wire.pl", None)
+        arrived = deserialize(*message)
+        again = deserialize(*serialize(arrived))
+    assert_frame_equal(arrived.frame(), sent.frame())
+    assert_frame_equal(again.frame(), sent.frame())
 
 
 # ---------------------------------------------------------------------- sizes
