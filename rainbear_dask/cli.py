@@ -80,10 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     question = argparse.ArgumentParser(add_help=False)
     question.add_argument("--where", metavar="SQL", help=_WHERE)
     question.add_argument("--select", metavar="A,B", type=_names, help="columns wanted; by default all")
-    question.add_argument("--head", metavar="N", type=int, help="rows wanted at most, from the first")
-    question.add_argument("--max-chunks", metavar="N", type=int, help="refuse a question that needs more chunks")
-    question.add_argument("--max-rows", metavar="N", type=int, help="refuse one that reads more rows")
-    question.add_argument("--max-bytes", metavar="N", type=int, help="refuse one that decodes more bytes")
+    question.add_argument("--head", metavar="N", type=_count, help="rows wanted at most, from the first")
+    question.add_argument("--max-chunks", metavar="N", type=_count, help="refuse a question that needs more chunks")
+    question.add_argument("--max-rows", metavar="N", type=_count, help="refuse one that reads more rows")
+    question.add_argument("--max-bytes", metavar="N", type=_count, help="refuse one that decodes more bytes")
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument(
         "--cluster",
@@ -139,6 +139,12 @@ def _option(text: str) -> tuple[str, Any]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, {"true": True, "false": False, "null": None}.get(value.lower(), value)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return int(text)
 
 
 def _workers(text: str) -> int | tuple[int, int]:

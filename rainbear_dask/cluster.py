@@ -80,7 +80,7 @@ def connect(
     """
     defaults = dask.config.get(f"{SECTION}.cluster")
     name = cluster or defaults["name"] or "local"
-    seconds = parse_timedelta(defaults["timeout"] if timeout is None else timeout)
+    seconds = _seconds(defaults["timeout"] if timeout is None else timeout)
     wanted = None if _is_address(name) else _range(defaults["workers"] if workers is None else workers)
     client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted, seconds))
     try:
@@ -118,6 +118,13 @@ def _range(workers: Any) -> tuple[int, int] | None:
     if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most):
         raise ClusterError(f"workers is {workers!r}; it has to be a number of workers, at least 1, or (least, most).")
     return least, most
+
+
+def _seconds(timeout: Any) -> float:
+    try:
+        return float(parse_timedelta(timeout))
+    except (KeyError, TypeError, ValueError):
+        raise ClusterError(f"timeout is {timeout!r}; it has to be a time, as 30s, 10 minutes or 2h.") from None
 
 
 def _own_settings() -> dict[str, Any]:

@@ -131,8 +131,10 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
     try:
         named = pl.sql_expr(where).meta.root_names()  # one condition, and nothing after it
         # as a whole query, in which Polars knows the types of columns: a time may be compared with text
-        lf = lf.sql(f"SELECT * FROM self WHERE ({where}\n)")  # noqa: S608  the user's own question
-        lf.collect_schema()
+        query = f"SELECT * FROM self WHERE ({where}\n)"  # noqa: S608  the user's own question
+        pl.LazyFrame(schema=known).sql(
+            query
+        ).collect()  # of no rows: types that do not go together are seen before any is read
     except ColumnNotFoundError:
         for name in named:
             if name not in known:
@@ -144,12 +146,14 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
             f"--where {where!r} is not a condition that Polars understands: {text}. Write it as in SQL: "
             "latitude > 45 AND time < '2020-01-01'."
         ) from err
-    return lf
+    return lf.sql(query)
 
 
 @contextmanager
 def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
     if args.cluster is None and dask.config.get("rainbear-dask.cluster.name") is None:
+        if args.workers is not None:
+            raise QueryError("--workers is for a cluster, and none is named. Add --cluster, as --cluster local.")
         yield None
         return
     from rainbear_dask.cluster import connect  # noqa: PLC0415  brings `distributed`, which takes half a second
@@ -187,6 +191,8 @@ def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
         raise QueryError(
             f"--output {output} does not say what to write. Add --format {', '.join(_SINKS)}, or a suffix."
         )
+    if Path(output).is_dir():
+        raise QueryError(f"--output {output} is a folder. Name a file in it.")
     sink = _SINKS[form]
     if output == "-":
         return lambda lf: _on_thread(lambda: sink(lf, sys.stdout.buffer))
