@@ -15,6 +15,7 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rainbear_dask.configuration import DEFAULTS, SECTION
+from rainbear_dask.delivery import register
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.plugin import WorkerSettings
 
@@ -85,7 +86,7 @@ def connect(
     client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted, seconds))
     try:
         _await_workers(client, name, seconds, (wanted or (1, 1))[0])
-        client.register_plugin(WorkerSettings(**_own_settings()))
+        client.sync(register, client, WorkerSettings(**_own_settings()))
     except BaseException:
         client.close()
         raise
