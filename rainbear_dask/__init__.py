@@ -1,34 +1,40 @@
-"""Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
+"""Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster.
 
-from rainbear_dask import exceptions, store
-from rainbear_dask.backends import (
-    BackendOptions,
-    ZarrBackend,
-    ZarrBackendSync,
-    scan_zarr_async,
-)
-from rainbear_dask.bars import progress
-from rainbear_dask.documents import configure_zarr_codecs
-from rainbear_dask.read import read_zarr, to_dask_dataframe
-from rainbear_dask.repositories import IcechunkBackend
-from rainbear_dask.scan import explain, plan, scan_zarr, tables
-from rainbear_dask.versions import print_extension_info
+A name is imported when it is first asked for: the command line and workers need few of them, and what they bring is slow to
+import. ``__init__.pyi`` tells them to type checkers and editors.
+"""
 
-__all__ = [
-    "BackendOptions",
-    "IcechunkBackend",
-    "ZarrBackend",
-    "ZarrBackendSync",
-    "configure_zarr_codecs",
-    "exceptions",
-    "explain",
-    "plan",
-    "print_extension_info",
-    "progress",
-    "read_zarr",
-    "scan_zarr",
-    "scan_zarr_async",
-    "store",
-    "tables",
-    "to_dask_dataframe",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "BackendOptions": "backends",
+    "IcechunkBackend": "repositories",
+    "ZarrBackend": "backends",
+    "ZarrBackendSync": "backends",
+    "configure_zarr_codecs": "documents",
+    "exceptions": "exceptions",
+    "explain": "scan",
+    "plan": "scan",
+    "print_extension_info": "versions",
+    "progress": "bars",
+    "read_zarr": "read",
+    "scan_zarr": "scan",
+    "scan_zarr_async": "backends",
+    "store": "store",
+    "tables": "scan",
+    "to_dask_dataframe": "read",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    globals()[name] = value = home if name == _HOMES[name] else getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

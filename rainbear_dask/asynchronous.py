@@ -10,7 +10,7 @@ import polars as pl
 
 from rainbear_dask.bars import bar
 from rainbear_dask.clients import active_client, bring_credentials, check_reaches, client_for, is_direct, threads_of
-from rainbear_dask.graph import build_graph, register_serialization
+from rainbear_dask.graph import build_graph
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ReadPlan, ScanTask
 from rainbear_dask.wire import Parts
@@ -108,7 +108,6 @@ def _width(client: "Client | None", max_concurrency: int | None) -> Callable[[],
 
 async def _prepare(client: "Client", spec: StoreSpec) -> bool:
     """Make ready to read a store on a cluster; whether answers come from the workers directly."""
-    register_serialization()
     check_reaches(client, spec)
     await _answer(client, bring_credentials, client, spec)
     return bool(await _answer(client, is_direct, client))

@@ -15,6 +15,7 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rainbear_dask.configuration import DEFAULTS, SECTION
+from rainbear_dask.delivery import register
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.plugin import WorkerSettings
 
@@ -80,12 +81,12 @@ def connect(
     """
     defaults = dask.config.get(f"{SECTION}.cluster")
     name = cluster or defaults["name"] or "local"
-    seconds = parse_timedelta(defaults["timeout"] if timeout is None else timeout)
+    seconds = _seconds(defaults["timeout"] if timeout is None else timeout)
     wanted = None if _is_address(name) else _range(defaults["workers"] if workers is None else workers)
     client = _reach(name, seconds) if _is_address(name) else _OwningClient(_start(name, wanted, seconds))
     try:
         _await_workers(client, name, seconds, (wanted or (1, 1))[0])
-        client.register_plugin(WorkerSettings(**_own_settings()))
+        client.sync(register, client, WorkerSettings(**_own_settings()))
     except BaseException:
         client.close()
         raise
@@ -118,6 +119,13 @@ def _range(workers: Any) -> tuple[int, int] | None:
     if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most):
         raise ClusterError(f"workers is {workers!r}; it has to be a number of workers, at least 1, or (least, most).")
     return least, most
+
+
+def _seconds(timeout: Any) -> float:
+    try:
+        return float(parse_timedelta(timeout))
+    except (KeyError, TypeError, ValueError):
+        raise ClusterError(f"timeout is {timeout!r}; it has to be a time, as 30s, 10 minutes or 2h.") from None
 
 
 def _own_settings() -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Brings credentials to the workers of a cluster, once for each client. Imported when asked for, as it needs ``distributed``."""
+"""Brings plugins to the workers of a cluster, and credentials, once for each client. Imported when asked for, as it needs ``distributed``."""
 
 import asyncio
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from distributed import Client, Scheduler, Worker
@@ -15,7 +16,7 @@ _PREFIX = "rainbear-dask-credentials"
 class _Keeper(WorkerPlugin):
     """Keeps a secret on each worker that a cluster has or will have; the scheduler has it as bytes only."""
 
-    idempotent = True
+    idempotent = False  # what was registered, but did not reach all, is registered again
 
     def __init__(self, secret: Secret, client: str) -> None:
         self.name = f"{_PREFIX}-{client}-{secret.token}"
@@ -44,6 +45,21 @@ class _Leaver(SchedulerPlugin):
         scheduler.remove_plugin(self.name)
 
 
+async def register(client: Client, plugin: WorkerPlugin) -> None:
+    """Register a plugin on all workers that a cluster has or will have; runs on the client's event loop.
+
+    Where a worker goes meanwhile, as preempted and surplus ones do, `distributed` makes it an error for all.
+    """
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            await client.register_plugin(plugin)
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
+    await client.register_plugin(plugin)
+
+
+_TRIES, _PAUSE_SECONDS = 10, 0.2
+
 _deliveries: WeakKeyDictionary[Client, dict[str, asyncio.Task[None]]] = WeakKeyDictionary()
 
 
@@ -63,7 +79,7 @@ def is_delivered(client: Client, secret: Secret) -> bool:
 
 async def _bring(client: Client, secret: Secret) -> None:
     await client.register_plugin(_Leaver(client.id))
-    await client.register_plugin(_Keeper(secret, client.id))
+    await register(client, _Keeper(secret, client.id))
 
 
 def _failed(delivery: asyncio.Task[None]) -> bool:

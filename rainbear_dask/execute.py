@@ -13,7 +13,7 @@ from dask.base import annotate, get_annotations
 
 from rainbear_dask.clients import bring_credentials, check_reaches, is_direct, threads_of
 from rainbear_dask.configuration import num_bytes, num_threads
-from rainbear_dask.graph import build_graph, register_serialization
+from rainbear_dask.graph import build_graph
 from rainbear_dask.planner import ScanTask
 from rainbear_dask.storage import is_far
 from rainbear_dask.streaming import Job, stream
@@ -185,7 +185,6 @@ def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], Callable[
 @contextmanager
 def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], Callable[[], int]]]:
     """Workers of a Dask cluster. What they answer is fetched and put together on a few threads of this process."""
-    register_serialization()
     pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
     unfetched: set[distributed.Future[Any]] = set()
 

@@ -1,13 +1,10 @@
-"""From scan tasks to a Dask graph whose keys come from content alone, and Dask's way to move what workers answer."""
+"""From scan tasks to a Dask graph whose keys come from content alone."""
 
-import pickle
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 from dask.base import tokenize
 from dask.sizeof import sizeof
@@ -17,7 +14,6 @@ from dask.utils import funcname
 
 from rainbear_dask.credentials import seal
 from rainbear_dask.planner import ScanTask
-from rainbear_dask.wire import Part, Parts, pack, unpack
 
 
 def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]) -> dict[Key, Task]:
@@ -44,8 +40,21 @@ def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Calla
     for task in tasks:
         name = "-".join(["scan-zarr", _short_name(task), *map(funcname, args)])
         key = (name, tokenize(run, task, *args, ensure_deterministic=not args))
-        graph[key] = Task(key, run, _sealed(task), *args)
+        graph[key] = Task(key, _run, run, _sealed(task), *args)
     return graph
+
+
+def _run(run: Callable[..., Any], task: ScanTask, *args: Callable[..., Any]) -> Any:
+    """Run a task; as a function of this module, so that a worker knows the size of frames before it has one."""
+    return run(task, *args)
+
+
+def _bytes_of_frame(frame: pl.DataFrame) -> int:
+    """Without it Dask takes a frame of Polars for a few bytes, and would never spill it."""
+    return int(frame.estimated_size())
+
+
+sizeof.register(pl.DataFrame, _bytes_of_frame)
 
 
 def _sealed(task: ScanTask) -> ScanTask:
@@ -58,48 +67,3 @@ def _short_name(task: ScanTask) -> str:
     """Last part of the store's address that says something."""
     words = re.findall(r"[\w.]+", f"{task.scan.spec.label}/{task.scan.spec.group}".replace(".zarr", ""))
     return str(words[-1] if words else "store")[:40]
-
-
-# ---------------------------------------------------------------------- Dask's serialization
-
-
-def register_serialization() -> None:
-    """Tell Dask how `Parts` and frames travel, each buffer a frame of its own, and how large frames are.
-
-    Without the latter Dask takes a frame of Polars for a few bytes, and would never spill it. More than once is the same
-    as once.
-    """
-    from distributed.protocol.serialize import dask_deserialize, dask_serialize  # noqa: PLC0415  slow to import
-
-    dask_serialize.register(Parts, _serialize)
-    dask_deserialize.register(Parts, _deserialize)
-    dask_serialize.register(pl.DataFrame, _serialize_frame)
-    dask_deserialize.register(pl.DataFrame, _deserialize_frame)
-    sizeof.register(pl.DataFrame, _bytes_of_frame)
-
-
-def _serialize(parts: Parts) -> tuple[dict[str, Any], list[memoryview]]:
-    shape, buffers = pack(parts)
-    return {"shape": pickle.dumps(shape)}, [buffer.data for buffer in buffers]
-
-
-def _deserialize(header: Mapping[str, Any], frames: Sequence[Any]) -> Parts:
-    # as Dask itself does with what comes from its cluster
-    return unpack(pickle.loads(header["shape"]), [np.frombuffer(frame, np.uint8) for frame in frames])  # noqa: S301
-
-
-def _serialize_frame(frame: pl.DataFrame) -> tuple[dict[str, Any], list[memoryview]]:
-    return _serialize(Parts(frame.height, tuple(Part(column) for column in frame.iter_columns())))
-
-
-def _deserialize_frame(header: Mapping[str, Any], frames: Sequence[Any]) -> pl.DataFrame:
-    parts = _deserialize(header, frames)
-    return pl.DataFrame([part.values for part in parts.columns] or None, height=parts.height)
-
-
-def _bytes_of_frame(frame: pl.DataFrame) -> int:
-    return int(frame.estimated_size())
-
-
-if "distributed" in sys.modules:  # as on every worker, also on those that never make a graph
-    register_serialization()

@@ -6,9 +6,10 @@ import dask.config
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
+import rainbear_dask.graph
+import rainbear_dask.worker  # noqa: F401  what tasks need
 from rainbear_dask.configuration import DEFAULTS, SECTION
 from rainbear_dask.exceptions import SettingError
-from rainbear_dask.graph import register_serialization
 
 
 class WorkerSettings(WorkerPlugin):
@@ -41,4 +42,3 @@ class WorkerSettings(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Set a worker up."""
         dask.config.set({SECTION: {**dask.config.get(SECTION), **self.settings}})
-        register_serialization()

@@ -1,12 +1,13 @@
 """Rows as a worker hands them over: taken apart as long as they travel, a Polars frame on arrival.
 
 A coordinate stays as long as its dimension, and the rows that a filter left are known by their place in the box. In one
-process nothing is copied for it. Between processes each column is one buffer out of band, under pickle's protocol 5
-and under Dask's own serialization, so that submitting, gathering, persisting and spilling all move the compact form.
+process nothing is copied for it. Between processes each column is one buffer of pickle's protocol 5, out of band, so that
+submitting, gathering, persisting and spilling all move the compact form, and who receives it needs to know nothing beforehand.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -148,15 +149,51 @@ def pack(parts: Parts) -> tuple[Shape, list[Buffer]]:
 
 def unpack(shape: Shape, buffers: Sequence[Buffer]) -> Parts:
     """Make rows again of what `pack` gave: the same values, types and nulls to the last bit."""
-    left, cells = iter(buffers), None
-    if shape.box is not None:
-        lengths = tuple(shape.box.values())
-        cells = Cells(shape.box, None if shape.places is None else _unpack_places(shape.places, next(left), lengths))
-    columns = [
-        Part(_unpack_values([next(left) for _ in range(label.num_buffers)], label).alias(label.name), label.dims)
-        for label in shape.labels
-    ]
-    return Parts(shape.height, tuple(columns), cells)
+    return _Arrived(shape, buffers)
+
+
+class _Arrived(Parts):
+    """Rows as they arrive, which are made of their buffers only when they are wanted.
+
+    Dask takes them in on its event loop. Ctrl-C ends whatever Polars does, on any thread, with an error of which a loop dies,
+    and with it the client.
+    """
+
+    packed: tuple[Shape, Sequence[Buffer]]
+
+    def __init__(self, shape: Shape, buffers: Sequence[Buffer]) -> None:
+        object.__setattr__(self, "height", shape.height)
+        object.__setattr__(self, "packed", (shape, buffers))
+
+    @cached_property
+    def made(self) -> Parts:
+        """The rows."""
+        shape, buffers = self.packed
+        left, cells = iter(buffers), None
+        if shape.box is not None:
+            lengths = tuple(shape.box.values())
+            cells = Cells(
+                shape.box, None if shape.places is None else _unpack_places(shape.places, next(left), lengths)
+            )
+        columns = [
+            Part(_unpack_values([next(left) for _ in range(label.num_buffers)], label).alias(label.name), label.dims)
+            for label in shape.labels
+        ]
+        return Parts(shape.height, tuple(columns), cells)
+
+    @property
+    def columns(self) -> tuple[Part, ...]:
+        return self.made.columns
+
+    @property
+    def cells(self) -> Cells | None:
+        return self.made.cells
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sum(buffer.nbytes for buffer in self.packed[1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpack, self.packed
 
 
 def _pack_places(wanted: npt.NDArray[np.bool_]) -> tuple[str, list[Buffer]]:

@@ -19,6 +19,7 @@ import xarray as xr
 import zarr
 from polars.testing import assert_frame_equal
 
+import rainbear_dask as rd
 from rainbear_dask import cli
 from rainbear_dask.cli import main
 from tests.oracle import expected_frame
@@ -178,10 +179,12 @@ def test_many_rows_are_written_in_little_memory(tmp_path):
         (["scan", "{url}", "--select", "t2n"], 2, "Did you mean 't2m'"),
         (["scan", "{url}", "--where", "t2m >"], 2, "--where 't2m >'"),
         (["scan", "{url}", "--where", "t2m"], 2, "Boolean"),
+        (["scan", "{url}", "--where", "t2m > '2020'"], 2, "cannot compare string"),
         (["scan", "{url}", "--where", "lat > 1; SELECT 1"], 2, "--where"),
         (["scan", "{url}", "--where", "lat > 1, lat < 3"], 2, "--where"),
         (["scan", "{url}", "--where", "lat > 1) OR (lat < 3"], 2, "--where"),
         (["scan", "{url}", "--output", "rows.xyz"], 2, "--format"),
+        (["scan", "{url}", "--output", "damaged.zarr", "--format", "csv"], 2, "is a folder"),
         (["scan", "{url}", "--output", "/nowhere/rows.csv"], 1, "/nowhere"),
         (["info", "{url}/nothing"], 3, "no Zarr store at"),
         (["scan", "{damaged}", "--output", "rows.csv"], 3, "'t2m'"),
@@ -191,6 +194,8 @@ def test_many_rows_are_written_in_little_memory(tmp_path):
         (["scan", "{url}", "--cluster", "nowhere"], 5, "slurm"),
         (["scan", "{url}", "--cluster", "tcp://127.0.0.1:1", "--wait", "1s"], 5, "tcp://127.0.0.1:1"),
         (["scan", "{url}", "--cluster", "local", "--workers", "0"], 5, "at least 1"),
+        (["scan", "{url}", "--cluster", "local", "--wait", "long"], 5, "timeout is 'long'"),
+        (["scan", "{url}", "--workers", "2"], 2, "--cluster local"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, capsys, arguments, code, words):
@@ -216,6 +221,8 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, 
         ["scan", "x", "--option", "anon"],
         ["scan", "x", "--workers", "many"],
         ["scan", "x", "--head", "q"],
+        ["scan", "x", "--head", "-3"],
+        ["scan", "x", "--max-rows", "-1"],
     ],
 )
 def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
@@ -233,6 +240,11 @@ def test_help_has_examples_and_exit_codes(command, capsys):
     printed = capsys.readouterr().out
     assert "examples:" in printed
     assert "exit codes:" in printed
+
+
+def test_the_version_is_said_with_those_of_what_it_uses():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"{rd.print_extension_info()}\n")
 
 
 def test_the_examples_of_the_help_are_commands():

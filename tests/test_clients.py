@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import sys
 
 import dask
 import numpy as np
@@ -9,13 +10,12 @@ import polars as pl
 import pytest
 import xarray as xr
 from dask.sizeof import sizeof
-from distributed import Client, LocalCluster, get_task_stream, worker_client
+from distributed import Client, LocalCluster, get_task_stream, wait, worker_client
 from distributed.protocol import deserialize, serialize
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.graph import register_serialization
 from tests.oracle import expected_frame
 from tests.stores import write_field
 
@@ -141,25 +141,30 @@ FRAMES = [ALL_KINDS, ALL_KINDS.clear(), pl.DataFrame(height=3), pl.DataFrame({"a
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: str(frame.shape))
 def test_frames_travel_exactly_and_have_a_size(frame):
-    register_serialization()
-    header, buffers = serialize(frame)
-    assert header["serializer"] == "dask"
-    assert_frame_equal(deserialize(header, buffers), frame)
+    assert_frame_equal(deserialize(*serialize(frame)), frame)
     assert sizeof(frame) == frame.estimated_size()
 
 
-def test_the_numbers_of_a_frame_are_not_copied_to_be_sent():
-    register_serialization()
-    frame = pl.DataFrame({"v": range(100_000)})
-    _, buffers = serialize(frame)
-    assert any(
-        memoryview(buffer).nbytes == 800_000 and address(buffer) == frame["v"].to_numpy().ctypes.data
-        for buffer in buffers
-    )
+def test_a_worker_that_never_read_takes_frames_and_their_size_is_known(url):
+    """Of two workers one reads; the other does not even have the package yet, as one that joined later."""
 
+    def height(frame):
+        return frame.height
 
-def address(buffer) -> int:
-    return np.frombuffer(buffer, np.uint8).ctypes.data
+    def has_read():
+        return "rainbear_dask" in sys.modules
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        cluster.get_client() as client,
+    ):
+        reader, other = client.scheduler_info()["workers"]
+        with dask.annotate(workers=[reader]):
+            (future,) = rd.plan(url).to_futures(client)
+        wait(future)
+        assert client.run(has_read) == {reader: True, other: False}
+        assert client.submit(height, future, workers=[other]).result(timeout=30) == 48 * 12 * 20
+        assert client.nbytes(summary=False)[future.key] == future.result().estimated_size()
 
 
 @pytest.mark.slow

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import os
+import signal
 
 import dask
 import polars as pl
 import pytest
-from distributed import Scheduler
+from distributed import LocalCluster, Scheduler
 
 import rainbear_dask as rd
 from rainbear_dask.cluster import connect
+from rainbear_dask.delivery import register
 from rainbear_dask.exceptions import ClusterError
+from rainbear_dask.plugin import WorkerSettings
 from tests.errors import caught
 from tests.stores import write_field
 
@@ -44,6 +48,20 @@ def test_an_address_and_a_scheduler_file_reach_a_cluster_that_stays(cluster, tmp
             assert len(client.nthreads()) == 2
     with connect(cluster.scheduler_address) as client:
         assert client.submit(sum, (1, 2)).result() == 3
+
+
+@LOCAL
+def test_settings_reach_the_others_where_a_worker_dies_meanwhile():
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        cluster.get_client() as client,
+    ):
+        client.sync(register, client, WorkerSettings(cache_bytes="2MiB"))
+        dead, other = client.run(os.getpid).items()
+        os.kill(dead[1], signal.SIGKILL)
+        client.sync(register, client, WorkerSettings(cache_bytes="3MiB"))
+        settings = client.run(lambda: dask.config.get("rainbear-dask.cache-bytes"), workers=[other[0]])
+    assert settings == {other[0]: "3MiB"}
 
 
 @LOCAL

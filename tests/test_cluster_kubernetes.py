@@ -284,7 +284,8 @@ def scan(run, kubectl, operator, access, bucket, tmp_path):
 def test_connect_makes_a_cluster_for_one_scan_and_deletes_it(run, kubectl, scan, local, tmp_path, number):
     output = tmp_path / "rows.parquet"
     done = run(*scan("--where", "t2m > 300", "--workers", number, "--wait", "60s", "--output", output))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     expected = expected_frame(local).filter(c.t2m > 300)
     assert_frame_equal(pl.read_parquet(output), expected, check_row_order=False)
     assert kubectl("get", "daskclusters", "-o", "name") == ""

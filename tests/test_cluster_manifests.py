@@ -1,6 +1,7 @@
 """The files of `cluster/` that users copy: manifests against strict schemas, configurations against what they configure."""
 
 import copy
+import inspect
 import subprocess
 import sys
 from importlib.resources import files
@@ -11,7 +12,7 @@ import dask_jobqueue
 import jsonschema
 import pytest
 import yaml
-from dask_kubernetes.operator import make_cluster_spec
+from dask_kubernetes.operator import KubeCluster, make_cluster_spec
 
 from rainbear_dask import cli, cluster
 from rainbear_dask.configuration import DEFAULTS
@@ -99,6 +100,23 @@ def test_the_pods_that_connect_asks_for_are_valid_and_start_what_there_is(tmp_pa
         assert container["image"] == "rainbear-dask:1"
         command = [Path(sys.executable).with_name(container["args"][0]), *container["args"][1:2], "--help"]
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["_start", "_wait_for_controller"])
+def test_what_connect_puts_in_the_place_of_dask_kubernetes_is_still_called_there(name):
+    """A private name that vanished would be overridden in vain, and only a real Kubernetes would show it."""
+    ours, theirs = getattr(cluster._KubeCluster, name), getattr(KubeCluster, name)
+    assert inspect.iscoroutinefunction(ours)
+    assert inspect.iscoroutinefunction(theirs)
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters) == ["self"]
+    assert f"self.{name}(" in inspect.getsource(KubeCluster).replace(f"super().{name}(", "")
+
+
+def test_what_connect_reads_of_a_cluster_of_dask_kubernetes_is_still_there():
+    source = inspect.getsource(KubeCluster)
+    assert "self._resource_timeout = " in source
+    assert 'self._startup_component_status["cluster"] = ' in source
+    assert "timeout" in inspect.signature(KubeCluster.close).parameters
 
 
 def test_the_job_is_a_command_line_that_is_understood():

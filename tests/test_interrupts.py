@@ -69,6 +69,56 @@ def test_an_interrupt_from_the_keyboard_ends_a_scan(path, tmp_path, where, engin
     assert client is None or nothing_left(client)
 
 
+AGAIN = """
+import os, signal, sys, threading, time
+import polars as pl
+from distributed import Client
+import rainbear_dask as rd
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+with Client(sys.argv[2]) as client:
+    query = rd.scan_zarr(sys.argv[1], client=client)
+    for seconds in (0.5, 0.7):
+        threading.Timer(seconds, interrupt).start()
+        try:
+            while True:
+                query.collect()
+        except KeyboardInterrupt:
+            pass
+        try:
+            time.sleep(0.1)  # Polars and Python may both say it
+        except KeyboardInterrupt:
+            pass
+    print(query.select(pl.col("v").sum()).collect().item())
+"""
+
+
+def test_a_client_outlives_an_interrupt_from_the_keyboard(tmp_path, client):
+    """The answers of a hundred small tasks arrive when it comes, on the event loop of the client."""
+    path = str(tmp_path / "small.zarr")
+    xr.Dataset({"v": (("t", "x"), np.ones((2000, 500)))}).to_zarr(
+        path, encoding={"v": {"chunks": (20, 500)}}, consolidated=False
+    )
+    script = tmp_path / "script.py"
+    script.write_text(AGAIN)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "DASK_RAINBEAR_DASK__TASK_BYTES": "1",
+    }
+    done = subprocess.run(  # noqa: S603  our own script
+        [sys.executable, str(script), path, client.scheduler.address],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    assert done.stdout == "1000000.0\n", done.stderr[-2000:]
+    assert nothing_left(client)
+
+
 def test_the_event_loop_of_a_worker_turns_during_a_large_task(tmp_path, client):
     """As often as half of what is possible, while a task reads, filters and tidies 24 million rows: so heartbeats go on."""
     path = str(tmp_path / "large.zarr")

@@ -1,8 +1,10 @@
 """The public names, and what is written about each."""
 
+import ast
 import doctest
 import inspect
 import operator
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -56,6 +58,53 @@ def test_the_public_names():
         "tables",
         "to_dask_dataframe",
     ]
+
+
+def test_the_stub_tells_the_names_and_where_they_are():
+    stub = ast.parse(Path(rainbear_dask.__file__).with_suffix(".pyi").read_text())
+    homes = {
+        alias.name: alias.name if node.module == "rainbear_dask" else node.module.removeprefix("rainbear_dask.")
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (names,) = (ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign))
+    assert names == rainbear_dask.__all__ == list(rainbear_dask._HOMES)
+    assert homes == rainbear_dask._HOMES
+    assert set(names) <= set(dir(rainbear_dask))
+
+
+SLOW = {
+    "dask",
+    "distributed",
+    "fsspec",
+    "icechunk",
+    "numpy",
+    "obstore",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "xarray",
+    "zarr",
+}
+CALL = "from rainbear_dask.cli import main; main({})"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import rainbear_dask", set()),
+        (CALL.format(["--help"]), set()),
+        (CALL.format(["--version"]), set()),
+        (CALL.format(["scan", "x.zarr", "--head", "many"]), set()),
+        ("from rainbear_dask import *", {"dask", "fsspec", "numpy", "polars", "zarr"}),
+    ],
+)
+def test_what_is_slow_to_import_is_imported_where_it_is_needed(code, expected):
+    """Of it a process of few words imports none, and who reads without a cluster no `distributed`."""
+    code = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {code}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)  # noqa: S603  our own
+    assert SLOW.intersection(done.stderr.splitlines()[-1].split()) == expected
 
 
 @pytest.mark.parametrize("name", PUBLIC)
