@@ -165,7 +165,7 @@ class Documents:
         nodes: Nodes = {}
         level = [""]
         for _ in range(MAX_DEPTH):
-            listings = await asyncio.gather(*(self._list(join_path(group, path)) for path in level))
+            listings = await self._list(*(join_path(group, path) for path in level))
             # the group was found, so it holds at least its own document; further down web servers may hide that of v2
             if level == [""] and not any(listings):
                 raise StoreFormatError(
@@ -188,7 +188,7 @@ class Documents:
 
     async def _without_group(self, group: str) -> Nodes | None:
         """Documents below a folder that holds arrays and no document of a group, as some writers leave it."""
-        if await self._list(group):
+        if any(await self._list(group)):
             for version in (3, 2):
                 nodes = await self._listed(group, {"zarr_format": version})
                 if any("/" not in path and not _is_group(document) for path, document in nodes.items()):
@@ -208,8 +208,13 @@ class Documents:
                 self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
         return contents
 
-    async def _list(self, path: str) -> list[str]:
-        """Names in a folder; none where the store cannot tell."""
+    async def _list(self, *paths: str) -> list[list[str]]:
+        """Names in folders, sorted; none where the store cannot tell."""
+        if type(self.store) is LocalStore and len(paths) <= _FEW:
+            return [_names(self.store.root / path) for path in paths]
+        return list(await asyncio.gather(*map(self._list_one, paths)))
+
+    async def _list_one(self, path: str) -> list[str]:
         if not self.store.supports_listing:
             return []
         return sorted({name.strip("/") async for name in self.store.list_dir(path)} - {""})
@@ -256,12 +261,12 @@ class Documents:
         text = f"no Zarr store at {self.label}: "
         if isinstance(self.store, LocalStore) and self.store.root.is_file():
             return text + "it is a file, not a Zarr store. Check the path."
-        names = await self._list(group)
+        (names,) = await self._list(group)
         found = _some("What is there:", names) or "Nothing is there."
         return text + f"no zarr.json, .zgroup or .zmetadata. {found} Check the path."
 
 
-_FEW = 16  # files that are sooner read than handed to threads, which a slow disk needs for many
+_FEW = 16  # files or folders that are sooner read than handed to threads, which a slow disk needs for many
 
 
 def _file(path: Path) -> bytes | None:
@@ -269,6 +274,13 @@ def _file(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _read_document(raw: bytes) -> Document | str:
