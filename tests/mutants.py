@@ -298,6 +298,49 @@ FAULTS = [
         "needed > limit",
         "needed >= limit",
     ),
+    # Chunks of a folder
+    Fault(
+        "a chunk of zstd may be short",
+        "decoders test_files",
+        "_content_size(raw[:18].tobytes()) == len(out)",
+        "_content_size(raw[:18].tobytes())",
+    ),
+    Fault(
+        "a chunk may be short",
+        "decoders test_files",
+        "if length != len(out):",
+        "if length > len(out):",
+    ),
+    Fault(
+        "a chunk of blosc may be cut",
+        "decoders test_files",
+        "or stated != len(raw)",
+        "or stated < len(raw)",
+    ),
+    Fault(
+        "the index of a shard is not checked",
+        "shards test_files",
+        "if self.checked and",
+        "if not self.checked and",
+    ),
+    Fault(
+        "parts of a shard begin with it",
+        "files test_files",
+        "(start + skipped, stop + skipped)",
+        "(start, stop)",
+    ),
+    Fault(
+        "a chunk is missing though the store is",
+        "files test_files",
+        "if not any(Path(",
+        "if all(Path(",
+    ),
+    Fault(
+        "after a damaged chunk the others are read",
+        "files test_files",
+        "deque(todo, maxlen=0)",
+        "deque((), maxlen=0)",
+    ),
 ]
 
 
