@@ -5,7 +5,6 @@ Of small ones, which need no new pages, zarrs reads many with less to do for eac
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,12 +82,9 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     todo = iter(parts)  # threads take from it in turn
 
     def work() -> None:
-        try:
-            with _memory() as memory:
-                for part in todo:
-                    part.read(memory)
-        finally:
-            deque(todo, maxlen=0)  # where one fails, the rest is not read
+        with _memory() as memory:
+            for part in todo:
+                part.read(memory)
 
     size = sum(part.array.decoded_bytes(part.region) for part in parts)
     count = min(len(parts), max(size // THREAD_BYTES, 1), MAX_THREADS)

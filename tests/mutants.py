@@ -336,10 +336,10 @@ FAULTS = [
         "if all(Path(",
     ),
     Fault(
-        "after a damaged chunk the others are read",
+        "an error on another thread is lost",
         "files test_files",
-        "deque(todo, maxlen=0)",
-        "deque((), maxlen=0)",
+        "other.result()",
+        "other.exception()",
     ),
 ]
 

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -148,15 +149,17 @@ def test_a_large_shard_is_read_in_parts(tmp_path, monkeypatch, per_thread, regio
     assert unit == {1: (2, 32, 512), 2 * NUM_BYTES: (2, 64, 1024), 2**30: (4, 64, 1024)}[per_thread]
 
 
-def test_after_a_chunk_that_cannot_be_read_the_rest_is_left(tmp_path, monkeypatch):
-    meta, seen = written(tmp_path), []
-    (tmp_path / "a" / "c" / "1" / "0" / "0").write_bytes(b"not a chunk")
-    plain = files._Object.read
+def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
+    meta, failed, plain = written(tmp_path), threading.Event(), files._Object.read
 
-    def noting(self, memory):
-        seen.append(self.index[0])
-        plain(self, memory)
+    def failing(self, memory):
+        if threading.current_thread() is threading.main_thread():
+            assert failed.wait(60)
+            plain(self, memory)
+        else:
+            failed.set()
+            raise files.ObjectError(self.array, self.index, OSError("of another thread"))
 
-    monkeypatch.setattr(files._Object, "read", noting)
-    refused(meta, "chunk (1, 0, 0)")
-    assert seen == [0, 1]
+    monkeypatch.setattr(files, "THREAD_BYTES", NUM_BYTES)
+    monkeypatch.setattr(files._Object, "read", failing)
+    refused(meta, "of another thread")
