@@ -132,9 +132,8 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
         named = pl.sql_expr(where).meta.root_names()  # one condition, and nothing after it
         # as a whole query, in which Polars knows the types of columns: a time may be compared with text
         query = f"SELECT * FROM self WHERE ({where}\n)"  # noqa: S608  the user's own question
-        pl.LazyFrame(schema=known).sql(
-            query
-        ).collect()  # of no rows: types that do not go together are seen before any is read
+        # of no rows: types that do not go together are seen before any is read
+        pl.LazyFrame(schema=known).sql(query).collect()
     except ColumnNotFoundError:
         for name in named:
             if name not in known:

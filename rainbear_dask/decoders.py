@@ -89,7 +89,8 @@ def _as_it_is(raw: Buffer, out: Buffer) -> None:
     out[:] = raw
 
 
-def _zstd(raw: Buffer, out: Buffer) -> None:
+def decode_zstd(raw: Buffer, out: Buffer) -> None:
+    """Decode what zstd encoded."""
     if _content_size(raw[:18].tobytes()) == len(out):  # numcodecs does not say how much it wrote
         zstd.decompress(raw, out)
     else:
@@ -105,7 +106,8 @@ def _content_size(header: bytes) -> int | None:
     return int.from_bytes(header[start : start + length], "little") + 256 * (length == 2) if length else None
 
 
-def _blosc(raw: Buffer, out: Buffer) -> None:
+def decode_blosc(raw: Buffer, out: Buffer) -> None:
+    """Decode what blosc encoded."""
     stated = int.from_bytes(raw[12:16].tobytes(), "little")  # which numcodecs would read, however many there are
     if len(raw) < 16 or stated != len(raw):
         raise ValueError(f"it has {len(raw)} bytes, but says {stated}")
@@ -142,10 +144,10 @@ def _check_length(length: int, out: Buffer) -> None:
 
 _V2_DECODERS: dict[str | None, Decoder] = {
     None: _as_it_is,
-    "zstd": _zstd,
-    "blosc": _blosc,
+    "zstd": decode_zstd,
+    "blosc": decode_blosc,
     "zlib": _by(zlib.decompress),
     "gzip": _by(gzip.decompress),
     "lz4": _by(lz4.decompress),
 }
-_V3_DECODERS: dict[type, Decoder] = {ZstdCodec: _zstd, BloscCodec: _blosc, GzipCodec: _by(gzip.decompress)}
+_V3_DECODERS: dict[type, Decoder] = {ZstdCodec: decode_zstd, BloscCodec: decode_blosc, GzipCodec: _by(gzip.decompress)}

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, BytesCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore
 from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
-from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
+from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form, decode_blosc, decode_zstd
 from rainbear_dask.documents import array_metadata, documents_of, join_path, silence
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import EMPTY, IndexForm, index_form
@@ -167,8 +167,9 @@ class FileArray:
         if self.rust is not None:
             yield _Objects(self, region, out)
             return
-        for index, inside, place in _cut(region, self.unit):
-            firsts = [i * length for i, length in zip(index, self.unit, strict=True)]
+        unit = self.unit
+        for index, inside, place in _cut(region, unit):
+            firsts = [i * length for i, length in zip(index, unit, strict=True)]
             places = [divmod(first, length) for first, length in zip(firsts, self.stored, strict=True)]
             part = tuple(
                 (start + skipped, stop + skipped) for (start, stop), (_, skipped) in zip(inside, places, strict=True)
@@ -343,23 +344,17 @@ def _opened(root: str, group: str, meta: ArrayMeta) -> FileArray | None:
         metadata.dtype.default_scalar() if metadata.fill_value is None else metadata.fill_value,
         form,
         indexes,
-        _rust(root, metadata) if meta.chunk_bytes < SMALL_CHUNK else None,
+        _rust(root, metadata, form) if meta.chunk_bytes < SMALL_CHUNK else None,
     )
 
 
-def _rust(root: str, metadata: Any) -> Any:
+def _rust(root: str, metadata: Any, form: ChunkForm) -> Any:
     """What of zarrs reads an array; None where it would be less careful.
 
     Of a part of a chunk (and the chunk at an edge is one) it decodes as little as it can: a checksum, or the length of
     a chunk that is not compressed, is then not checked. So only zstd and blosc are left to it.
     """
-    if not metadata.dtype.to_native_dtype().isnative:
-        return None
-    if metadata.zarr_format == 2:
-        suited = metadata.order == "C" and getattr(metadata.compressor, "codec_id", None) in ("blosc", "zstd")
-    else:
-        suited = [type(codec) for codec in metadata.inner_codecs] in ([BytesCodec, ZstdCodec], [BytesCodec, BloscCodec])
-    if not suited:
+    if form.decode not in (decode_zstd, decode_blosc) or not form.is_plain(form.dtype.newbyteorder("=")):
         return None
     with silence():
         try:

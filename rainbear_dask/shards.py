@@ -41,7 +41,7 @@ class IndexForm:
         """Its length in bytes."""
         return 16 * prod(self.counts) + _CHECKSUM_BYTES * self.checked
 
-    def spans(self, raw: bytes | memoryview) -> npt.NDArray[np.uint64]:
+    def spans(self, raw: bytes) -> npt.NDArray[np.uint64]:
         """Read it.
 
         Parameters
@@ -63,7 +63,7 @@ class IndexForm:
         """
         if len(raw) != self.size:
             raise OSError(f"the shard ends within its index: {len(raw)} bytes of {self.size}")
-        body = bytes(raw[: 16 * prod(self.counts)])
+        body = raw[: 16 * prod(self.counts)]
         if self.checked and google_crc32c.value(body) != int.from_bytes(raw[-_CHECKSUM_BYTES:], "little"):
             raise ValueError("the index of the shard is damaged: it is not what its checksum says")
         return np.frombuffer(body, dtype=f"{self.order}u8").reshape(*self.counts, 2)
