@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import dask.config
 import polars as pl
@@ -200,11 +200,13 @@ def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
     return lambda lf: _write_file(lambda half: sink(lf, half), Path(output))
 
 
-def _write_file(write: Callable[[Path], None], path: Path) -> None:
+def _write_file(write: Callable[[BinaryIO], None], path: Path) -> None:
     """Write under another name first: a file that is there is whole."""
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _on_thread(lambda: write(half))
+        # opened here: Polars might make it after a signal had it deleted
+        with half.open("wb") as file:
+            _on_thread(lambda: write(file))
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
