@@ -10,7 +10,7 @@ import polars as pl
 
 from rainbear_dask.bars import bar
 from rainbear_dask.clients import active_client, bring_credentials, check_reaches, client_for, is_direct, threads_of
-from rainbear_dask.graph import build_graph
+from rainbear_dask.graph import submit
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ReadPlan, ScanTask
 from rainbear_dask.wire import Parts
@@ -114,8 +114,7 @@ async def _prepare(client: "Client", spec: StoreSpec) -> bool:
 
 
 async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool, *, direct: bool) -> pl.DataFrame:
-    graph = build_graph([task], run_task)
-    future = client.get(graph, next(iter(graph)), sync=False)
+    (future,) = submit(client, [task], run_task)
     gather = partial(client.gather, future, direct=direct)
     try:
         parts: Parts = await (gather() if client.asynchronous else pool.run(gather))

@@ -13,7 +13,7 @@ from dask.base import annotate, get_annotations
 
 from rainbear_dask.clients import bring_credentials, check_reaches, is_direct, threads_of
 from rainbear_dask.configuration import num_bytes, num_threads
-from rainbear_dask.graph import build_graph
+from rainbear_dask.graph import submit
 from rainbear_dask.planner import ScanTask
 from rainbear_dask.storage import is_far
 from rainbear_dask.streaming import Job, stream
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
-Start = Callable[[ScanTask], Job[T]]
+Start = Callable[[list[ScanTask]], list[Job[T]]]
 
 _NUM_FETCHES = 4  # answers that are fetched from a cluster at the same time
 
@@ -124,6 +124,10 @@ class _Work(Generic[T]):
         return self.receive(self.run(task, *self.args))
 
 
+def _frame_bytes(task: ScanTask) -> int:
+    return task.frame_bytes
+
+
 def _as_it_is(value: T) -> T:
     return value
 
@@ -147,7 +151,9 @@ def _stream(
         threads_here = num_threads(waiting=bool(first) and is_far(first[0].scan.spec))
     with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, width):
         yield from stream(
-            (partial(start, task) for task in todo),
+            todo,
+            start,
+            size_of=_frame_bytes,
             width=width,
             most=most,
             in_flight_bytes=num_bytes("in-flight-bytes"),
@@ -173,10 +179,10 @@ def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], Callable[
 
     def start(task: ScanTask) -> Job[T]:
         future = pool.submit(work.here, task)
-        return Job(lambda: future, lambda made: future.add_done_callback(lambda _: made()), task.frame_bytes)
+        return Job(lambda: future, lambda made: future.add_done_callback(lambda _: made()))
 
     try:
-        yield start, lambda: threads
+        yield lambda tasks: [start(task) for task in tasks], lambda: threads
     finally:
         # not waiting: Polars may drop a half-read stream on one of these very threads
         pool.shutdown(wait=False, cancel_futures=True)
@@ -188,18 +194,17 @@ def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], Calla
     pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
     unfetched: set[distributed.Future[Any]] = set()
 
-    def start(task: ScanTask) -> Job[T]:
-        check_reaches(client, task.scan.spec)
-        bring_credentials(client, task.scan.spec)
-        graph = build_graph([task], work.run, *work.args)
+    def start(tasks: list[ScanTask]) -> list[Job[T]]:
+        for spec in {task.scan.spec for task in tasks}:
+            check_reaches(client, spec)
+            bring_credentials(client, spec)
         with annotate(**work.annotations):
-            future = client.get(graph, next(iter(graph)), sync=False)
-        unfetched.add(future)
-        return Job(
-            partial(pool.submit, fetch, future),
-            lambda made: future.add_done_callback(lambda _: made()),
-            task.frame_bytes,
-        )
+            futures = submit(client, tasks, work.run, *work.args)
+        unfetched.update(futures)
+        return [job(future) for future in futures]
+
+    def job(future: "distributed.Future[Any]") -> Job[T]:
+        return Job(partial(pool.submit, fetch, future), lambda made: future.add_done_callback(lambda _: made()))
 
     def fetch(future: "distributed.Future[Any]") -> T:
         try:

@@ -1,19 +1,23 @@
 """From scan tasks to a Dask graph whose keys come from content alone."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from dask.base import tokenize
+from dask.base import normalize_token, tokenize
 from dask.sizeof import sizeof
 from dask.task_spec import Task
 from dask.typing import Key
 from dask.utils import funcname
 
 from rainbear_dask.credentials import seal
-from rainbear_dask.planner import ScanTask
+from rainbear_dask.planner import Scan, ScanTask
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 
 def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]) -> dict[Key, Task]:
@@ -36,12 +40,37 @@ def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Calla
         question has the same keys in any process. Nor are there credentials in the tasks: `clients.bring_credentials`
         has to be called for them.
     """
-    graph: dict[Key, Task] = {}
-    for task in tasks:
-        name = "-".join(["scan-zarr", _short_name(task), *map(funcname, args)])
-        key = (name, tokenize(run, task, *args, ensure_deterministic=not args))
-        graph[key] = Task(key, _run, run, _sealed(task), *args)
-    return graph
+    return {(key := _key(task, run, args)): Task(key, _run, run, _sealed(task), *args) for task in tasks}
+
+
+def submit(
+    client: "Client", tasks: Sequence[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]
+) -> "list[Future[Any]]":
+    """Ask a cluster for some tasks at once, which are begun in their order: those of `build_graph`, by the same keys.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Whose cluster. It has credentials already, as for `build_graph`.
+    tasks, run, *args
+        As there.
+
+    Returns
+    -------
+    list of distributed.Future
+        One for each task.
+    """
+    keys = [_key(task, run, args) for task in tasks]
+    many = [[value] * len(keys) for value in args]
+    # not pure, as Dask would look for a key of its own; a graph would be begun in the order of its keys
+    return client.map(
+        _run, [run] * len(keys), list(map(_sealed, tasks)), *many, key=keys, pure=False, fifo_timeout="0s"
+    )
+
+
+def _key(task: ScanTask, run: Callable[..., Any], args: Sequence[Callable[..., Any]]) -> Key:
+    name = "-".join(["scan-zarr", _short_name(task), *map(funcname, args)])
+    return (name, tokenize(run, task, *args, ensure_deterministic=not args))
 
 
 def _run(run: Callable[..., Any], task: ScanTask, *args: Callable[..., Any]) -> Any:
@@ -59,8 +88,27 @@ sizeof.register(pl.DataFrame, _bytes_of_frame)
 
 def _sealed(task: ScanTask) -> ScanTask:
     """The same without credentials, which have a way of their own (`delivery`)."""
-    spec = seal(task.scan.spec)
-    return task if spec is task.scan.spec else replace(task, scan=replace(task.scan, spec=spec))
+    scan = _sealed_scan(task.scan)
+    return task if scan is task.scan else replace(task, scan=scan)
+
+
+def _content(task: ScanTask) -> tuple[str, str]:
+    """What Dask makes tokens of a task from; by itself it would walk through all that the tasks of a scan have in common."""
+    return _token(task.scan), tokenize(*(ends for one in task.index for ends in (one.starts, one.stops)))
+
+
+normalize_token.register(ScanTask, _content)
+
+
+@lru_cache(maxsize=64)
+def _token(scan: Scan) -> str:
+    return str(tokenize(scan, ensure_deterministic=True))
+
+
+@lru_cache(maxsize=64)
+def _sealed_scan(scan: Scan) -> Scan:
+    spec = seal(scan.spec)
+    return scan if spec is scan.spec else replace(scan, spec=spec)
 
 
 def _short_name(task: ScanTask) -> str:

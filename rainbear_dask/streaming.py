@@ -8,6 +8,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _NUM_COMING = 4
@@ -27,18 +28,17 @@ class Job(Generic[T]):
         Begins to bring here what is made; until then it is kept where that is.
     when_made : callable
         Has a function called, on any thread, when it is there to be brought.
-    size : int
-        Bytes that it has here, at most.
     """
 
     begin: Callable[[], Future[T]]
     when_made: Callable[[Callable[[], None]], None]
-    size: int
 
 
 def stream(
-    jobs: Iterable[Callable[[], Job[T]]],
+    items: Iterable[S],
+    start: Callable[[list[S]], Iterable[Job[T]]],
     *,
+    size_of: Callable[[S], int],
     width: Callable[[], int],
     most: int | None = None,
     in_flight_bytes: int,
@@ -49,8 +49,13 @@ def stream(
 
     Parameters
     ----------
-    jobs : iterable of callable
-        Each starts one; taken one by one, as there is room.
+    items : iterable
+        What to make something of; taken as there is room.
+    start : callable
+        Starts a job for each of some items. Several are started together, when half of those in flight have been taken:
+        to ask a cluster for many takes hardly longer than for one.
+    size_of : callable
+        Bytes that what is made of an item has here, at most.
     width : callable
         Jobs that can be done at the same time, asked for each time that jobs are started: so many are in flight, whatever
         their bytes.
@@ -61,24 +66,31 @@ def stream(
     hesitant : bool
         Whether to begin with one job, and to double their number each time that the caller wants more.
     ordered : bool
-        Whether to keep the order of the jobs; else what is there first comes first.
+        Whether to keep the order of the items; else what is there first comes first.
 
     Returns
     -------
     iterator
-        One value for each job.
+        One value for each item.
     """
     ahead = 1 if hesitant else 0
-    todo = iter(jobs)
+    todo = iter(items)
     queue: _InOrder[T] | _AsMade[T] = _InOrder() if ordered else _AsMade()
     while True:
         room = width() if most is None else min(width(), most)
         ahead = ahead if hesitant else max(ahead, room)
-        while len(queue) < ahead and (len(queue) < room or queue.size < in_flight_bytes):
-            start = next(todo, None)
-            if start is None:
-                break
-            queue.put(start())
+        if len(queue) <= ahead // 2:
+            some, sizes = list[S](), list[int]()
+            while (count := len(queue) + len(some)) < ahead and (
+                count < room or queue.size + sum(sizes) < in_flight_bytes
+            ):
+                item = next(todo, None)
+                if item is None:
+                    break
+                some.append(item)
+                sizes.append(size_of(item))
+            for job, size in zip(start(some) if some else (), sizes, strict=True):
+                queue.put(job, size)
         if not len(queue):
             return
         yield queue.get()  # without a name, so that it goes when the caller lets it go
@@ -89,20 +101,20 @@ class _InOrder(Generic[T]):
     """Jobs, and what they make in the same order; the next few are on their way here."""
 
     def __init__(self) -> None:
-        self._asked, self._coming = deque[Job[T]](), deque[tuple[Future[T], int]]()
+        self._asked, self._coming = deque[tuple[Job[T], int]](), deque[tuple[Future[T], int]]()
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._asked) + len(self._coming)
 
-    def put(self, job: Job[T]) -> None:
-        self._asked.append(job)
-        self.size += job.size
+    def put(self, job: Job[T], size: int) -> None:
+        self._asked.append((job, size))
+        self.size += size
 
     def get(self) -> T:
-        while self._asked and _may_come(self._asked[0].size, [size for _, size in self._coming]):
-            job = self._asked.popleft()
-            self._coming.append((job.begin(), job.size))
+        while self._asked and _may_come(self._asked[0][1], [size for _, size in self._coming]):
+            job, size = self._asked.popleft()
+            self._coming.append((job.begin(), size))
         future, size = self._coming.popleft()
         self.size -= size
         return future.result()
@@ -112,23 +124,23 @@ class _AsMade(Generic[T]):
     """Jobs, and what they make, whichever is there first."""
 
     def __init__(self) -> None:
-        self._made = SimpleQueue[Job[T]]()
+        self._made = SimpleQueue[tuple[Job[T], int]]()
         self._coming: dict[Future[T], int] = {}
         self._num_asked = self.size = 0
 
     def __len__(self) -> int:
         return self._num_asked + len(self._coming)
 
-    def put(self, job: Job[T]) -> None:
+    def put(self, job: Job[T], size: int) -> None:
         self._num_asked += 1
-        self.size += job.size
-        job.when_made(partial(self._made.put, job))
+        self.size += size
+        job.when_made(partial(self._made.put, (job, size)))
 
     def get(self) -> T:
         while self._num_asked and (not self._coming or not self._made.empty()) and _may_come(0, self._coming.values()):
-            job = self._made.get()
+            job, size = self._made.get()
             self._num_asked -= 1
-            self._coming[job.begin()] = job.size
+            self._coming[job.begin()] = size
         there = wait(self._coming, return_when=FIRST_COMPLETED).done
         future = next(future for future in self._coming if future in there)  # of several, the one begun first
         self.size -= self._coming.pop(future)

@@ -64,7 +64,7 @@ def _run(task: ScanTask) -> Parts:
         if passed.all():
             continue
         known = {name: values.filter(passed) for name, values in known.items()}
-        index, cells = _narrow(index, cells, passed.to_numpy())
+        index, cells = _narrow(index, cells, _mask(passed))
         if not cells.count:  # what no row needs is not read
             return Parts(0, tuple(Part(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
     # coordinates are taken anew, as they are cached and smaller before they are laid out
@@ -90,8 +90,11 @@ def _narrow(
 ) -> tuple[dict[str, IndexSet], Cells]:
     """Those of the wanted cells that passed, in the smallest box that holds them."""
     lengths = tuple(cells.box.values())
-    wanted = np.ones(lengths, dtype=bool) if cells.wanted is None else cells.wanted.copy()
-    wanted[wanted] = passed
+    if cells.wanted is None:
+        wanted = passed.reshape(lengths)
+    else:
+        wanted = cells.wanted.copy()
+        wanted[wanted] = passed
     narrow = dict(index)
     for axis, (dim, positions) in enumerate(index.items()):
         used = wanted.any(axis=tuple(a for a in range(wanted.ndim) if a != axis))
@@ -99,6 +102,18 @@ def _narrow(
             wanted = wanted.compress(used, axis=axis)
             narrow[dim] = IndexSet.from_positions(positions.positions()[used])
     return narrow, Cells({dim: len(positions) for dim, positions in narrow.items()}, wanted)
+
+
+def _mask(passed: pl.Series) -> npt.NDArray[np.bool_]:
+    """Of few rows, by their numbers: Polars gives NumPy one bit after the other, and lets no other thread run meanwhile."""
+    if _FEW * passed.sum() > len(passed):
+        return passed.to_numpy()
+    mask = np.zeros(len(passed), dtype=np.bool_)
+    mask[passed.arg_true().to_numpy()] = True
+    return mask
+
+
+_FEW = 100  # of so many rows, one
 
 
 def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Series:

@@ -18,15 +18,18 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from dask.base import tokenize
 from distributed import LocalCluster, get_task_stream, get_worker, wait
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.execute import iter_frames
+from rainbear_dask.graph import build_graph, submit
+from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.plans import ScanPlan
 from rainbear_dask.reader import plans_of
-from rainbear_dask.worker import make_frame
+from rainbear_dask.worker import make_frame, run_task
 from tests.oracle import expected_frame
 from tests.stores import write_field
 
@@ -231,6 +234,28 @@ def test_annotations_of_the_caller_reach_the_tasks(url, client, engine):
         with get_task_stream(client) as stream, dask.annotate(workers=[worker]):
             rd.scan_zarr(url).filter(c.t2m > worker.count(":")).collect(engine=engine)
         assert {task["worker"] for task in stream.data if task["key"][0] == "scan-zarr-field"} == {worker}
+
+
+@pytest.mark.cluster
+def test_tasks_that_are_asked_for_at_once_begin_in_their_order(plan, client):
+    tasks = list(plan.tasks())
+    futures = submit(client, tasks, run_task)
+    assert [future.key for future in futures] == list(build_graph(tasks, run_task))
+    wait(futures)
+    priorities = client.run_on_scheduler(
+        lambda dask_scheduler, keys: [dask_scheduler.tasks[key].priority for key in keys],
+        keys=[future.key for future in futures],
+    )
+    assert priorities == sorted(set(priorities))
+
+
+def test_what_the_tasks_of_a_scan_have_in_common_is_walked_through_once(plan, monkeypatch):
+    seen = []
+    monkeypatch.setattr(StoreSpec, "__dask_tokenize__", lambda spec: seen.append(spec) or spec.label)
+    graph = build_graph(plan.tasks(), run_task)
+    assert tokenize(*graph.values()) == tokenize(*graph.values())
+    assert len(graph) == NUM_TASKS
+    assert len(seen) == 1
 
 
 @pytest.mark.cluster
