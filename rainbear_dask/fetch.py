@@ -165,16 +165,8 @@ class _Pipeline(BatchedCodecPipeline):
                 task.cancel()
             raise
         if missing:
-            await self._check_is_there(missing[0])
+            await check_is_there(missing[0].store, missing[0].path, self.documents)
         return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
-
-    async def _check_is_there(self, chunk: StorePath) -> None:
-        """Tell a chunk that was never written from one that was deleted with all of its store."""
-        for key in self.documents:
-            if await get(chunk.store, key) is not None:
-                return
-        if self.documents:
-            raise FetchError(chunk.path) from FileNotFoundError("the store was deleted since it was opened")
 
     async def _held(self, where: StorePath, spec: Any, selection: Any) -> "_Held":
         codec = self.array_bytes_codec
@@ -183,29 +175,89 @@ class _Pipeline(BatchedCodecPipeline):
             sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
             touched = [_touched(part, length, size) for part, length, size in sizes]
             if form is not None and prod(map(len, touched)) < prod(form.counts):
-                return await self._of_shard(where, form, touched)
+                found = await get_of_shard(where, self.opened, form, touched)
+                return _Held({}) if found is None else _Held(found[1], found[0].raw, at_start=form.at_start)
         buffer = await get(where.store, where.path)
         return _Held({} if buffer is None else {0: buffer})
 
-    async def _of_shard(self, where: StorePath, form: IndexForm, touched: Sequence[range]) -> "_Held":
-        """Index of a shard, and those of its chunks that are touched."""
-        index = await _indexes.get(self.opened, where, form)
-        if index is None:
-            return _Held({})
-        spans = (index.spans[place] for place in product(*touched))
-        wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != EMPTY})
-        runs = list(coalesced(wanted))
-        buffers = await asyncio.gather(
-            *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
-        )
-        held = {}
-        for (start, stop), buffer in zip(runs, buffers, strict=True):
-            if buffer is None or len(buffer) != stop - start:
-                found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
-                why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
-                raise FetchError(where.path) from why
-            held[start] = buffer
-        return _Held(held, index.raw, at_start=form.at_start)
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
+
+    raw: Buffer
+    spans: Any
+
+
+async def get_of_shard(
+    where: StorePath, opened: str, form: IndexForm, touched: Sequence[range]
+) -> tuple[ShardIndex, dict[int, Buffer]] | None:
+    """Ask for some chunks of a shard, in few requests.
+
+    Parameters
+    ----------
+    where : zarr.storage.StorePath
+        The shard.
+    opened : str
+        Which opening of the store it is of: indexes are kept under it.
+    form : IndexForm
+        How its index is stored.
+    touched : sequence of range
+        Which chunks, along each dimension.
+
+    Returns
+    -------
+    ShardIndex
+        The index.
+    dict of int to Buffer
+        Parts of the shard, by where they start, which hold these chunks. None, instead of both, where there is no shard.
+
+    Raises
+    ------
+    FetchError
+        If an answer cannot be had, or is shorter than the index says.
+    """
+    index = await _indexes.get(opened, where, form)
+    if index is None:
+        return None
+    spans = (index.spans[place] for place in product(*touched))
+    wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != EMPTY})
+    runs = list(coalesced(wanted))
+    buffers = await asyncio.gather(
+        *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
+    )
+    held = {}
+    for (start, stop), buffer in zip(runs, buffers, strict=True):
+        if buffer is None or len(buffer) != stop - start:
+            found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
+            why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
+            raise FetchError(where.path) from why
+        held[start] = buffer
+    return index, held
+
+
+async def check_is_there(store: Store, chunk: str, documents: Sequence[str]) -> None:
+    """Tell a chunk that was never written from one that was deleted with all of its store.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where there is no such chunk.
+    chunk : str
+        Its key.
+    documents : sequence of str
+        Keys of which one is there as long as its array is; without any nothing is asked.
+
+    Raises
+    ------
+    FetchError
+        If none is there.
+    """
+    for key in documents:
+        if await get(store, key) is not None:
+            return
+    if documents:
+        raise FetchError(chunk) from FileNotFoundError("the store was deleted since it was opened")
 
 
 class _Held:
@@ -256,21 +308,13 @@ def _touched(part: Any, length: int, size: int) -> range:
     return range(start // size, -(-stop // size))
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
-
-    raw: Buffer
-    spans: Any
-
-
 class _Indexes:
     """Indexes of shards, each asked for once, up to `INDEX_BYTES`."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], asyncio.Future[_Index | None]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], asyncio.Future[ShardIndex | None]] = OrderedDict()
 
-    async def get(self, opened: str, where: StorePath, form: IndexForm) -> _Index | None:
+    async def get(self, opened: str, where: StorePath, form: IndexForm) -> ShardIndex | None:
         """Index of a shard; None where there is no shard."""
         key = opened, where.path
         future = self._kept.get(key)
@@ -296,12 +340,12 @@ class _Indexes:
 _indexes = _Indexes()
 
 
-async def _read_index(where: StorePath, form: IndexForm) -> _Index | None:
+async def _read_index(where: StorePath, form: IndexForm) -> ShardIndex | None:
     part = RangeByteRequest(0, form.size) if form.at_start else SuffixByteRequest(form.size)
     raw = await get(where.store, where.path, part)
     if raw is None:
         return None
     try:
-        return _Index(raw, form.spans(raw.to_bytes()))
+        return ShardIndex(raw, form.spans(raw.to_bytes()))
     except OSError as err:
         raise FetchError(where.path) from err

@@ -68,6 +68,10 @@ class IndexForm:
             raise ValueError("the index of the shard is damaged: it is not what its checksum says")
         return np.frombuffer(body, dtype=f"{self.order}u8").reshape(*self.counts, 2)
 
+    def of_shard(self, shard: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+        """Read it from a whole shard; as `spans`."""
+        return self.spans((shard[: self.size] if self.at_start else shard[-self.size :]).tobytes())
+
 
 def index_form(codec: ShardingCodec, shape: tuple[int, ...]) -> IndexForm | None:
     """How the indexes of shards of some shape are stored; None if in a way that only zarr knows."""

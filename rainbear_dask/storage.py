@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 from rainbear_dask import fetch
+from rainbear_dask.chunks import ChunkedArray, ObjectError, chunked_array
 from rainbear_dask.connect import connect, forget_connection
 from rainbear_dask.credentials import unseal
 from rainbear_dask.documents import V3_DOCUMENT, Documents, documents_of, join_path, open_array, store_meta
@@ -35,8 +36,9 @@ from rainbear_dask.exceptions import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from rainbear_dask.files import ObjectError, file_array, forget_files, read_files
+from rainbear_dask.files import FileArray, file_array, forget_files, read_files
 from rainbear_dask.metadata import ArrayMeta, Region, StoreMeta, StoreSpec
+from rainbear_dask.objects import fetched
 from rainbear_dask.obstores import plain
 from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
 
@@ -259,26 +261,58 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     """
     with _translated(spec.label, _hidden(spec)):
         store = _store(spec)
-        files = [file_array(store, spec.group, meta) for meta, _ in requests]
-        left = [request for request, array in zip(requests, files, strict=True) if array is None]
-
-        async def read_left(*, renewed: bool) -> list[npt.NDArray[Any]]:
-            return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in left))
-
+        readers = [_reader(store, spec.group, meta) for meta, _ in requests]
+        asked = list(zip(readers, requests, strict=True))
+        files = [(reader, part) for reader, (_, part) in asked if isinstance(reader, FileArray)]
+        objects = [(reader, part) for reader, (_, part) in asked if isinstance(reader, ChunkedArray)]
+        others = [request for reader, request in asked if reader is None]
         try:
-            found = read_files([(a, part) for a, (_, part) in zip(files, requests, strict=True) if a is not None])
+            found = {
+                FileArray: iter(read_files(files) if files else ()),
+                **_fetched(spec, store, objects, others),
+            }
         except ObjectError as err:
-            meta, index = err.array.meta, err.index
-            _raise_chunk_error(spec, meta, _place(meta, index, err.array.key(index)), err.cause)
-        if not left:
-            return found
-        try:
-            others = sync(read_left(renewed=False))
-        except fetch.FetchError:  # refused
+            _raise_chunk_error(
+                spec, err.array.meta, _place(err.array.meta, err.index, err.array.key(err.index)), err.cause
+            )
+        return [next(found[type(reader)]) for reader in readers]
+
+
+def _reader(store: Store, group: str, meta: ArrayMeta) -> FileArray | ChunkedArray | None:
+    """Who reads an array: `files`, `objects`, or else zarr."""
+    if isinstance(store, LocalStore):
+        return file_array(store, group, meta)
+    return None if _is_here(store) else chunked_array(group, meta)
+
+
+def _fetched(
+    spec: StoreSpec,
+    store: Store,
+    objects: Sequence[tuple[ChunkedArray, Region]],
+    others: Sequence[tuple[ArrayMeta, Region]],
+) -> dict[type, Iterator[npt.NDArray[Any]]]:
+    """Fetch regions of arrays, all at the same time; again, where what came was refused or damaged."""
+
+    async def read_others(*, renewed: bool) -> list[npt.NDArray[Any]]:
+        return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in others))
+
+    def fetch_all(*, renewed: bool) -> dict[type, Iterator[npt.NDArray[Any]]]:
+        with fetched(_store(spec), spec.opened, objects) as decoded:
+            by_zarr = sync(read_others(renewed=renewed)) if others else []
+            return {ChunkedArray: iter(decoded()), type(None): iter(by_zarr)}
+
+    try:
+        return fetch_all(renewed=False)
+    except fetch.FetchError:  # refused
+        _renew(spec, store)
+    except ObjectError as err:
+        if not isinstance(err.cause, fetch.FetchError):
+            fetch.forget(spec.opened, err.array.path)  # what came damaged may come whole
+        elif _is_refusal(err.cause):
             _renew(spec, store)
-            others = sync(read_left(renewed=True))
-        of_files, of_others = iter(found), iter(others)
-        return [next(of_others if array is None else of_files) for array in files]
+        else:
+            raise
+    return fetch_all(renewed=True)
 
 
 def is_far(spec: StoreSpec) -> bool:

@@ -341,6 +341,31 @@ FAULTS = [
         "other.result()",
         "other.exception()",
     ),
+    # Chunks of other stores
+    Fault(
+        "a part of a shard is taken from the part before",
+        "objects test_objects",
+        "[start - first : start - first + length]",
+        "[: length]",
+    ),
+    Fault(
+        "a missing chunk of a deleted store is a fill value",
+        "objects test_objects",
+        "await check_is_there(store, one.key, one.array.documents)",
+        "pass",
+    ),
+    Fault(
+        "what is given up is fetched all the same",
+        "objects test_objects",
+        "if fetching is not None and not fetching.done():",
+        "if fetching is not None and fetching.done():",
+    ),
+    Fault(
+        "what came damaged is not asked for again",
+        "storage test_objects",
+        "if not isinstance(err.cause, fetch.FetchError):",
+        "if not isinstance(err.cause, Exception):",
+    ),
 ]
 
 

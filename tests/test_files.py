@@ -11,7 +11,7 @@ from numcodecs import blosc, zstd
 from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from rainbear_dask import files
+from rainbear_dask import chunks, files
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.files import SMALL_CHUNK
 from rainbear_dask.storage import open_store, read_regions
@@ -119,15 +119,15 @@ def test_memory_to_read_in_is_used_again(tmp_path, monkeypatch):
     meta = written(tmp_path, chunks=(2, 40, 1000))
     read(meta)
     made = []
-    monkeypatch.setattr(files, "_Memory", lambda: made.append(0))
+    monkeypatch.setattr(chunks, "Memory", lambda: made.append(0))
     np.testing.assert_array_equal(read(meta), VALUES)
     assert not made
 
 
 def test_no_more_memory_is_kept_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "KEPT_BYTES", NUM_BYTES)
+    monkeypatch.setattr(chunks, "KEPT_BYTES", NUM_BYTES)
     read(written(tmp_path, chunks=(2, 40, 1000)))
-    assert files._kept == []
+    assert chunks._kept == []
 
 
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
@@ -158,7 +158,7 @@ def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
             plain(self, memory)
         else:
             failed.set()
-            raise files.ObjectError(self.array, self.index, OSError("of another thread"))
+            raise chunks.ObjectError(self.array.chunked, self.index, OSError("of another thread"))
 
     monkeypatch.setattr(files, "THREAD_BYTES", NUM_BYTES)
     monkeypatch.setattr(files._Object, "read", failing)

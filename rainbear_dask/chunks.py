@@ -1,0 +1,213 @@
+"""Arrays of plain numbers, taken apart into what is stored, and decoded: for who has the bytes of it.
+
+Large chunks are decoded in memory that is used again, as pages that are new to a process take as long as decoding does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from zarr.codecs import ShardingCodec
+
+from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
+from rainbear_dask.documents import array_metadata, documents_of, join_path
+from rainbear_dask.metadata import ArrayMeta, Region
+from rainbear_dask.shards import EMPTY, IndexForm, index_form
+
+CHUNK_LIMIT = 2**31
+"""Bytes of a chunk; what blosc can hold."""
+
+
+class ObjectError(Exception):
+    """A chunk, or a shard, that cannot be read.
+
+    Parameters
+    ----------
+    array : ChunkedArray
+        What it belongs to.
+    index : tuple of int
+        Its place in the grid.
+    cause : Exception
+        What went wrong.
+    """
+
+    def __init__(self, array: "ChunkedArray", index: tuple[int, ...], cause: Exception) -> None:
+        super().__init__(index)
+        self.array, self.index, self.cause = array, index, cause
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedArray:
+    """An array whose chunks are decoded here, wherever they are.
+
+    Parameters
+    ----------
+    meta : ArrayMeta
+        What is known of it.
+    path : str
+        Its own, in the store.
+    documents : tuple of str
+        Keys of which one is there as long as the array is: a chunk is only missing if its array is not.
+    encode_chunk_key : callable
+        From the index of a chunk, or of a shard, to its name below the array's path.
+    fill_value
+        What a missing chunk holds.
+    chunk_form : ChunkForm
+        How chunks are stored.
+    index_form : IndexForm or None
+        How the indexes of shards are, if there are shards.
+    """
+
+    meta: ArrayMeta
+    path: str
+    documents: tuple[str, ...]
+    encode_chunk_key: Callable[[tuple[int, ...]], str]
+    fill_value: Any
+    chunk_form: ChunkForm
+    index_form: IndexForm | None
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Lengths of what is stored together."""
+        return self.meta.shards or self.meta.chunks
+
+    def key(self, index: tuple[int, ...]) -> str:
+        """Name of a chunk, or of a shard, in the store."""
+        return join_path(self.path, self.encode_chunk_key(index))
+
+    def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any], memory: "Memory") -> None:
+        """Decode a part of a chunk, at once to where it goes if that is the whole and one piece of memory.
+
+        Parameters
+        ----------
+        raw : ndarray of uint8
+            The chunk as it is stored.
+        inside : Region
+            What is wanted of it.
+        out : ndarray
+            Where that goes.
+        memory : Memory
+            What to decode in.
+        """
+        form, meta = self.chunk_form, self.meta
+        in_place = out.shape == meta.chunks and out.flags.c_contiguous and form.is_plain(out.dtype)
+        decoded = out.reshape(-1).view(np.uint8) if in_place else memory.decoded(meta.chunk_bytes)
+        form.decode(raw, decoded)
+        if not in_place:
+            out[...] = form.values(decoded, meta.chunks)[tuple(slice(*span) for span in inside)]
+
+    def decode_shard(
+        self,
+        spans: npt.NDArray[np.uint64],
+        read: Callable[[int, int], Buffer],
+        inside: Region,
+        out: npt.NDArray[Any],
+        memory: "Memory",
+    ) -> None:
+        """Decode a part of a shard.
+
+        Parameters
+        ----------
+        spans : ndarray of uint64
+            Where its chunks are, as `IndexForm.spans` gives it.
+        read : callable
+            Gives bytes of the shard, of where they start and how many they are.
+        inside, out, memory
+            As in `decode`.
+        """
+        for index, part, place in cut(inside, self.meta.chunks):
+            start, length = map(int, spans[index])
+            if start == EMPTY:
+                out[place] = self.fill_value
+            else:
+                self.decode(read(start, length), part, out[place], memory)
+
+
+@lru_cache(maxsize=4096)
+def chunked_array(group: str, meta: ArrayMeta) -> ChunkedArray | None:
+    """An array of a group as it is decoded here; None where only zarr knows how."""
+    metadata, indexes = array_metadata(meta.document), None
+    form = chunk_form(metadata)
+    if form is None or meta.chunk_bytes > CHUNK_LIMIT:
+        return None
+    if meta.shards is not None:
+        sharding = metadata.codecs[0]  # type: ignore[union-attr]  # of v3
+        indexes = index_form(sharding, meta.shards) if isinstance(sharding, ShardingCodec) else None
+        if indexes is None:
+            return None
+    return ChunkedArray(
+        meta,
+        join_path(group, meta.path),
+        tuple(documents_of(meta, group)),
+        metadata.encode_chunk_key,
+        metadata.dtype.default_scalar() if metadata.fill_value is None else metadata.fill_value,
+        form,
+        indexes,
+    )
+
+
+def cut(region: Region, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region, tuple[Any, ...]]]:
+    """Cells of a grid that a region touches: the index of each, what is wanted of it, and where in the region that is."""
+    along = [
+        [
+            (
+                i,
+                (max(start - i * size, 0), min(stop - i * size, size)),
+                slice(max(i * size - start, 0), min((i + 1) * size, stop) - start),
+            )
+            for i in range(start // size, -(-stop // size))
+        ]
+        for (start, stop), size in zip(region, sizes, strict=True)
+    ]
+    for parts in product(*along):
+        place = (*(at for _, _, at in parts), ...)  # of no dimension too it is a part, and no value
+        yield tuple(i for i, _, _ in parts), tuple(inside for _, inside, _ in parts), place
+
+
+class Memory:
+    """Two buffers, which grow as they have to: one for what is stored, one for what is decoded."""
+
+    def __init__(self) -> None:
+        self._stored, self._decoded = np.empty(0, np.uint8), np.empty(0, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._stored) + len(self._decoded)
+
+    def stored(self, length: int) -> Buffer:
+        """Place for the bytes of a chunk as they are stored, until others are."""
+        if len(self._stored) < length:
+            self._stored = np.empty(length, np.uint8)
+        return self._stored[:length]
+
+    def decoded(self, length: int) -> Buffer:
+        """Place for the bytes of a chunk, until another is decoded."""
+        if len(self._decoded) < length:
+            self._decoded = np.empty(length, np.uint8)
+        return self._decoded[:length]
+
+
+KEPT_BYTES = 2**26
+"""Memory that is kept to decode in at most."""
+
+_kept: list[Memory] = []
+
+
+@contextmanager
+def kept_memory() -> Iterator[Memory]:
+    """Memory for one thread to decode in, which is kept for the next."""
+    memory = _kept.pop() if _kept else Memory()
+    yield memory
+    # where a chunk could not be read, it goes
+    if len(memory) + sum(map(len, list(_kept))) <= KEPT_BYTES:
+        _kept.append(memory)
+
+
+def forget_memory() -> None:
+    """Let go of the memory that is kept, and of what is known of arrays."""
+    chunked_array.cache_clear()
+    _kept.clear()
