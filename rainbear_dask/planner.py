@@ -270,7 +270,7 @@ class ReadPlan:
         shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
         # from the plan alone, not from the workers there are: the order of rows follows from the tasks
         fair = max(sum(a.chunk_bytes * self._chunks_selected[a.path] for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
-        units = min(self.task_bytes, fair) // unit_bytes
+        units = min(self.task_bytes // unit_bytes, round(fair / unit_bytes))
         return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
 
     @cached_property

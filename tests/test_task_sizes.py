@@ -64,12 +64,12 @@ def decided(plan: ReadPlan) -> tuple[int, int, int, float]:
 
 
 DECISIONS = {
-    ("GFS analysis", "point"): (28, 14, 28, 1.0),
+    ("GFS analysis", "point"): (14, 27, 28, 1.0),
     ("GFS analysis", "map"): (120, 55, 8, 15.0),
-    ("GFS analysis", "box"): (48, 14, 4, 12.0),
+    ("GFS analysis", "box"): (24, 27, 4, 6.0),
     ("GFS analysis", "month"): (210, 27, 14, 14.3),
     ("GFS analysis", "all"): (6300, 27, 8, 25.0),
-    ("GEFS analysis", "point"): (28, 6, 14, 2.0),
+    ("GEFS analysis", "point"): (14, 11, 14, 1.0),
     ("GEFS analysis", "map"): (161, 51, 8, 20.1),
     ("GEFS analysis", "box"): (36, 11, 3, 12.0),
     ("GEFS analysis", "month"): (161, 28, 14, 11.5),
