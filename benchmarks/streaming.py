@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
+from rainbear_dask.plans import ScanPlan
 
 SHAPE, CHUNKS = (24, 181, 360), (24, 181, 360)
 BYTES_PER_ROW = 3 * 8 + 2 * 4  # three coordinates, two variables
@@ -83,12 +84,12 @@ def measure(name: str, pids: list[int], run: Callable[[], object]) -> list[float
     return most
 
 
-def take(plan: rd.plans.ScanPlan, client: Client, num_rows: int) -> None:
+def take(plan: ScanPlan, client: Client, num_rows: int) -> None:
     """Take all frames and drop them."""
     assert sum(frame.height for frame in plan.frames(client)) == num_rows
 
 
-def pause(plan: rd.plans.ScanPlan, client: Client, pids: list[int], seconds: float) -> list[float]:
+def pause(plan: ScanPlan, client: Client, pids: list[int], seconds: float) -> list[float]:
     """Take some frames, wait, and say by how much each process grew in the last two thirds of that time, in MB."""
     frames = plan.frames(client)
     for _ in range(5):

@@ -1,11 +1,15 @@
 """The benchmarks run, on stores of a day, and all readers agree."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+import benchmarks
 import rainbear_dask as rd
 from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
@@ -35,6 +39,18 @@ from benchmarks.run import (
     report_targets,
     targets_of,
 )
+
+PROGRAMS = sorted(
+    path.stem for path in Path(benchmarks.__file__).parent.glob("*.py") if "ArgumentParser" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_begins(program):
+    done = subprocess.run(  # noqa: S603  our own words
+        [sys.executable, "-m", f"benchmarks.{program}", "--help"], capture_output=True, text=True, check=False
+    )
+    assert "usage" in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: layout.name)
