@@ -60,22 +60,22 @@ def read(meta, region=WHOLE):
     return values
 
 
-HOWS = [
-    {},
-    {"compressors": BloscCodec()},
-    {"compressors": None},
-    {"chunks": (4, 60, 50)},
-    {"shards": (4, 64, 64)},
-    {"zarr_format": 2, "order": "F"},
-]
+HOWS = {
+    "zstd": {},
+    "blosc": {"compressors": BloscCodec()},
+    "plain": {"compressors": None},
+    "beyond the edge": {"chunks": (4, 60, 50)},
+    "shards": {"shards": (4, 64, 64)},
+    "columns first": {"zarr_format": 2, "order": "F"},
+}
 
 
 @pytest.mark.parametrize(
     "region", [WHOLE, ((1, 3), (0, 64), (0, 64)), ((1, 5), (3, 4), (7, 60)), ((2, 2), (0, 1), (0, 1))]
 )
-@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("how", HOWS)
 def test_regions(tmp_path, monkeypatch, how, region):
-    _, meta = written(tmp_path, **how)
+    _, meta = written(tmp_path, **HOWS[how])
     monkeypatch.setattr(AsyncArray, "getitem", None)  # zarr is not asked
     assert read(meta, region).tolist() == VALUES[tuple(slice(*span) for span in region)].tolist()
 
@@ -94,7 +94,7 @@ def test_of_a_shard_its_index_and_what_is_wanted_are_asked_for_once(tmp_path):
     assert store.requests == {"a/c/0/0/0": 3}
 
 
-@pytest.mark.parametrize("how", [{}, {"shards": (2, 64, 64)}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"shards": (2, 64, 64)}], ids=["chunks", "shards"])
 @pytest.mark.parametrize("region", [WHOLE, ((2, 3), (0, 16), (0, 64))], ids=["whole", "part"])
 def test_what_came_damaged_may_come_whole(tmp_path, how, region):
     store, meta = written(tmp_path, **how)
@@ -103,7 +103,7 @@ def test_what_came_damaged_may_come_whole(tmp_path, how, region):
     assert max(store.requests.values()) > 1
 
 
-@pytest.mark.parametrize("how", [{}, {"shards": (2, 64, 64)}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"shards": (2, 64, 64)}], ids=["chunks", "shards"])
 def test_what_is_damaged_is_named(tmp_path, how):
     _, meta = written(tmp_path, **how)
     (tmp_path / "a" / "c" / "1" / "0" / "0").write_bytes(b"not a chunk")
