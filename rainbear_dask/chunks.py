@@ -41,6 +41,15 @@ class ObjectError(Exception):
         self.array, self.index, self.cause = array, index, cause
 
 
+@contextmanager
+def blamed(array: "ChunkedArray", index: tuple[int, ...]) -> Iterator[None]:
+    """Say of whatever goes wrong which chunk, or shard, it went wrong with."""
+    try:
+        yield
+    except Exception as err:
+        raise ObjectError(array, index, err) from err
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkedArray:
     """An array whose chunks are decoded here, wherever they are.

@@ -124,10 +124,6 @@ class _Work(Generic[T]):
         return self.receive(self.run(task, *self.args))
 
 
-def _frame_bytes(task: ScanTask) -> int:
-    return task.frame_bytes
-
-
 def _as_it_is(value: T) -> T:
     return value
 
@@ -153,7 +149,7 @@ def _stream(
         yield from stream(
             todo,
             start,
-            size_of=_frame_bytes,
+            size_of=lambda task: task.frame_bytes,
             width=width,
             most=most,
             in_flight_bytes=num_bytes("in-flight-bytes"),

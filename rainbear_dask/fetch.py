@@ -153,7 +153,7 @@ class _Pipeline(BatchedCodecPipeline):
         async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
             # zarr looks chunks of an inner pipeline up in shards that are here already
             held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
-            if isinstance(held, _Held) and held.is_missing:
+            if isinstance(held, Held) and held.is_missing:
                 missing.append(getter)
             return await whole([(held, spec, selection, *rest)], out, drop_axes)
 
@@ -168,72 +168,59 @@ class _Pipeline(BatchedCodecPipeline):
             await check_is_there(missing[0].store, missing[0].path, self.documents)
         return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
 
-    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "_Held":
-        codec = self.array_bytes_codec
+    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "Held":
+        codec, form, touched = self.array_bytes_codec, None, list[range]()
         if self.supports_partial_decode and isinstance(codec, ShardingCodec):
             form = index_form(codec, spec.shape)
             sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
             touched = [_touched(part, length, size) for part, length, size in sizes]
-            if form is not None and prod(map(len, touched)) < prod(form.counts):
-                found = await get_of_shard(where, self.opened, form, touched)
-                return _Held({}) if found is None else _Held(found[1], found[0].raw, at_start=form.at_start)
-        buffer = await get(where.store, where.path)
-        return _Held({} if buffer is None else {0: buffer})
+        return await get_wanted(where, self.opened, form, touched)
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
-
-    raw: Buffer
-    spans: Any
-
-
-async def get_of_shard(
-    where: StorePath, opened: str, form: IndexForm, touched: Sequence[range]
-) -> tuple[ShardIndex, dict[int, Buffer]] | None:
-    """Ask for some chunks of a shard, in few requests.
+async def get_wanted(where: StorePath, opened: str, form: IndexForm | None, touched: Sequence[range]) -> "Held":
+    """Ask for an object, or in few requests for as much of a shard as is wanted.
 
     Parameters
     ----------
     where : zarr.storage.StorePath
-        The shard.
+        The object.
     opened : str
-        Which opening of the store it is of: indexes are kept under it.
-    form : IndexForm
-        How its index is stored.
+        Which opening of the store it is of: indexes of shards are kept under it.
+    form : IndexForm or None
+        How its index is stored, if it is a shard.
     touched : sequence of range
-        Which chunks, along each dimension.
+        Which chunks of a shard are wanted, along each dimension.
 
     Returns
     -------
-    ShardIndex
-        The index.
-    dict of int to Buffer
-        Parts of the shard, by where they start, which hold these chunks. None, instead of both, where there is no shard.
+    Held
+        What is there of it.
 
     Raises
     ------
     FetchError
         If an answer cannot be had, or is shorter than the index says.
     """
+    if form is None or prod(map(len, touched)) == prod(form.counts):
+        buffer = await get(where.store, where.path)
+        return Held({} if buffer is None else {0: buffer})
     index = await _indexes.get(opened, where, form)
     if index is None:
-        return None
+        return Held({})
     spans = (index.spans[place] for place in product(*touched))
     wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != EMPTY})
     runs = list(coalesced(wanted))
     buffers = await asyncio.gather(
         *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
     )
-    held = {}
+    parts = {}
     for (start, stop), buffer in zip(runs, buffers, strict=True):
         if buffer is None or len(buffer) != stop - start:
             found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
             why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
             raise FetchError(where.path) from why
-        held[start] = buffer
-    return index, held
+        parts[start] = buffer
+    return Held(parts, index, at_start=form.at_start)
 
 
 async def check_is_there(store: Store, chunk: str, documents: Sequence[str]) -> None:
@@ -260,16 +247,40 @@ async def check_is_there(store: Store, chunk: str, documents: Sequence[str]) -> 
         raise FetchError(chunk) from FileNotFoundError("the store was deleted since it was opened")
 
 
-class _Held:
-    """Parts of one object, to be given to zarr as if they were asked for: an object whole, or the index of a shard and chunks."""
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
 
-    def __init__(self, parts: Mapping[int, Buffer], index: Buffer | None = None, *, at_start: bool = False) -> None:
+    raw: Buffer
+    spans: Any
+
+
+class Held:
+    """What was asked for of one object, which zarr may ask for as if it were a store's.
+
+    Parameters
+    ----------
+    parts : mapping of int to Buffer
+        Bytes of it, by where they start. None where there is no object, or a shard of which no chunk that is wanted was
+        written.
+    index : ShardIndex, optional
+        Of a shard, if it is not held whole.
+    at_start : bool
+        Whether that is at the start of the shard.
+    """
+
+    def __init__(self, parts: Mapping[int, Buffer], index: ShardIndex | None = None, *, at_start: bool = False) -> None:
         self.parts, self.index, self.at_start = parts, index, at_start
 
     @property
     def is_missing(self) -> bool:
         """Whether there is no object."""
         return self.index is None and not self.parts
+
+    def part(self, start: int, stop: int) -> Buffer:
+        """Bytes of it, which lie in one of the parts."""
+        at = max(begin for begin in self.parts if begin <= start)
+        return self.parts[at][start - at : stop - at]
 
     async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Give a part; None where there is no object."""
@@ -279,13 +290,12 @@ class _Held:
             return prototype.buffer.from_buffer(self.parts[0])
         if isinstance(byte_range, SuffixByteRequest):
             if self.index is not None:
-                return prototype.buffer.from_buffer(self.index)
+                return prototype.buffer.from_buffer(self.index.raw)
             return prototype.buffer.from_buffer(self.parts[0][max(len(self.parts[0]) - byte_range.suffix, 0) :])
         start, stop = byte_range.start, byte_range.end  # type: ignore[union-attr]  # zarr asks for no other
-        if self.index is not None and self.at_start and stop <= len(self.index):
-            return prototype.buffer.from_buffer(self.index[start:stop])
-        at = max(begin for begin in self.parts if begin <= start)
-        return prototype.buffer.from_buffer(self.parts[at][start - at : stop - at])
+        if self.index is not None and self.at_start and stop <= len(self.index.raw):
+            return prototype.buffer.from_buffer(self.index.raw[start:stop])
+        return prototype.buffer.from_buffer(self.part(start, stop))
 
 
 def coalesced(spans: Iterable[Span]) -> Iterator[Span]:

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
-from rainbear_dask.chunks import ChunkedArray, Memory, ObjectError, chunked_array, cut, forget_memory, kept_memory
+from rainbear_dask.chunks import ChunkedArray, Memory, blamed, chunked_array, cut, forget_memory, kept_memory
 from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
 from rainbear_dask.documents import array_metadata, silence
 from rainbear_dask.metadata import ArrayMeta, Region
@@ -168,10 +168,8 @@ class _Object:
     out: npt.NDArray[Any]
 
     def read(self, memory: Memory) -> None:
-        try:
+        with blamed(self.array.chunked, self.index):
             self._read(memory)
-        except Exception as err:
-            raise ObjectError(self.array.chunked, self.index, err) from err
 
     def _read(self, memory: Memory) -> None:
         array = self.array.chunked

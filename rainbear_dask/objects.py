@@ -1,10 +1,10 @@
 """Arrays in stores that are not folders: chunks are fetched side by side, and decoded on the thread that asks as they come."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,9 +14,9 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from rainbear_dask.chunks import ChunkedArray, Memory, ObjectError, cut, kept_memory
+from rainbear_dask.chunks import ChunkedArray, Memory, blamed, cut, kept_memory
 from rainbear_dask.decoders import Buffer
-from rainbear_dask.fetch import FetchError, check_is_there, get, get_of_shard
+from rainbear_dask.fetch import Held, check_is_there, get_wanted
 from rainbear_dask.metadata import Region
 
 
@@ -48,17 +48,19 @@ def fetched(
         if out.size
         for index, inside, place in cut(region, array.stored)
     ]
-    arrived = SimpleQueue[_Arrived | BaseException | None]()
+    arrived = SimpleQueue["_Answer"]()
 
     async def begin() -> asyncio.Task[None]:
         return asyncio.ensure_future(_fetch(store, opened, wanted, arrived.put))
 
     def finish() -> list[npt.NDArray[Any]]:
         with kept_memory() as memory:
-            while (one := arrived.get()) is not None:
-                if isinstance(one, BaseException):
-                    raise one
-                one.decode(memory)
+            while (answer := arrived.get()) is not None:
+                if isinstance(answer, BaseException):
+                    raise answer
+                one, held = answer
+                with blamed(one.array, one.index):
+                    one.decode(held, memory)
         return found
 
     fetching = sync(begin()) if wanted else None
@@ -82,56 +84,31 @@ class _Object:
     def key(self) -> str:
         return self.array.key(self.index)
 
-    async def fetch(self, store: Store, opened: str) -> "_Arrived":
+    async def fetch(self, store: Store, opened: str) -> Held:
         """Ask for as much of it as is wanted."""
-        form = self.array.index_form
-        if form is not None:
-            sizes = self.array.meta.chunks
-            touched = [range(a // size, -(-b // size)) for (a, b), size in zip(self.inside, sizes, strict=True)]
-            if prod(map(len, touched)) < prod(form.counts):
-                found = await get_of_shard(StorePath(store, self.key), opened, form, touched)
-                if found is None:
-                    return _Arrived(self, {})
-                index, parts = found
-                return _Arrived(self, {start: _bytes(part) for start, part in parts.items()}, index.spans)
-        buffer = await get(store, self.key)
-        return _Arrived(self, {} if buffer is None else {0: _bytes(buffer)})
+        sizes = zip(self.inside, self.array.meta.chunks, strict=True)
+        touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
+        return await get_wanted(StorePath(store, self.key), opened, self.array.index_form, touched)
 
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """An object, or parts of it by where they start, and in a shard where its chunks are; no part where there is no object."""
-
-    wanted: _Object
-    parts: Mapping[int, Buffer]
-    spans: npt.NDArray[np.uint64] | None = None
-
-    @property
-    def is_missing(self) -> bool:
-        return self.spans is None and not self.parts
-
-    def decode(self, memory: Memory) -> None:
+    def decode(self, held: Held, memory: Memory) -> None:
         """Decode what is wanted to where it goes."""
-        array, inside, out = self.wanted.array, self.wanted.inside, self.wanted.out
-        try:
-            if self.is_missing:
-                out[...] = array.fill_value
-            elif array.index_form is None:
-                array.decode(self.parts[0], inside, out, memory)
-            else:
-                spans = self.spans if self.spans is not None else array.index_form.of_shard(self.parts[0])
-                array.decode_shard(spans, self._part, inside, out, memory)
-        except Exception as err:
-            raise ObjectError(array, self.wanted.index, err) from err
+        array = self.array
+        if held.is_missing:
+            self.out[...] = array.fill_value
+        elif array.index_form is None:
+            array.decode(_bytes(held.parts[0]), self.inside, self.out, memory)
+        else:
+            index = held.index
+            spans = array.index_form.of_shard(_bytes(held.parts[0])) if index is None else index.spans
+            array.decode_shard(spans, partial(_part, held), self.inside, self.out, memory)
 
-    def _part(self, start: int, length: int) -> Buffer:
-        first = max(begin for begin in self.parts if begin <= start)
-        part = self.parts[first][start - first : start - first + length]
-        if len(part) < length:
-            raise OSError(
-                f"bytes {start} to {start + length} are in the index of a shard of {len(self.parts[first])} bytes"
-            )
-        return part
+
+def _part(held: Held, start: int, length: int) -> Buffer:
+    part = _bytes(held.part(start, start + length))
+    if len(part) < length:
+        size = max(begin + len(one) for begin, one in held.parts.items())
+        raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
+    return part
 
 
 def _bytes(buffer: Any) -> Buffer:
@@ -139,29 +116,23 @@ def _bytes(buffer: Any) -> Buffer:
     return found
 
 
-async def _fetch(
-    store: Store, opened: str, wanted: Sequence[_Object], put: Callable[[_Arrived | BaseException | None], None]
-) -> None:
+async def _fetch(store: Store, opened: str, wanted: Sequence[_Object], put: Callable[["_Answer"], None]) -> None:
     """Hand on what was fetched, as it comes; then None, or what went wrong."""
     missing: dict[str, _Object] = {}  # of each array one
 
     async def fetch_one(one: _Object) -> None:
-        try:
-            arrived = await one.fetch(store, opened)
-        except Exception as err:
-            raise ObjectError(one.array, one.index, err) from err
-        if arrived.is_missing:
+        with blamed(one.array, one.index):
+            held = await one.fetch(store, opened)
+        if held.is_missing:
             missing[one.array.path] = one
-        put(arrived)
+        put((one, held))
 
     tasks = [asyncio.ensure_future(fetch_one(one)) for one in wanted]
     try:
         await asyncio.gather(*tasks)
         for one in missing.values():
-            try:
+            with blamed(one.array, one.index):
                 await check_is_there(store, one.key, one.array.documents)
-            except FetchError as err:
-                raise ObjectError(one.array, one.index, err) from err
     except BaseException as err:
         for task in tasks:
             task.cancel()
@@ -170,3 +141,6 @@ async def _fetch(
             raise
     else:
         put(None)
+
+
+_Answer = tuple[_Object, Held] | BaseException | None

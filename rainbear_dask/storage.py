@@ -267,14 +267,12 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
         objects = [(reader, part) for reader, (_, part) in asked if isinstance(reader, ChunkedArray)]
         others = [request for reader, request in asked if reader is None]
         try:
-            found = {
-                FileArray: iter(read_files(files) if files else ()),
-                **_fetched(spec, store, objects, others),
-            }
+            found: dict[type, Iterator[npt.NDArray[Any]]] = {FileArray: iter(read_files(files) if files else ())}
+            if objects or others:
+                found |= _fetched(spec, store, objects, others)
         except ObjectError as err:
-            _raise_chunk_error(
-                spec, err.array.meta, _place(err.array.meta, err.index, err.array.key(err.index)), err.cause
-            )
+            meta = err.array.meta
+            _raise_chunk_error(spec, meta, _place(meta, err.index, err.array.key(err.index)), err.cause)
         return [next(found[type(reader)]) for reader in readers]
 
 

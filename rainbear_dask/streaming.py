@@ -80,17 +80,12 @@ def stream(
         room = width() if most is None else min(width(), most)
         ahead = ahead if hesitant else max(ahead, room)
         if len(queue) <= ahead // 2:
-            some, sizes = list[S](), list[int]()
-            while (count := len(queue) + len(some)) < ahead and (
-                count < room or queue.size + sum(sizes) < in_flight_bytes
-            ):
-                item = next(todo, None)
-                if item is None:
-                    break
+            some, count, size = list[S](), len(queue), queue.size
+            while count < ahead and (count < room or size < in_flight_bytes) and (item := next(todo, None)) is not None:
                 some.append(item)
-                sizes.append(size_of(item))
-            for job, size in zip(start(some) if some else (), sizes, strict=True):
-                queue.put(job, size)
+                count, size = count + 1, size + size_of(item)
+            for item, job in zip(some, start(some) if some else (), strict=True):
+                queue.put(job, size_of(item))
         if not len(queue):
             return
         yield queue.get()  # without a name, so that it goes when the caller lets it go

@@ -344,9 +344,9 @@ FAULTS = [
     # Chunks of other stores
     Fault(
         "a part of a shard is taken from the part before",
-        "objects test_objects",
-        "[start - first : start - first + length]",
-        "[: length]",
+        "fetch test_objects",
+        "[start - at : stop - at]",
+        "[: stop - start]",
     ),
     Fault(
         "a missing chunk of a deleted store is a fill value",
