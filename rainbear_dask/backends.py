@@ -18,11 +18,11 @@ from rainbear_dask.bars import shown
 from rainbear_dask.clients import active_client, client_for
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execute import iter_frames
+from rainbear_dask.opening import OpenedStore
 from rainbear_dask.planner import Limits
 from rainbear_dask.questions import Question, plan_question
 from rainbear_dask.reader import understand
 from rainbear_dask.report import selected_chunks
-from rainbear_dask.storage import OpenedStore
 from rainbear_dask.table import Table
 from rainbear_dask.worker import make_frame
 

@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 
 from dask.base import get_annotations
 
+from rainbear_dask.addresses import check_travels
 from rainbear_dask.configuration import num_bytes
 from rainbear_dask.credentials import secret_of
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ReadPlan
-from rainbear_dask.storage import check_travels
 
 if TYPE_CHECKING:
     from distributed import Client

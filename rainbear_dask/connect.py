@@ -1,18 +1,22 @@
-"""URLs and their options to stores: s3 and http by obstore, unless only fsspec can do what is asked."""
+"""Addresses and their options to stores; URLs of s3 and http by obstore, unless only fsspec can do what is asked."""
 
 import json
 import os
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import fsspec
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import FsspecStore
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
+from rainbear_dask.addresses import is_url
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.obstores import OPENERS, NotForObstoreError, cut, open_any
 
@@ -25,6 +29,41 @@ S3FS_CONFIG = {
 """What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""
 
 _KEPT = 64
+
+
+def open_source(source: str | Store, options: Mapping[str, Any]) -> Store:
+    """Open what is read from, ready to be asked.
+
+    Parameters
+    ----------
+    source : str or store
+        A path, a zip file, a URL, or a store as it is.
+    options : mapping
+        As in `connect`, with a URL.
+
+    Returns
+    -------
+    zarr.abc.store.Store
+        To read from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path is not there.
+    QueryError, StoreAccessError
+        As `connect`.
+    """
+    if isinstance(source, Store):
+        store = source
+    elif is_url(source):
+        store = connect(source, options)
+    elif zipfile.is_zipfile(source):
+        store = ZipStore(source, mode="r")
+    elif not Path(source).exists():
+        raise FileNotFoundError(f"{source} does not exist")
+    else:
+        return LocalStore(source, read_only=True)
+    return sync(StorePath.open(store, path="")).store  # some stores wait to be opened
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Store:

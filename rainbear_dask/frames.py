@@ -12,10 +12,10 @@ import pandas as pd
 import polars as pl
 
 from rainbear_dask import coords
+from rainbear_dask.addresses import check_travels
 from rainbear_dask.exceptions import QueryError, StoreError
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ScanTask
-from rainbear_dask.storage import check_travels
 from rainbear_dask.table import Column, Table, unknown_column
 from rainbear_dask.tidy import Cells
 from rainbear_dask.wire import Part, Parts

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import polars as pl
 
+from rainbear_dask.addresses import IcechunkAddress, is_icechunk
 from rainbear_dask.asynchronous import in_thread
 from rainbear_dask.backends import AwaitedBackend, BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
-from rainbear_dask.storage import IcechunkAddress, is_icechunk
 
 
 class IcechunkBackend(AwaitedBackend):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rainbear_dask.exceptions import PredicateError
+from rainbear_dask.opening import open_store
 from rainbear_dask.planner import Limits
 from rainbear_dask.plans import ScanPlan
 from rainbear_dask.reader import lazy_table, plans_of, understand
 from rainbear_dask.report import as_text
-from rainbear_dask.storage import open_store
 from rainbear_dask.table import Table, unknown_column, variables_by_dims
 
 if TYPE_CHECKING:

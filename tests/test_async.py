@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore, WrapperStore
 
 import rainbear_dask as rd
-from rainbear_dask import backends, reader, storage, tidy, wire
+from rainbear_dask import backends, opening, reader, storage, tidy, wire
 from rainbear_dask.exceptions import PlanTooLargeError, StoreError, StoreNotFoundError, UnknownColumnError
 from rainbear_dask.execute import iter_frames
 from tests.oracle import expected_frame
@@ -165,7 +165,7 @@ def test_the_event_loop_runs_on_while_chunks_are_read(gated):
     assert asyncio.run(main()).height == TASKS * 2**19
 
 
-WORK = [(storage, "_read_meta"), (storage, "read_regions"), (backends, "understand"), (reader, "compile_predicate"),
+WORK = [(opening, "_read_meta"), (storage, "read_regions"), (backends, "understand"), (reader, "compile_predicate"),
         (wire, "nest"), (tidy, "spread"), (pl, "concat")]  # fmt: skip
 
 

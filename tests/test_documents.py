@@ -8,7 +8,8 @@ import zarr
 from zarr.storage import MemoryStore, WrapperStore
 
 from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
-from rainbear_dask.storage import open_store, read_regions
+from rainbear_dask.opening import open_store
+from rainbear_dask.storage import read_regions
 from tests.errors import caught
 from tests.stores import ALL_KINDS, CountingStore, write_tree
 

@@ -14,7 +14,8 @@ from zarr.storage import LocalStore
 from rainbear_dask import chunks, files
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.files import SMALL_CHUNK
-from rainbear_dask.storage import open_store, read_regions
+from rainbear_dask.opening import open_store
+from rainbear_dask.storage import read_regions
 from tests.errors import caught
 
 CHUNK = (1, 64, 1024)

@@ -10,7 +10,8 @@ import zarr
 from zarr.storage import LocalStore, StorePath
 
 from rainbear_dask.exceptions import RainbearError
-from rainbear_dask.storage import open_store, read_regions
+from rainbear_dask.opening import open_store
+from rainbear_dask.storage import read_regions
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # zarr's, about what the mutated documents hold
 

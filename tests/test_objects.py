@@ -16,7 +16,8 @@ from zarr.storage import LocalStore
 from rainbear_dask import chunks
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.objects import fetched
-from rainbear_dask.storage import open_store, read_regions
+from rainbear_dask.opening import open_store
+from rainbear_dask.storage import read_regions
 from tests.errors import caught
 from tests.stores import CountingStore
 

@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import operator
+import re
 import subprocess
 import sys
 import tomllib
@@ -191,3 +192,12 @@ def test_the_stores_are_those_of_obstore():
         name: getattr(obstore.store, name) for name in names
     }
     assert set(names) <= set(rainbear_dask.store.__all__)
+
+
+def test_the_design_has_the_rows_of_modules_that_are_checked():
+    """Which modules stand in one row, and in which order the rows are; within a row they stand in any."""
+    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    _, _, section = (Path(__file__).parents[1] / "docs" / "design.md").read_text().partition("\n## Modules\n")
+    table = [line.split("|")[1] for line in section.partition("\n## ")[0].splitlines() if line.startswith("| `")]
+    actual = [set(re.findall("`([a-z]+)`", row)) for row in table]
+    assert actual == [set(layer.split(" | ")) for layer in layers]

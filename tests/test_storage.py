@@ -30,7 +30,8 @@ from rainbear_dask.exceptions import (
     StoreNotFoundError,
 )
 from rainbear_dask.files import file_array
-from rainbear_dask.storage import open_store, read_regions
+from rainbear_dask.opening import open_store
+from rainbear_dask.storage import read_regions
 from tests.errors import caught
 from tests.stores import ALL_KINDS, TREE, CountingStore, write_tree
 

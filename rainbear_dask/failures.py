@@ -1,0 +1,118 @@
+"""Whatever stores, file systems and codecs raise, as errors of ours: what, where and what to do, without secrets."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rainbear_dask.addresses import is_icechunk
+from rainbear_dask.exceptions import (
+    ChunkReadError,
+    RainbearError,
+    StoreAccessError,
+    StoreError,
+    StoreNotFoundError,
+)
+from rainbear_dask.fetch import FetchError
+from rainbear_dask.metadata import ArrayMeta
+from rainbear_dask.obstores import plain
+from rainbear_dask.redaction import reason, shown
+
+_CHECK_CREDENTIALS = (
+    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
+)
+_REFUSAL = re.compile(
+    "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
+)
+_ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
+_REFUSAL_CODES = re.compile(
+    r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
+)
+_ICECHUNK_REFUSAL = re.compile(  # in its text alone
+    "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
+)
+
+
+@contextmanager
+def translated(label: str, secrets: Sequence[str]) -> Iterator[None]:
+    """Turn whatever a store or its file system raises into an error of ours, without secrets."""
+    try:
+        yield
+    except RainbearError:
+        raise
+    except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
+        err = _cause(error)
+        what, why = f"the Zarr store at {label}", reason(err, secrets)
+        if is_refusal(err):
+            ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {_CHECK_CREDENTIALS}")
+        elif isinstance(err, FileNotFoundError) or _ABSENCE.search(str(err)):
+            ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
+        elif isinstance(err, ImportError):
+            ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")
+        elif "Protocol not known" in str(err):
+            ours = StoreNotFoundError(
+                f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."
+            )
+        else:
+            ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
+        raise ours from shown(err, secrets)
+
+
+def is_refusal(err: BaseException | None) -> bool:
+    """Tell an error about credentials, by the names that botocore, google-auth, azure and obstore give theirs."""
+    while err is not None:
+        if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
+            return True
+        text = str(err)
+        if _REFUSAL.search(type(err).__name__) or _REFUSAL_CODES.search(text):
+            return True
+        if is_icechunk(err) and _ICECHUNK_REFUSAL.search(text):
+            return True
+        err = err.__cause__
+    return False
+
+
+def place_of(meta: ArrayMeta, index: tuple[int, ...], key: str) -> str:
+    """How messages name a stored object."""
+    return f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
+
+
+def raise_chunk_error(label: str, meta: ArrayMeta, place: str, err: Exception, secrets: Sequence[str]) -> NoReturn:
+    """Raise what is known of a chunk that could not be fetched or decoded.
+
+    Parameters
+    ----------
+    label : str
+        Names the store.
+    meta : ArrayMeta
+        The array.
+    place : str
+        Which of its chunks, as `place_of` says it.
+    err : Exception
+        What was raised.
+    secrets : sequence of str
+        What is not to be shown.
+
+    Raises
+    ------
+    StoreAccessError
+        If the store refused.
+    ChunkReadError
+        Else.
+    """
+    why = reason(_cause(err), secrets)
+    text = f"{place} of array {meta.path!r} in {label} cannot be read: {why}."
+    if is_refusal(err):
+        found: StoreError = StoreAccessError(f"{text} {_CHECK_CREDENTIALS}")
+    elif isinstance(err, FetchError):
+        found = ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
+    else:
+        found = ChunkReadError(
+            f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
+        )
+    raise found from shown(_cause(err), secrets)
+
+
+def _cause(err: Exception) -> Exception:
+    """What went wrong, where a request failed, in few words."""
+    return plain(err.__cause__ if isinstance(err, FetchError) and isinstance(err.__cause__, Exception) else err)
