@@ -1,7 +1,4 @@
-"""Arrays of plain numbers, taken apart into what is stored, and decoded: for who has the bytes of it.
-
-Large chunks are decoded in memory that is used again, as pages that are new to a process take as long as decoding does.
-"""
+"""Arrays of plain numbers, taken apart into what is stored, and decoded: for who has the bytes of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from zarr.codecs import ShardingCodec
 
 from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
 from rainbear_dask.documents import array_metadata, documents_of, join_path
+from rainbear_dask.memory import lend
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import EMPTY, IndexForm, index_form
 
@@ -89,7 +87,7 @@ class ChunkedArray:
         """Name of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
 
-    def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any], memory: "Memory") -> None:
+    def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any]) -> None:
         """Decode a part of a chunk, at once to where it goes if that is the whole and one piece of memory.
 
         Parameters
@@ -100,12 +98,10 @@ class ChunkedArray:
             What is wanted of it.
         out : ndarray
             Where that goes.
-        memory : Memory
-            What to decode in.
         """
         form, meta = self.chunk_form, self.meta
         in_place = out.shape == meta.chunks and out.flags.c_contiguous and form.is_plain(out.dtype)
-        decoded = out.reshape(-1).view(np.uint8) if in_place else memory.decoded(meta.chunk_bytes)
+        decoded = out.reshape(-1).view(np.uint8) if in_place else lend([meta.chunk_bytes], np.uint8)
         form.decode(raw, decoded)
         if not in_place:
             out[...] = form.values(decoded, meta.chunks)[tuple(slice(*span) for span in inside)]
@@ -116,7 +112,6 @@ class ChunkedArray:
         read: Callable[[int, int], Buffer],
         inside: Region,
         out: npt.NDArray[Any],
-        memory: "Memory",
     ) -> None:
         """Decode a part of a shard.
 
@@ -126,7 +121,7 @@ class ChunkedArray:
             Where its chunks are, as `IndexForm.spans` gives it.
         read : callable
             Gives bytes of the shard, of where they start and how many they are.
-        inside, out, memory
+        inside, out
             As in `decode`.
         """
         for index, part, place in cut(inside, self.meta.chunks):
@@ -134,7 +129,7 @@ class ChunkedArray:
             if start == EMPTY:
                 out[place] = self.fill_value
             else:
-                self.decode(read(start, length), part, out[place], memory)
+                self.decode(read(start, length), part, out[place])
 
 
 @lru_cache(maxsize=4096)
@@ -176,47 +171,3 @@ def cut(region: Region, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...],
     for parts in product(*along):
         place = (*(at for _, _, at in parts), ...)  # of no dimension too it is a part, and no value
         yield tuple(i for i, _, _ in parts), tuple(inside for _, inside, _ in parts), place
-
-
-class Memory:
-    """Two buffers, which grow as they have to: one for what is stored, one for what is decoded."""
-
-    def __init__(self) -> None:
-        self._stored, self._decoded = np.empty(0, np.uint8), np.empty(0, np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._stored) + len(self._decoded)
-
-    def stored(self, length: int) -> Buffer:
-        """Place for the bytes of a chunk as they are stored, until others are."""
-        if len(self._stored) < length:
-            self._stored = np.empty(length, np.uint8)
-        return self._stored[:length]
-
-    def decoded(self, length: int) -> Buffer:
-        """Place for the bytes of a chunk, until another is decoded."""
-        if len(self._decoded) < length:
-            self._decoded = np.empty(length, np.uint8)
-        return self._decoded[:length]
-
-
-KEPT_BYTES = 2**26
-"""Memory that is kept to decode in at most."""
-
-_kept: list[Memory] = []
-
-
-@contextmanager
-def kept_memory() -> Iterator[Memory]:
-    """Memory for one thread to decode in, which is kept for the next."""
-    memory = _kept.pop() if _kept else Memory()
-    yield memory
-    # where a chunk could not be read, it goes
-    if len(memory) + sum(map(len, list(_kept))) <= KEPT_BYTES:
-        _kept.append(memory)
-
-
-def forget_memory() -> None:
-    """Let go of the memory that is kept, and of what is known of arrays."""
-    chunked_array.cache_clear()
-    _kept.clear()

@@ -20,9 +20,11 @@ from zarr.storage import LocalStore
 from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
-from rainbear_dask.chunks import ChunkedArray, Memory, blamed, chunked_array, cut, forget_memory, kept_memory
+from rainbear_dask import memory
+from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
 from rainbear_dask.documents import array_metadata, silence
+from rainbear_dask.memory import lend
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm
 
@@ -53,14 +55,13 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     ObjectError
         If a chunk cannot be read or decoded.
     """
-    found = [np.empty([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
+    found = [lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
     parts = [part for (array, region), out in zip(requests, found, strict=True) for part in array.parts(region, out)]
     todo = iter(parts)  # threads take from it in turn
 
     def work() -> None:
-        with kept_memory() as memory:
-            for part in todo:
-                part.read(memory)
+        for part in todo:
+            part.read()
 
     size = sum(part.array.decoded_bytes(part.region) for part in parts)
     count = min(len(parts), max(size // THREAD_BYTES, 1), MAX_THREADS)
@@ -139,7 +140,7 @@ class _Objects:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self, memory: Memory) -> None:
+    def read(self) -> None:
         array, shape = self.array.chunked, list(self.out.shape)
         items = [
             ChunkItem(
@@ -155,7 +156,7 @@ class _Objects:
             self.array.rust.retrieve_chunks_and_apply_index(items, self.out)
         except Exception:  # noqa: BLE001  whatever a codec raises; it does not say where
             for index, inside, place in cut(self.region, array.stored):
-                _Object(self.array, index, inside, self.out[place]).read(memory)
+                _Object(self.array, index, inside, self.out[place]).read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +168,11 @@ class _Object:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self, memory: Memory) -> None:
+    def read(self) -> None:
         with blamed(self.array.chunked, self.index):
-            self._read(memory)
+            self._read()
 
-    def _read(self, memory: Memory) -> None:
+    def _read(self) -> None:
         array = self.array.chunked
         try:
             file = FileIO(f"{self.array.root}/{array.key(self.index)}")
@@ -183,25 +184,25 @@ class _Object:
         with file:
             size = os.fstat(file.fileno()).st_size
             if array.index_form is None:
-                array.decode(_read_bytes(file, 0, size, memory), self.region, self.out, memory)
+                array.decode(_read_bytes(file, 0, size), self.region, self.out)
             else:
-                self._read_shard(file, size, array.index_form, memory)
+                self._read_shard(file, size, array.index_form)
 
-    def _read_shard(self, file: FileIO, size: int, form: IndexForm, memory: Memory) -> None:
+    def _read_shard(self, file: FileIO, size: int, form: IndexForm) -> None:
         length = min(form.size, size)
-        spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, memory).tobytes())
+        spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length).tobytes())
 
         def read(start: int, length: int) -> Buffer:
             if start + length > size:
                 raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
-            return _read_bytes(file, start, length, memory)
+            return _read_bytes(file, start, length)
 
-        self.array.chunked.decode_shard(spans, read, self.region, self.out, memory)
+        self.array.chunked.decode_shard(spans, read, self.region, self.out)
 
 
-def _read_bytes(file: FileIO, start: int, length: int, memory: Memory) -> Buffer:
-    """Bytes of a file, until others are read."""
-    buffer, done = memory.stored(length), 0
+def _read_bytes(file: FileIO, start: int, length: int) -> Buffer:
+    """Bytes of a file."""
+    buffer, done = lend([length], np.uint8), 0
     file.seek(start)
     while done < length and (count := file.readinto(buffer[done:].data)):
         done += count
@@ -243,4 +244,5 @@ def _rust(root: str, metadata: Any, form: ChunkForm) -> Any:
 def forget_files() -> None:
     """Let go of all arrays that were opened, and of the memory they were read in."""
     _opened.cache_clear()
-    forget_memory()
+    chunked_array.cache_clear()
+    memory.forget()

@@ -8,15 +8,15 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from rainbear_dask.chunks import ChunkedArray, Memory, blamed, cut, kept_memory
+from rainbear_dask.chunks import ChunkedArray, blamed, cut
 from rainbear_dask.decoders import Buffer
 from rainbear_dask.fetch import Held, check_is_there, get_wanted
+from rainbear_dask.memory import lend
 from rainbear_dask.metadata import Region
 
 
@@ -41,7 +41,7 @@ def fetched(
         Decodes what comes until all is there, and gives values of each region's shape, in C order. It raises `ObjectError`
         if a chunk cannot be fetched or decoded.
     """
-    found = [np.empty([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
+    found = [lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
     wanted = [
         _Object(array, index, inside, out[place])
         for (array, region), out in zip(requests, found, strict=True)
@@ -54,13 +54,12 @@ def fetched(
         return asyncio.ensure_future(_fetch(store, opened, wanted, arrived.put))
 
     def finish() -> list[npt.NDArray[Any]]:
-        with kept_memory() as memory:
-            while (answer := arrived.get()) is not None:
-                if isinstance(answer, BaseException):
-                    raise answer
-                one, held = answer
-                with blamed(one.array, one.index):
-                    one.decode(held, memory)
+        while (answer := arrived.get()) is not None:
+            if isinstance(answer, BaseException):
+                raise answer
+            one, held = answer
+            with blamed(one.array, one.index):
+                one.decode(held)
         return found
 
     fetching = sync(begin()) if wanted else None
@@ -90,17 +89,17 @@ class _Object:
         touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
         return await get_wanted(StorePath(store, self.key), opened, self.array.index_form, touched)
 
-    def decode(self, held: Held, memory: Memory) -> None:
+    def decode(self, held: Held) -> None:
         """Decode what is wanted to where it goes."""
         array = self.array
         if held.is_missing:
             self.out[...] = array.fill_value
         elif array.index_form is None:
-            array.decode(_bytes(held.parts[0]), self.inside, self.out, memory)
+            array.decode(_bytes(held.parts[0]), self.inside, self.out)
         else:
             index = held.index
             spans = array.index_form.of_shard(_bytes(held.parts[0])) if index is None else index.spans
-            array.decode_shard(spans, partial(_part, held), self.inside, self.out, memory)
+            array.decode_shard(spans, partial(_part, held), self.inside, self.out)
 
 
 def _part(held: Held, start: int, length: int) -> Buffer:

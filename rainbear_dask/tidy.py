@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from functools import cached_property
 from math import prod
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from rainbear_dask.memory import lend
 
 
 class Cells:
@@ -74,12 +78,32 @@ def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> 
     if values.dtype.is_numeric() or values.dtype.is_temporal():
         physical = values if values.dtype.is_numeric() else values.to_physical()
         if not physical.has_nulls():
-            column = np.empty(tuple(box.values()), dtype=physical.to_numpy().dtype)
-            column[...] = _aligned(physical.to_numpy(), dims, box)
-            return pl.Series(values.name, column.reshape(-1)).cast(values.dtype)
+            return pl.Series(values.name, _repeated(physical.to_numpy(), dims, box)).cast(values.dtype)
     index = np.arange(len(values), dtype=np.uint32 if len(values) < 2**32 else np.uint64)
     everywhere = np.broadcast_to(_aligned(index, dims, box), tuple(box.values()))
     return values.gather(pl.Series(everywhere.reshape(-1)))
+
+
+def _repeated(flat: npt.NDArray[Any], dims: tuple[str, ...], box: Mapping[str, int]) -> npt.NDArray[Any]:
+    """What `spread` makes of plain numbers. Where few are repeated often, all who ask are given one and the same memory.
+
+    The tasks of a scan mostly differ in one dimension, and the coordinates of the others are the same in all frames.
+    """
+    shape = tuple(box.values())
+    key = (flat.dtype, flat.tobytes(), dims, shape, tuple(box)) if _OFTEN * flat.size <= prod(shape) else None
+    repeated = _shared.get(key)
+    if repeated is None:
+        column = lend(shape, flat.dtype)
+        column[...] = _aligned(flat, dims, box)
+        repeated = column.reshape(-1)
+        repeated.flags.writeable = False
+        if key is not None:
+            _shared[key] = repeated
+    return repeated
+
+
+_OFTEN = 64
+_shared: WeakValueDictionary[Any, npt.NDArray[Any]] = WeakValueDictionary()
 
 
 def pick(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int], rows: npt.NDArray[np.int64]) -> pl.Series:

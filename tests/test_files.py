@@ -11,7 +11,7 @@ from numcodecs import blosc, zstd
 from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from rainbear_dask import chunks, files
+from rainbear_dask import chunks, files, memory
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.files import SMALL_CHUNK
 from rainbear_dask.opening import open_store
@@ -116,19 +116,13 @@ def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
         assert (read(meta)[3] == -1).all()
 
 
-def test_memory_to_read_in_is_used_again(tmp_path, monkeypatch):
-    meta = written(tmp_path, chunks=(2, 40, 1000))
+def test_memory_that_chunks_were_read_in_is_used_again(tmp_path):
+    meta = written(tmp_path, chunks=(2, 40, 1000), compressors=None)
     read(meta)
-    made = []
-    monkeypatch.setattr(chunks, "Memory", lambda: made.append(0))
+    before = set(memory._waiting)
     np.testing.assert_array_equal(read(meta), VALUES)
-    assert not made
-
-
-def test_no_more_memory_is_kept_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "KEPT_BYTES", NUM_BYTES)
-    read(written(tmp_path, chunks=(2, 40, 1000)))
-    assert chunks._kept == []
+    assert before
+    assert set(memory._waiting) == before
 
 
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
@@ -153,10 +147,10 @@ def test_a_large_shard_is_read_in_parts(tmp_path, monkeypatch, per_thread, regio
 def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
     meta, failed, plain = written(tmp_path), threading.Event(), files._Object.read
 
-    def failing(self, memory):
+    def failing(self):
         if threading.current_thread() is threading.main_thread():
             assert failed.wait(60)
-            plain(self, memory)
+            plain(self)
         else:
             failed.set()
             raise chunks.ObjectError(self.array.chunked, self.index, OSError("of another thread"))

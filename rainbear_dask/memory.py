@@ -1,0 +1,72 @@
+"""Memory that is used again, as pages that are new to a process take as long as to decode a chunk into them."""
+
+import weakref
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SMALL = 2**17
+"""Bytes below which memory comes from the heap of the C library, whose pages are not new."""
+
+KEPT_BYTES = 2**26
+"""Memory that waits to be used again, at most."""
+
+Block = npt.NDArray[np.uint8]
+
+_waiting: dict[int, Block] = {}  # in the order in which it came back
+
+
+def lend(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Give an array of any values, in memory that comes back when neither it nor a view of it is left.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Its shape.
+    dtype : dtype
+        A type of plain numbers.
+
+    Returns
+    -------
+    ndarray
+        In C order.
+    """
+    dtype = np.dtype(dtype)
+    size = prod(shape) * dtype.itemsize
+    if size < SMALL:
+        return np.empty(shape, dtype)
+    block = _taken(size)
+    lent = np.frombuffer(block.data, np.uint8, size)  # what views of it keep alive is this, and not the block
+    weakref.finalize(lent, _take_back, block).atexit = False
+    return lent.view(dtype).reshape(shape)
+
+
+def forget() -> None:
+    """Let go of the memory that waits."""
+    _waiting.clear()
+
+
+def _taken(size: int) -> Block:
+    for key in reversed(list(_waiting)):
+        block = _waiting.get(key)
+        if block is not None and size <= len(block) <= _LOOSE * size and _waiting.pop(key, None) is not None:
+            return block
+    return np.empty(size, np.uint8)
+
+
+_LOOSE = 1.25
+"""How many times as much memory as is asked for may be lent."""
+
+
+def _take_back(block: Block) -> None:
+    """Called on any thread, and in the middle of anything; so no lock, and only steps that are done at once."""
+    if len(block) > KEPT_BYTES:
+        return
+    _waiting[id(block)] = block
+    for key in list(_waiting):
+        if sum(map(len, list(_waiting.values()))) <= KEPT_BYTES:
+            break
+        _waiting.pop(key, None)
