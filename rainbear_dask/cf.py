@@ -34,6 +34,7 @@ import polars as pl
 
 from rainbear_dask.calendars import NANOSECONDS, NAT, NUMPY_NANOSECONDS, SECOND, Clock, clock_since
 from rainbear_dask.exceptions import StoreFormatError
+from rainbear_dask.memory import lend
 from rainbear_dask.metadata import ArrayMeta
 
 _Array = npt.NDArray[Any]
@@ -120,7 +121,8 @@ class Decoding:
         flat = flat.view(self.number)
         masked = self._masked(flat)
         if self.scale_factor is not None or self.add_offset is not None:
-            flat = flat.astype(np.float64)
+            packed, flat = flat, lend(flat.shape, np.float64)
+            flat[...] = packed
             if self.scale_factor is not None:
                 flat *= self.scale_factor
             if self.add_offset is not None:

@@ -341,6 +341,31 @@ FAULTS = [
         "other.result()",
         "other.exception()",
     ),
+    # Memory that is used again
+    Fault(
+        "memory is taken back while a view of it is left",
+        "memory test_memory",
+        "weakref.finalize(lent, ",
+        "weakref.finalize(lent[:], ",
+    ),
+    Fault(
+        "of memory that waits the newest goes first",
+        "memory test_memory",
+        "for key in list(_waiting):",
+        "for key in reversed(list(_waiting)):",
+    ),
+    Fault(
+        "columns of other values share memory",
+        "tidy test_tidy",
+        "flat.dtype, flat.tobytes(), dims",
+        "flat.dtype, dims",
+    ),
+    Fault(
+        "columns along other dimensions share memory",
+        "tidy test_tidy",
+        "flat.tobytes(), dims, shape, tuple(box)",
+        "flat.tobytes(), shape, tuple(box)",
+    ),
     # Chunks of other stores
     Fault(
         "a part of a shard is taken from the part before",
