@@ -13,7 +13,7 @@ from zarr.codecs import ShardingCodec
 
 from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
 from rainbear_dask.documents import array_metadata, documents_of, join_path
-from rainbear_dask.memory import lend
+from rainbear_dask.memory import Scratch
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import EMPTY, IndexForm, index_form
 
@@ -87,7 +87,7 @@ class ChunkedArray:
         """Name of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
 
-    def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any]) -> None:
+    def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any], scratch: Scratch) -> None:
         """Decode a part of a chunk, at once to where it goes if that is the whole and one piece of memory.
 
         Parameters
@@ -98,10 +98,12 @@ class ChunkedArray:
             What is wanted of it.
         out : ndarray
             Where that goes.
+        scratch : Scratch
+            What to decode in.
         """
         form, meta = self.chunk_form, self.meta
         in_place = out.shape == meta.chunks and out.flags.c_contiguous and form.is_plain(out.dtype)
-        decoded = out.reshape(-1).view(np.uint8) if in_place else lend([meta.chunk_bytes], np.uint8)
+        decoded = out.reshape(-1).view(np.uint8) if in_place else scratch.decoded(meta.chunk_bytes)
         form.decode(raw, decoded)
         if not in_place:
             out[...] = form.values(decoded, meta.chunks)[tuple(slice(*span) for span in inside)]
@@ -112,6 +114,7 @@ class ChunkedArray:
         read: Callable[[int, int], Buffer],
         inside: Region,
         out: npt.NDArray[Any],
+        scratch: Scratch,
     ) -> None:
         """Decode a part of a shard.
 
@@ -121,7 +124,7 @@ class ChunkedArray:
             Where its chunks are, as `IndexForm.spans` gives it.
         read : callable
             Gives bytes of the shard, of where they start and how many they are.
-        inside, out
+        inside, out, scratch
             As in `decode`.
         """
         for index, part, place in cut(inside, self.meta.chunks):
@@ -129,7 +132,7 @@ class ChunkedArray:
             if start == EMPTY:
                 out[place] = self.fill_value
             else:
-                self.decode(read(start, length), part, out[place])
+                self.decode(read(start, length), part, out[place], scratch)
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
@@ -24,7 +23,7 @@ from rainbear_dask import memory
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
 from rainbear_dask.documents import array_metadata, silence
-from rainbear_dask.memory import lend
+from rainbear_dask.memory import Scratch, lend
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm
 
@@ -60,8 +59,9 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     todo = iter(parts)  # threads take from it in turn
 
     def work() -> None:
+        scratch = Scratch()
         for part in todo:
-            part.read()
+            part.read(scratch)
 
     size = sum(part.array.decoded_bytes(part.region) for part in parts)
     count = min(len(parts), max(size // THREAD_BYTES, 1), MAX_THREADS)
@@ -140,7 +140,7 @@ class _Objects:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self) -> None:
+    def read(self, scratch: Scratch) -> None:
         array, shape = self.array.chunked, list(self.out.shape)
         items = [
             ChunkItem(
@@ -156,7 +156,7 @@ class _Objects:
             self.array.rust.retrieve_chunks_and_apply_index(items, self.out)
         except Exception:  # noqa: BLE001  whatever a codec raises; it does not say where
             for index, inside, place in cut(self.region, array.stored):
-                _Object(self.array, index, inside, self.out[place]).read()
+                _Object(self.array, index, inside, self.out[place]).read(scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,11 @@ class _Object:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self) -> None:
+    def read(self, scratch: Scratch) -> None:
         with blamed(self.array.chunked, self.index):
-            self._read()
+            self._read(scratch)
 
-    def _read(self) -> None:
+    def _read(self, scratch: Scratch) -> None:
         array = self.array.chunked
         try:
             file = FileIO(f"{self.array.root}/{array.key(self.index)}")
@@ -184,25 +184,25 @@ class _Object:
         with file:
             size = os.fstat(file.fileno()).st_size
             if array.index_form is None:
-                array.decode(_read_bytes(file, 0, size), self.region, self.out)
+                array.decode(_read_bytes(file, 0, size, scratch), self.region, self.out, scratch)
             else:
-                self._read_shard(file, size, array.index_form)
+                self._read_shard(file, size, array.index_form, scratch)
 
-    def _read_shard(self, file: FileIO, size: int, form: IndexForm) -> None:
+    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: Scratch) -> None:
         length = min(form.size, size)
-        spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length).tobytes())
+        spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, scratch).tobytes())
 
         def read(start: int, length: int) -> Buffer:
             if start + length > size:
                 raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
-            return _read_bytes(file, start, length)
+            return _read_bytes(file, start, length, scratch)
 
-        self.array.chunked.decode_shard(spans, read, self.region, self.out)
+        self.array.chunked.decode_shard(spans, read, self.region, self.out, scratch)
 
 
-def _read_bytes(file: FileIO, start: int, length: int) -> Buffer:
-    """Bytes of a file."""
-    buffer, done = lend([length], np.uint8), 0
+def _read_bytes(file: FileIO, start: int, length: int, scratch: Scratch) -> Buffer:
+    """Bytes of a file, until others are read."""
+    buffer, done = scratch.stored(length), 0
     file.seek(start)
     while done < length and (count := file.readinto(buffer[done:].data)):
         done += count

@@ -12,7 +12,10 @@ SMALL = 2**17
 """Bytes below which memory comes from the heap of the C library, whose pages are not new."""
 
 KEPT_BYTES = 2**26
-"""Memory that waits to be used again, at most."""
+"""Memory that waits to be used again, at most; and..."""
+
+_NUM_KEPT = 64
+"""...pieces of it, so that it takes no time to look through them."""
 
 Block = npt.NDArray[np.uint8]
 
@@ -44,6 +47,25 @@ def lend(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return lent.view(dtype).reshape(shape)
 
 
+class Scratch:
+    """Two buffers for one thread, which grow as they have to: one for what is stored, one for what is decoded."""
+
+    def __init__(self) -> None:
+        self._stored, self._decoded = lend([0], np.uint8), lend([0], np.uint8)
+
+    def stored(self, length: int) -> Block:
+        """Place for the bytes of a chunk as they are stored, until others are."""
+        if len(self._stored) < length:
+            self._stored = lend([length], np.uint8)
+        return self._stored[:length]
+
+    def decoded(self, length: int) -> Block:
+        """Place for the bytes of a chunk, until another is decoded."""
+        if len(self._decoded) < length:
+            self._decoded = lend([length], np.uint8)
+        return self._decoded[:length]
+
+
 def forget() -> None:
     """Let go of the memory that waits."""
     _waiting.clear()
@@ -54,7 +76,8 @@ def _taken(size: int) -> Block:
         block = _waiting.get(key)
         if block is not None and size <= len(block) <= _LOOSE * size and _waiting.pop(key, None) is not None:
             return block
-    return np.empty(size, np.uint8)
+    step = 2 ** (size.bit_length() - 4)  # so that what is a little longer has room in it, as the next chunk may be
+    return np.empty(-(-size // step) * step, np.uint8)
 
 
 _LOOSE = 1.25
@@ -67,6 +90,6 @@ def _take_back(block: Block) -> None:
         return
     _waiting[id(block)] = block
     for key in list(_waiting):
-        if sum(map(len, list(_waiting.values()))) <= KEPT_BYTES:
+        if len(_waiting) <= _NUM_KEPT and sum(map(len, list(_waiting.values()))) <= KEPT_BYTES:
             break
         _waiting.pop(key, None)

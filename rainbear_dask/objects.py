@@ -16,7 +16,7 @@ from zarr.storage import StorePath
 from rainbear_dask.chunks import ChunkedArray, blamed, cut
 from rainbear_dask.decoders import Buffer
 from rainbear_dask.fetch import Held, check_is_there, get_wanted
-from rainbear_dask.memory import lend
+from rainbear_dask.memory import Scratch, lend
 from rainbear_dask.metadata import Region
 
 
@@ -54,12 +54,13 @@ def fetched(
         return asyncio.ensure_future(_fetch(store, opened, wanted, arrived.put))
 
     def finish() -> list[npt.NDArray[Any]]:
+        scratch = Scratch()
         while (answer := arrived.get()) is not None:
             if isinstance(answer, BaseException):
                 raise answer
             one, held = answer
             with blamed(one.array, one.index):
-                one.decode(held)
+                one.decode(held, scratch)
         return found
 
     fetching = sync(begin()) if wanted else None
@@ -89,17 +90,17 @@ class _Object:
         touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
         return await get_wanted(StorePath(store, self.key), opened, self.array.index_form, touched)
 
-    def decode(self, held: Held) -> None:
+    def decode(self, held: Held, scratch: Scratch) -> None:
         """Decode what is wanted to where it goes."""
         array = self.array
         if held.is_missing:
             self.out[...] = array.fill_value
         elif array.index_form is None:
-            array.decode(_bytes(held.parts[0]), self.inside, self.out)
+            array.decode(_bytes(held.parts[0]), self.inside, self.out, scratch)
         else:
             index = held.index
             spans = array.index_form.of_shard(_bytes(held.parts[0])) if index is None else index.spans
-            array.decode_shard(spans, partial(_part, held), self.inside, self.out)
+            array.decode_shard(spans, partial(_part, held), self.inside, self.out, scratch)
 
 
 def _part(held: Held, start: int, length: int) -> Buffer:

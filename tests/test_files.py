@@ -147,10 +147,10 @@ def test_a_large_shard_is_read_in_parts(tmp_path, monkeypatch, per_thread, regio
 def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
     meta, failed, plain = written(tmp_path), threading.Event(), files._Object.read
 
-    def failing(self):
+    def failing(self, scratch):
         if threading.current_thread() is threading.main_thread():
             assert failed.wait(60)
-            plain(self)
+            plain(self, scratch)
         else:
             failed.set()
             raise chunks.ObjectError(self.array.chunked, self.index, OSError("of another thread"))

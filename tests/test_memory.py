@@ -74,6 +74,14 @@ def test_of_memory_that_waits_the_oldest_goes_first(monkeypatch):
         assert [address(block) for block in memory._waiting.values()] == [where[n] for n in waiting]
 
 
+def test_few_pieces_wait():
+    arrays = [lend((SMALL,), "u1") for _ in range(100)]
+    where = list(map(address, arrays))
+    while arrays:
+        del arrays[0]
+    assert [address(block) for block in memory._waiting.values()] == where[-64:]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.booleans()), max_size=40))
 def test_what_is_written_stays(steps):
     """Of any arrays that are made, seen in part, and dropped in any order."""
