@@ -31,32 +31,36 @@ S3FS_CONFIG = {
 _KEPT = 64
 
 
-def open_source(source: str | Store, options: Mapping[str, Any]) -> Store:
-    """Open what is read from, ready to be asked.
+def connect(source: str | Store, options: Mapping[str, Any]) -> Store:
+    """Connect to what is read from; in one process, the same URL with the same options gives the same connection again.
 
     Parameters
     ----------
     source : str or store
-        A path, a zip file, a URL, or a store as it is.
+        A path, a zip file, or any URL that fsspec knows; a store is taken as it is. What begins with ``s3://``, ``http://``
+        or ``https://`` is read by obstore, where it is installed and can do all that the options ask for.
     options : mapping
-        As in `connect`, with a URL.
+        For a URL, what s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore;
+        and ``library``, "obstore" or "fsspec", to say which of the two it has to be.
 
     Returns
     -------
     zarr.abc.store.Store
-        To read from.
+        To read from, ready to be asked.
 
     Raises
     ------
     FileNotFoundError
         If a path is not there.
-    QueryError, StoreAccessError
-        As `connect`.
+    QueryError
+        If the library that is asked for cannot do what the options say.
+    StoreAccessError
+        If there are no credentials.
     """
     if isinstance(source, Store):
         store = source
     elif is_url(source):
-        store = connect(source, options)
+        store = _connection(source, options)
     elif zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
     elif not Path(source).exists():
@@ -66,30 +70,7 @@ def open_source(source: str | Store, options: Mapping[str, Any]) -> Store:
     return sync(StorePath.open(store, path="")).store  # some stores wait to be opened
 
 
-def connect(url: str, options: Mapping[str, Any]) -> Store:
-    """Connect to what is at a URL; in one process, the same URL with the same options gives the same connection again.
-
-    Parameters
-    ----------
-    url : str
-        Any that fsspec knows. What begins with ``s3://``, ``http://`` or ``https://`` is read by obstore, where it is
-        installed and can do all that the options ask for.
-    options : mapping
-        What s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore; and
-        ``library``, "obstore" or "fsspec", to say which of the two it has to be.
-
-    Returns
-    -------
-    zarr.abc.store.Store
-        To read from.
-
-    Raises
-    ------
-    QueryError
-        If the library that is asked for cannot do what the options say.
-    StoreAccessError
-        If there are no credentials.
-    """
+def _connection(url: str, options: Mapping[str, Any]) -> Store:
     key = _key(url, options)
     with _lock:
         if key not in _connections:

@@ -23,11 +23,10 @@ from rainbear_dask import memory
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
 from rainbear_dask.documents import array_metadata, silence
-from rainbear_dask.memory import Scratch, lend
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm
 
-SMALL_CHUNK = 2**17
+SMALL_CHUNK = memory.SMALL
 """Bytes of a chunk below which zarrs is the faster one: what the C library takes from the heap."""
 
 THREAD_BYTES = 2**21
@@ -54,12 +53,12 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     ObjectError
         If a chunk cannot be read or decoded.
     """
-    found = [lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
+    found = [memory.lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
     parts = [part for (array, region), out in zip(requests, found, strict=True) for part in array.parts(region, out)]
     todo = iter(parts)  # threads take from it in turn
 
     def work() -> None:
-        scratch = Scratch()
+        scratch = memory.Scratch()
         for part in todo:
             part.read(scratch)
 
@@ -140,7 +139,7 @@ class _Objects:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self, scratch: Scratch) -> None:
+    def read(self, scratch: memory.Scratch) -> None:
         array, shape = self.array.chunked, list(self.out.shape)
         items = [
             ChunkItem(
@@ -168,11 +167,11 @@ class _Object:
     region: Region
     out: npt.NDArray[Any]
 
-    def read(self, scratch: Scratch) -> None:
+    def read(self, scratch: memory.Scratch) -> None:
         with blamed(self.array.chunked, self.index):
             self._read(scratch)
 
-    def _read(self, scratch: Scratch) -> None:
+    def _read(self, scratch: memory.Scratch) -> None:
         array = self.array.chunked
         try:
             file = FileIO(f"{self.array.root}/{array.key(self.index)}")
@@ -188,7 +187,7 @@ class _Object:
             else:
                 self._read_shard(file, size, array.index_form, scratch)
 
-    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: Scratch) -> None:
+    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: memory.Scratch) -> None:
         length = min(form.size, size)
         spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, scratch).tobytes())
 
@@ -200,7 +199,7 @@ class _Object:
         self.array.chunked.decode_shard(spans, read, self.region, self.out, scratch)
 
 
-def _read_bytes(file: FileIO, start: int, length: int, scratch: Scratch) -> Buffer:
+def _read_bytes(file: FileIO, start: int, length: int, scratch: memory.Scratch) -> Buffer:
     """Bytes of a file, until others are read."""
     buffer, done = scratch.stored(length), 0
     file.seek(start)

@@ -13,7 +13,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rainbear_dask.addresses import IcechunkAddress, address_of, label_of
-from rainbear_dask.connect import open_source
+from rainbear_dask.connect import connect
 from rainbear_dask.documents import Documents, join_path, store_meta
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import translated
@@ -166,7 +166,7 @@ def _snapshot(address: IcechunkAddress) -> Store:
 
 def _read_meta(source: str | Store, label: str, path: str, options: dict[str, Any]) -> StoreMeta:
     with translated(label, secrets_of(source, options)):
-        store = open_source(source, options)
+        store = connect(source, options)
         documents = Documents(store, label)
         nodes = sync(documents.below(path))
         spec = StoreSpec(

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, MemoryStore, ZipStore
 from rainbear_dask import fetch
 from rainbear_dask.addresses import is_icechunk, is_url
 from rainbear_dask.chunks import ChunkedArray, ObjectError, chunked_array
-from rainbear_dask.connect import forget_connection, open_source
+from rainbear_dask.connect import connect, forget_connection
 from rainbear_dask.credentials import unseal
 from rainbear_dask.documents import V3_DOCUMENT, documents_of, join_path, open_array
 from rainbear_dask.exceptions import StoreNotFoundError
@@ -122,7 +122,7 @@ def connected_store(spec: StoreSpec) -> Store:
 @lru_cache(maxsize=64)
 def _store(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""
-    store = open_source(*unseal(spec))
+    store = connect(*unseal(spec))
     # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
     if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
         raise StoreNotFoundError(

@@ -67,7 +67,8 @@ def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> 
     -------
     Series
         n_0 * n_1 * ... values in C order of the box (the last dimension varies fastest). Where ``dims`` are all the
-        box's dimensions in order, it is ``values`` itself.
+        box's dimensions in order, it is ``values`` itself; where few numbers are repeated often, it may have its memory in
+        common with other columns, so nothing may be written there (and Polars writes nothing).
 
     Notes
     -----
@@ -103,6 +104,8 @@ def _repeated(flat: npt.NDArray[Any], dims: tuple[str, ...], box: Mapping[str, i
 
 
 _OFTEN = 64
+"""How often values are repeated, at least, to be looked for: what tells them apart is small beside what is made of them."""
+
 _shared: WeakValueDictionary[Any, npt.NDArray[Any]] = WeakValueDictionary()
 
 
