@@ -125,7 +125,7 @@ class Backend(OpenedStore):
     ) -> Question:
         question = plan_question(self._understood(), expr, with_columns, n_rows)
         question.plan.check(Limits(chunks=max_chunks_to_read))
-        _ = question.plan.blocks  # counted here, and not later on an event loop
+        _ = question.plan.tiling  # counted here, and not later on an event loop
         return question
 
     async def _answer(

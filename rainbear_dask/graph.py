@@ -94,7 +94,8 @@ def _sealed(task: ScanTask) -> ScanTask:
 
 def _content(task: ScanTask) -> tuple[str, str]:
     """What Dask makes tokens of a task from; by itself it would walk through all that the tasks of a scan have in common."""
-    return _token(task.scan), tokenize(*(ends for one in task.index for ends in (one.starts, one.stops)))
+    positions = (one for product in (task.index, *task.boxes) for one in product)
+    return _token(task.scan), tokenize(*(ends for one in positions for ends in (one.starts, one.stops)))
 
 
 normalize_token.register(ScanTask, _content)

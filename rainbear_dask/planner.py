@@ -1,29 +1,30 @@
 """What a scan will read, known before anything is read: tasks, counts and limits."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import chain, islice
-from math import lcm, prod
+from itertools import islice
+from math import prod
 from operator import and_
 
-import numpy as np
 import polars as pl
 
 from rainbear_dask.blocks import Blocks, simplified
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.metadata import ArrayMeta, StoreSpec
+from rainbear_dask.order import FRAME_RATIO, common_length, first_rows, in_order, shard_length, times_read
 from rainbear_dask.predicate import Conjunct
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Column, Table
 from rainbear_dask.tidy import nest
+from rainbear_dask.tiling import Tile, Tiling
 
 TASK_BYTES = 64 * 2**20
 """Decoded bytes of the chunks that one task reads at most, where the chunk grid allows it."""
 
 _FEW_TASKS, _SMALL_TASK = 16, 4 * 2**20  # a scan is cut into so many tasks, unless they would be smaller than that
 
-_FRAME_RATIO = 4  # a task's frame may be this many times as large: coordinates and repeated variables add to it
+_SAMPLE = 256  # tasks of which what is read more than once is counted; of more, it is estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,18 @@ class Scan:
         What a frame holds, in order.
     filters : tuple of Filter
         Filters still to be applied, in the order in which they are.
+    blocks : tuple of int
+        Lengths of the blocks that the order of rows follows, one for each dimension.
     """
 
     spec: StoreSpec
     dims: tuple[str, ...]
     columns: tuple[Column, ...]
     filters: tuple[Filter, ...] = ()
+    blocks: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScanTask:
     """The chunks that one worker reads in one go, as plain data.
 
@@ -74,16 +78,23 @@ class ScanTask:
     scan : Scan
         What it shares with the other tasks.
     index : tuple of IndexSet
-        Positions wanted along each dimension; the rows are their product, in C order.
+        Positions wanted along each dimension.
+    boxes : tuple of tuple of IndexSet
+        The boxes whose union the rows are, each as ``index``; empty where they are the whole product of ``index``.
     """
 
     scan: Scan
     index: tuple[IndexSet, ...]
+    boxes: tuple[tuple[IndexSet, ...], ...] = ()
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """Rows before the filter."""
-        return prod(len(positions) for positions in self.index)
+        if not self.boxes:
+            return prod(len(positions) for positions in self.index)
+        dims = self.scan.dims
+        sizes = {dim: positions.hull[1] for dim, positions in zip(dims, self.index, strict=True)}
+        return Blocks(sizes, dict.fromkeys(dims, 1), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows
 
     @property
     def frame_bytes(self) -> int:
@@ -101,12 +112,15 @@ class ScanTask:
         return chunks + self.num_rows * sum(column.width for column in wanted.values())
 
     def num_chunks(self, array: ArrayMeta) -> int:
-        """Chunks of one array that the task touches."""
-        index = dict(zip(self.scan.dims, self.index, strict=True))
-        return prod(len(index[dim].chunks(size)) for dim, size in zip(array.dims, array.chunks, strict=True))
+        """Chunks of one array that hold a row of the task."""
+        boxes = [dict(zip(self.scan.dims, box, strict=True)) for box in self.boxes or [self.index]]
+        sizes = dict(zip(array.dims, array.shape, strict=True))
+        return Blocks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes).num_units
 
     def head(self, count: int) -> "ScanTask":
-        """The smallest task of this form that has the first ``count`` rows."""
+        """The smallest task of this form that has the first ``count`` rows; itself where its rows are no product in C order."""
+        if self.boxes or not in_order(self.index, self.scan.blocks):
+            return self
         index, wanted = list(self.index), count
         for axis, positions in enumerate(self.index):
             inner = prod(len(other) for other in self.index[axis + 1 :])
@@ -149,7 +163,9 @@ class ReadPlan:
     conjuncts : tuple of Conjunct
         The filter, part by part, each with the index positions that it may match.
     limit : int or None
-        Rows wanted at most. Tasks are cut short by it where no filter is left to apply.
+        Rows wanted at most, of those that pass the filter. Tasks are cut short by it where no filter is left to apply.
+    head : int or None
+        Rows of the table that the filter sees: so many, from the first.
     task_bytes : int
         Decoded bytes that a task reads at most, about.
     """
@@ -158,6 +174,7 @@ class ReadPlan:
     columns: tuple[Column, ...]
     conjuncts: tuple[Conjunct, ...] = ()
     limit: int | None = None
+    head: int | None = None
     task_bytes: int = TASK_BYTES
 
     # ------------------------------------------------------------------ what is read
@@ -167,8 +184,14 @@ class ReadPlan:
         """Index positions that may match."""
         # as if each part were exact: the whole is then not only where it had to be widened
         parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
-        whole = Selection.everything(exact=True) if self.table.columns else Selection.nothing()  # no array, no row
-        return self._simplified(reduce(and_, parts, whole))
+        if not self.table.columns:
+            return Selection.nothing()  # no array, no row
+        if self.head is None:
+            return self._simplified(reduce(and_, parts, Selection.everything(exact=True)))
+        first = first_rows(self.table.sizes, self.table.blocks, self.head)
+        found = self._simplified(reduce(and_, parts, first))
+        # a filter does not leave out what is behind the first rows, so these are never widened
+        return found if found.exact else replace(first, exact=False)
 
     @property
     def is_widened(self) -> bool:
@@ -190,11 +213,9 @@ class ReadPlan:
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
-        """Conjuncts that a box of the selection does not settle: first on coordinates alone, then those that read least."""
+        """Conjuncts that the selection does not settle: first on coordinates alone, then those that read least."""
         settled = self.selection.exact
-        return self._ordered(c for c in self.conjuncts if not (settled and c.selection.exact))
-
-    def _ordered(self, conjuncts: Iterable[Conjunct]) -> tuple[Filter, ...]:
+        conjuncts = [c for c in self.conjuncts if not (settled and c.selection.exact)]
         filters = [
             Filter(conjunct.expr.meta.serialize(), self.table.leaves(dict.fromkeys(conjunct.expr.meta.root_names())))
             for conjunct in conjuncts
@@ -228,7 +249,7 @@ class ReadPlan:
     @property
     def is_cut_short(self) -> bool:
         """Whether ``limit`` spares chunks that are selected."""
-        return self.limit is not None and not self.filters and self.limit < self.blocks.num_rows
+        return self.limit is not None and not self.filters and self.limit < self._num_rows
 
     @cached_property
     def chunks_kept(self) -> Mapping[str, int]:
@@ -261,22 +282,32 @@ class ReadPlan:
     # ------------------------------------------------------------------ tasks
 
     @cached_property
-    def blocks(self) -> Blocks:
+    def tiling(self) -> Tiling:
         """How the selection is cut into tasks."""
         sizes, arrays, grains = self.table.sizes, self.cut_along, self._grains
         read = sum(prod(grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
         made = self._rows_in_unit * sum(column.width for column in self.columns)
-        unit_bytes = max(read, made // _FRAME_RATIO, 1)
-        shards = {dim: max(_shard(dim, arrays) // grain, 1) for dim, grain in grains.items()}
-        # from the plan alone, not from the workers there are: the order of rows follows from the tasks
+        unit_bytes = max(read, made // FRAME_RATIO, 1)
+        # from the plan alone, not from the workers there are: the same question has the same keys everywhere
         fair = max(sum(a.chunk_bytes * self._chunks_selected[a.path] for a in self.arrays) // _FEW_TASKS, _SMALL_TASK)
-        units = min(self.task_bytes // unit_bytes, round(fair / unit_bytes))
-        return Blocks(sizes, grains, self.selection.boxes, units=units, shards=shards)
+        return Tiling(
+            sizes,
+            self.table.blocks,
+            grains,
+            self.selection.boxes,
+            budget=min(self.task_bytes // unit_bytes, round(fair / unit_bytes)),
+            shards={dim: shard_length(dim, arrays) for dim in sizes},
+        )
+
+    @cached_property
+    def _num_rows(self) -> int:
+        """Rows that the selection holds; an upper bound where boxes share a unit."""
+        return Blocks(self.table.sizes, self._grains, self.selection.boxes).num_rows
 
     @cached_property
     def _grains(self) -> Mapping[str, int]:
         """Lengths of which tasks are multiples."""
-        return {dim: _grain(dim, size, self.cut_along) for dim, size in self.table.sizes.items()}
+        return {dim: common_length(dim, size, self.cut_along) for dim, size in self.table.sizes.items()}
 
     @cached_property
     def _rows_in_unit(self) -> int:
@@ -297,39 +328,29 @@ class ReadPlan:
     def amplification(self) -> float:
         """Bytes read for each byte of the chunks selected: above 1 where a chunk lies across a cut between tasks."""
         arrays = [array for array in self.arrays if len(array.dims) == len(self.table.sizes)]
-        grids = {(array.dims, array.chunks) for array in arrays}
-        touched = {(d, chunks): self.blocks.num_touched(dict(zip(d, chunks, strict=True))) for d, chunks in grids}
-        selected = sum(self._chunks_selected[array.path] * array.chunk_bytes for array in arrays)
-        read = sum(touched[array.dims, array.chunks] * array.chunk_bytes for array in arrays)
-        return read / selected if selected else 1.0
+        cuts = [(self._grains[dim], self.table.blocks[dim], n) for dim, n in self.table.sizes.items()]
+        if all(
+            grain % c == 0 and (length % c == 0 or length >= n)
+            for array in arrays
+            for (grain, length, n), c in zip(
+                cuts, (array.chunks[array.dims.index(d)] for d in self.table.sizes), strict=True
+            )
+        ):
+            return 1.0
+        bytes_of = {array: self._chunks_selected[array.path] * array.chunk_bytes for array in arrays}
+        some = [self._task(tile) for tile in islice(self.tiling, _SAMPLE + 1)]
+        if len(some) <= _SAMPLE:
+            read = float(sum(task.num_chunks(array) * array.chunk_bytes for task in some for array in arrays))
+        else:
+            first = dict(zip(self.table.sizes, some[0].index, strict=True))
+            cut = {d: len(one) for d, one in first.items() if len(one) < self.table.sizes[d]}
+            read = sum(times_read(array, cut) * selected for array, selected in bytes_of.items())
+        return read / sum(bytes_of.values()) if any(bytes_of.values()) else 1.0
 
     @property
     def num_tasks(self) -> int:
-        """Tasks of the whole plan; ``limit`` may make do with fewer."""
-        return self.blocks.num_blocks + (self._first is not None)
-
-    @cached_property
-    def _first(self) -> Sequence[tuple[tuple[IndexSet, ...], int]] | None:
-        """What is read of the first block alone, and the rest of it; None if it is read at once.
-
-        Where a few rows of those that pass a filter are wanted, one chunk may have them. The block is cut where that
-        leaves the order of the rows as it is, or where blocks are cut in any case.
-        """
-        first = next(iter(self.blocks), None) if self.conjuncts and self.limit is not None else None
-        if first is None:
-            return None
-        index, num_boxes = first
-        for axis, (dim, positions) in enumerate(zip(self.table.sizes, index, strict=True)):
-            grain = self._grains[dim]
-            if (reached := positions.chunks(grain)) != IndexSet.span(reached.hull[0], reached.hull[0] + 1):
-                if any(len(outer) > 1 for outer in index[:axis]) and not self.blocks.cuts(dim):
-                    return None
-                if any(grain % a.chunks[a.dims.index(dim)] for a in self.cut_along if dim in a.dims):
-                    return None  # a chunk would be read for both parts
-                seam = int(positions.count_below(np.array([(reached.hull[0] + 1) * grain]))[0])
-                parts = positions.split([0, seam, len(positions)])
-                return [((*index[:axis], part, *index[axis + 1 :]), num_boxes) for part in parts]
-        return None
+        """Tasks of the whole plan; ``limit`` may make do with fewer, of which the first are smaller."""
+        return self.tiling.num_tiles
 
     @property
     def task_bytes_at_most(self) -> int:
@@ -337,34 +358,43 @@ class ReadPlan:
         named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
         width = sum({c.name: c.width for c in (*self.columns, *named)}.values())
         read = sum(prod(self._grains[d] for d in array.dims) * array.itemsize for array in self.arrays)
-        return self.blocks.most_units * (read + self._rows_in_unit * width)
+        return self.tiling.most_units * (read + self._rows_in_unit * width)
 
     @property
     def max_rows(self) -> int:
         """Rows that the selection holds: an upper bound of the rows returned."""
-        rows = self.blocks.num_rows
-        return rows if self.limit is None else min(rows, self.limit)
+        return self._num_rows if self.limit is None else min(self._num_rows, self.limit)
 
     def no_rows(self) -> pl.DataFrame:
         """A frame of the plan's columns, without rows."""
         return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
 
     def tasks(self) -> Iterator[ScanTask]:
-        """Tasks in C order of the chunk grid, made one by one as they are asked for."""
+        """Tasks in the order of rows, made one by one as they are asked for."""
         wanted = self.limit
-        scan = Scan(self.table.spec, tuple(self.table.sizes), self.columns, self.filters)
-        # where boxes overlap in a block, its positions are more than those of any box: all conjuncts are applied again
-        anew = replace(scan, filters=self._ordered(self.conjuncts)) if len(self.selection.boxes) > 1 else scan
-        blocks = iter(self.blocks) if self._first is None else chain(self._first, islice(self.blocks, 1, None))
-        for index, num_boxes in blocks:
-            task = ScanTask(scan if num_boxes == 1 else anew, index)
-            if wanted is None or task.scan.filters:
+        # where a few rows of those that pass a filter are wanted, one chunk may have them
+        for tile in self.tiling if wanted is None or not self.conjuncts else self.tiling.from_small():
+            task = self._task(tile)
+            if wanted is None or self.filters:
                 yield task
             elif wanted > 0:
                 yield task.head(wanted)
                 wanted -= task.num_rows
             else:
                 return
+
+    def _task(self, tile: Tile) -> ScanTask:
+        return ScanTask(self._scan, tile.index, tile.boxes)
+
+    @cached_property
+    def _scan(self) -> Scan:
+        return Scan(
+            self.table.spec,
+            tuple(self.table.sizes),
+            self.columns,
+            self.filters,
+            tuple(self.table.blocks.values()),
+        )
 
     # ------------------------------------------------------------------ limits
 
@@ -403,6 +433,7 @@ def build_plan(
     columns: Sequence[Column],
     conjuncts: Sequence[Conjunct] = (),
     limit: int | None = None,
+    head: int | None = None,
     task_bytes: int = TASK_BYTES,
 ) -> ReadPlan:
     """Plan a scan.
@@ -416,7 +447,9 @@ def build_plan(
     conjuncts : sequence of Conjunct
         The filter, compiled.
     limit : int, optional
-        Rows wanted at most.
+        Rows wanted at most, of those that pass the filter.
+    head : int, optional
+        Rows of the table that the filter sees, from the first.
     task_bytes : int
         Decoded bytes of the chunks that one task reads, about.
 
@@ -425,25 +458,4 @@ def build_plan(
     ReadPlan
         Nothing has been read for it but coordinates.
     """
-    return ReadPlan(table, tuple(columns), tuple(conjuncts), limit, task_bytes)
-
-
-_MAX_MULTIPLE = 4
-
-
-def _grain(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
-    """Length of which tasks are multiples: whole chunks of every array, where that is not too long.
-
-    Where chunk lengths have no small common multiple, it is several of the longest, so that few of the shorter chunks
-    lie across a cut and are read on both sides of it.
-    """
-    lengths = {array.chunks[array.dims.index(dim)] for array in arrays if dim in array.dims}
-    if not lengths:
-        return max(size, 1)
-    most = _MAX_MULTIPLE * max(lengths)
-    return min(common if (common := lcm(*lengths)) <= most else most, max(size, 1))
-
-
-def _shard(dim: str, arrays: Sequence[ArrayMeta]) -> int:
-    """Length that is stored together."""
-    return max((a.shards[a.dims.index(dim)] for a in arrays if a.shards and dim in a.dims), default=0)
+    return ReadPlan(table, tuple(columns), tuple(conjuncts), limit, head, task_bytes)

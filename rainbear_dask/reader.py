@@ -84,7 +84,9 @@ class ZarrReader:
         n_rows: int | None,
         batch_size: int | None,  # a hint; so many small frames would cost more than they save
     ) -> Iterator[pl.DataFrame]:
-        todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
+        # given both, Polars wants the filter to see the first n_rows rows of the table
+        first, limit = (None, n_rows) if predicate is None else (n_rows, None)
+        todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=limit, head=first)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
         empty = pl.DataFrame(schema={name: self.table.schema[name] for name in names})
         if self.record is not None:
@@ -92,7 +94,7 @@ class ZarrReader:
             return iter([empty])
         todo.check(self.limits)
         # here, not when the first frame is asked for: Polars does that on a thread without the caller's annotations
-        frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=n_rows), todo)
+        frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=limit), todo)
         return chain([empty], chain.from_iterable(map(_pieces, frames)))
 
 
@@ -115,12 +117,16 @@ def plan_scan(
     columns: Sequence[str] | None = None,
     predicate: pl.Expr | None = None,
     n_rows: int | None = None,
+    head: int | None = None,
 ) -> ReadPlan:
-    """Plan a scan; reads the coordinates that the predicate names, and nothing else."""
+    """Plan a scan; reads the coordinates that the predicate names, and nothing else.
+
+    ``n_rows`` is a limit on the rows that pass the predicate, ``head`` on those that it sees, both from the first.
+    """
     leaves = table.leaves(columns)
     task_bytes = num_bytes("task-bytes")
     if predicate is None:
-        return build_plan(table, columns=leaves, limit=n_rows, task_bytes=task_bytes)
+        return build_plan(table, columns=leaves, limit=n_rows, head=head, task_bytes=task_bytes)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
     small = [c for c in named if len(c.dims) == 1 or prod(table.sizes[d] for d in c.dims) <= MAX_CELLS]
@@ -131,7 +137,7 @@ def plan_scan(
         table.sizes,
         lambda name: coords.whole_column(table.spec, known[name], prod(table.sizes[d] for d in known[name].dims)),
     )
-    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows, task_bytes=task_bytes)
+    return build_plan(table, columns=leaves, conjuncts=conjuncts, limit=n_rows, head=head, task_bytes=task_bytes)
 
 
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:

@@ -10,6 +10,7 @@ from rainbear_dask.metadata import ArrayMeta
 from rainbear_dask.picture import draw_chunks, draw_report
 from rainbear_dask.planner import ReadPlan
 from rainbear_dask.selection import Box
+from rainbear_dask.table import Table
 
 _WORTH_SAYING = 1.5
 
@@ -27,7 +28,11 @@ def as_html(plan: ReadPlan) -> str:
         sizes = {dim: plan.table.sizes[dim] for dim in array.dims}
         boxes: Sequence[Box] = plan.selection.boxes
         if plan.is_cut_short:
-            boxes = [dict(zip(task.scan.dims, task.index, strict=True)) for task in plan.tasks()]
+            boxes = [
+                dict(zip(task.scan.dims, box, strict=True))
+                for task in plan.tasks()
+                for box in task.boxes or [task.index]
+            ]
         drawn = draw_chunks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes)
     return draw_report(_title(plan), _facts(plan), drawn)
 
@@ -43,6 +48,7 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
         ("chunks", f"{chunks}, {_bytes(plan.bytes_kept)} of {_bytes(plan.bytes_total)} decoded"),
         ("rows", f"{plan.max_rows:,} at most, of {plan.table.num_rows:,}"),
         ("tasks", f"{plan.num_tasks:,}, each in {_bytes(plan.task_bytes_at_most)} of memory at most"),
+        ("order", _order(plan.table)),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:
@@ -56,6 +62,13 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
     if plan.table.repeats > 1:
         facts.append(("repeats", f"{plan.table.repeats:,.3g} rows for each value of the largest variable"))
     return facts
+
+
+def _order(table: Table) -> str:
+    dims = ", ".join(table.sizes)
+    if all(length >= table.sizes[dim] for dim, length in table.blocks.items()):
+        return f"C order of {dims}"
+    return f"C order of {dims} in blocks of {' x '.join(f'{n:,}' for n in table.blocks.values())}, block by block"
 
 
 def _bytes(count: float) -> str:
@@ -103,11 +116,7 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
             continue
         grid = dict(zip(dims, chunks, strict=True))
         blocks = Blocks({dim: plan.table.sizes[dim] for dim in dims}, grid, plan.selection.boxes)
-        places = [
-            [positions.hull[0] // size for positions, size in zip(index, chunks, strict=True)] for index, _ in blocks
-        ]
-        if places:
-            found = [_chunk_entry(arrays[0], place) for place in sorted(places)]
+        if found := [_chunk_entry(arrays[0], place) for place in sorted(blocks.places())]:
             listed.append({"dims": list(dims), "variables": sorted(array.path for array in arrays), "chunks": found})
     named = {name for conjunct in plan.conjuncts for name in conjunct.expr.meta.root_names()}
     reads = sum(column.array is not None and column.role != "data" for column in plan.table.leaves(named))

@@ -299,9 +299,9 @@ class Selection:
     @classmethod
     def _union(cls, boxes: Iterable[Box], *, exact: bool) -> Self:
         """Union of any boxes, within the budget."""
-        merged = _merge(boxes)
+        merged = merge_boxes(boxes)
         while len(merged) > cls.MAX_BOXES:
-            merged, exact = _merge(_in_pairs(merged)), False
+            merged, exact = merge_boxes(_in_pairs(merged)), False
         if {} in merged:  # it holds all the others
             return cls.everything(exact=exact)
         return cls(merged, exact)
@@ -319,7 +319,7 @@ def _in_pairs(boxes: Sequence[Box]) -> tuple[Box, ...]:
     )
 
 
-def _merge(boxes: Iterable[Box]) -> tuple[Box, ...]:
+def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
     """Join boxes that differ along one dimension only: their union is a box."""
     merged = list(boxes)
     for dim in {dim: None for box in merged for dim in box}:

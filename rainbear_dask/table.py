@@ -14,6 +14,7 @@ import polars as pl
 from rainbear_dask import cf
 from rainbear_dask.exceptions import StoreFormatError, UnknownColumnError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
+from rainbear_dask.order import block_lengths
 
 Role = Literal["dimension", "auxiliary", "data", "support"]
 Reader = Callable[[ArrayMeta], npt.NDArray[Any]]
@@ -91,6 +92,12 @@ class Table:
         """How often the variable that repeats least stands in the table: 1 where one spans all dimensions."""
         spans = [prod(self.sizes[d] for d in c.dims) for c in self.columns.values() if c.role == "data"]
         return self.num_rows / max(spans, default=self.num_rows) if self.num_rows else 1.0
+
+    @cached_property
+    def blocks(self) -> dict[str, int]:
+        """Lengths of the blocks that the order of rows follows (`order`); where they are ``sizes``, it is C order."""
+        data = [column.array for column in self.columns.values() if column.role == "data" and column.array]
+        return block_lengths(self.sizes, data, sum(column.width for column in self.columns.values()))
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:

@@ -1,6 +1,6 @@
 """From arrays over some dimensions to columns with one row per cell of a box."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -31,8 +31,32 @@ class Cells:
         self.wanted = None if self.count == self.size else wanted
 
     @cached_property
-    def _rows(self) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(self.wanted)  # type: ignore[arg-type]  # only asked for where some are not wanted
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Numbers of the wanted cells in C order of the box, ascending."""
+        return np.arange(self.size) if self.wanted is None else np.flatnonzero(self.wanted)
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Which cells are wanted, of the box's shape."""
+        return np.ones(tuple(self.box.values()), dtype=np.bool_) if self.wanted is None else self.wanted
+
+    def along(self, dims: Collection[str]) -> "Cells":
+        """The wanted cells as seen along some dimensions, the others having length one; itself where that is all."""
+        if all(dim in dims or n == 1 for dim, n in self.box.items()):
+            return self
+        box = {dim: n if dim in dims else 1 for dim, n in self.box.items()}
+        if self.wanted is None:
+            return Cells(box)
+        aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
+        return Cells(box, np.logical_or.reduce(self.wanted, axis=aside, keepdims=True))
+
+    def where(self, values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Lay a Boolean for each wanted cell out over the box; cells that are not wanted are false."""
+        if self.wanted is None:
+            return values.reshape(tuple(self.box.values()))
+        found = np.zeros(self.wanted.shape, dtype=np.bool_)
+        found[self.wanted] = values
+        return found
 
     def project(self, dims: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         """Which positions of some dimensions, one axis for each, have a wanted cell."""
@@ -48,7 +72,7 @@ class Cells:
             return spread(values, dims, self.box)
         if 3 * self.count > self.size:  # most are wanted: all are built faster than some are looked up
             return spread(values, dims, self.box).filter(pl.Series(self.wanted.reshape(-1)))
-        return pick(values, dims, self.box, self._rows)
+        return pick(values, dims, self.box, self.rows)
 
 
 def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> pl.Series:

@@ -53,7 +53,7 @@ class Parts:
         DataFrame
             ``height`` rows, in C order of the box. Columns named ``child/variable`` are one Struct column ``child``.
         """
-        columns = [_laid_out(part, self.cells).values for part in self.columns]
+        columns = [lay_out(part, self.cells).values for part in self.columns]
         return nest(pl.DataFrame(columns or None, height=self.height))
 
     def __sizeof__(self) -> int:
@@ -83,17 +83,18 @@ def take_apart(columns: Sequence[Part], cells: Cells) -> Parts:
     """
     if cells.wanted is None:
         return Parts(cells.count, tuple(columns), cells)
-    apart = [part if len(part.values) < cells.count else _laid_out(part, cells) for part in columns]
+    apart = [part if len(part.values) < cells.count else lay_out(part, cells) for part in columns]
     saved = sum(_width(part) * (cells.count - len(part.values)) for part in apart if part.dims is not None)
     if saved > min(_STEP_BYTES * cells.count, cells.size / 8):
         return Parts(cells.count, tuple(apart), cells)
-    return Parts(cells.count, tuple(_laid_out(part, cells) for part in apart))
+    return Parts(cells.count, tuple(lay_out(part, cells) for part in apart))
 
 
 _STEP_BYTES = 2  # of the steps from row to row, mostly
 
 
-def _laid_out(part: Part, cells: Cells | None) -> Part:
+def lay_out(part: Part, cells: Cells | None) -> Part:
+    """Give a column a value for each wanted cell, in C order of the box."""
     return part if part.dims is None or cells is None else Part(cells.lay_out(part.values, part.dims))
 
 

@@ -14,11 +14,12 @@ import polars as pl
 from rainbear_dask import coords, storage
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
+from rainbear_dask.order import in_order, sorted_rows
 from rainbear_dask.planner import Filter, ScanTask
 from rainbear_dask.selection import IndexSet, Selection
 from rainbear_dask.table import Column
 from rainbear_dask.tidy import Cells, nest
-from rainbear_dask.wire import Part, Parts, take_apart
+from rainbear_dask.wire import Part, Parts, lay_out, take_apart
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def run_task(task: ScanTask) -> Parts:
     Returns
     -------
     Parts
-        The cells that pass the filter, as rows with the task's columns, in C order of the task's index sets.
+        The cells that pass the filter, as rows with the task's columns, in the order of the table's rows.
 
     Raises
     ------
@@ -54,17 +55,24 @@ def run_task(task: ScanTask) -> Parts:
 
 def _run(task: ScanTask) -> Parts:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
-    cells = Cells({dim: len(positions) for dim, positions in index.items()})
-    known: dict[str, pl.Series] = {}
+    cells = Cells({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
+    known: dict[str, pl.Series] = {}  # a value for each wanted cell
     for test in scan.filters:
-        more = [c for c in test.columns if c.name not in known]
+        # once for each cell of the filter's own dimensions, and not once for each row
+        own = cells.along({dim for column in test.columns for dim in column.dims})
+        more = [c for c in test.columns if own is not cells or c.name not in known]
         values = read_columns(scan.spec, more, index, cells)
-        known |= {c.name: cells.lay_out(values.pop(c.name), c.dims) for c in more}
-        passed = _passed(test, known, cells.count)
+        laid_out = known | {c.name: own.lay_out(values.pop(c.name), c.dims) for c in more}
+        passed = _passed(test, laid_out, own.count)
+        if own is cells:
+            known = laid_out
         if passed.all():
             continue
-        known = {name: values.filter(passed) for name, values in known.items()}
-        index, cells = _narrow(index, cells, _mask(passed))
+        kept = own.where(_mask(passed))
+        if known:
+            of_wanted = pl.Series(np.broadcast_to(kept, tuple(cells.box.values()))[cells.mask])
+            known = {name: values.filter(of_wanted) for name, values in known.items()}
+        index, cells = _narrow(index, cells, kept)
         if not cells.count:  # what no row needs is not read
             return Parts(0, tuple(Part(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
     # coordinates are taken anew, as they are cached and smaller before they are laid out
@@ -72,7 +80,11 @@ def _run(task: ScanTask) -> Parts:
     left = [c for c in scan.columns if c.name not in done]
     values = read_columns(scan.spec, left, index, cells)
     done |= {c.name: Part(values[c.name], c.dims) for c in left}
-    return take_apart([done[c.name] for c in scan.columns], cells)
+    columns, along = [done[c.name] for c in scan.columns], tuple(index.values())
+    if in_order(along, scan.blocks):
+        return take_apart(columns, cells)
+    order = pl.Series(sorted_rows(along, scan.blocks, cells.rows))
+    return Parts(cells.count, tuple(Part(lay_out(part, cells).values.gather(order)) for part in columns))
 
 
 def make_frame(task: ScanTask) -> pl.DataFrame:
@@ -85,23 +97,31 @@ def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
     return func(make_frame(task))
 
 
+def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
+    """Which cells of the product of positions lie in the task's boxes; None where all do."""
+    if not task.boxes:
+        return None
+    wanted = np.zeros([len(positions) for positions in task.index], dtype=np.bool_)
+    for box in task.boxes:
+        ranks = [every.count_below(some.positions()) for every, some in zip(task.index, box, strict=True)]
+        wanted[np.ix_(*ranks)] = True
+    return wanted
+
+
 def _narrow(
-    index: Mapping[str, IndexSet], cells: Cells, passed: npt.NDArray[np.bool_]
+    index: Mapping[str, IndexSet], cells: Cells, kept: npt.NDArray[np.bool_]
 ) -> tuple[dict[str, IndexSet], Cells]:
-    """Those of the wanted cells that passed, in the smallest box that holds them."""
-    lengths = tuple(cells.box.values())
-    if cells.wanted is None:
-        wanted = passed.reshape(lengths)
-    else:
-        wanted = cells.wanted.copy()
-        wanted[wanted] = passed
+    """Those of the wanted cells that are kept, in the smallest box that holds them; ``kept`` broadcasts to the box."""
+    wanted = kept if cells.wanted is None else kept & cells.wanted
     narrow = dict(index)
     for axis, (dim, positions) in enumerate(index.items()):
-        used = wanted.any(axis=tuple(a for a in range(wanted.ndim) if a != axis))
-        if not used.all():
-            wanted = wanted.compress(used, axis=axis)
-            narrow[dim] = IndexSet.from_positions(positions.positions()[used])
-    return narrow, Cells({dim: len(positions) for dim, positions in narrow.items()}, wanted)
+        if wanted.shape[axis] == len(positions):
+            used = wanted.any(axis=tuple(a for a in range(wanted.ndim) if a != axis))
+            if not used.all():
+                wanted = wanted.compress(used, axis=axis)
+                narrow[dim] = IndexSet.from_positions(positions.positions()[used])
+    box = {dim: len(positions) for dim, positions in narrow.items()}
+    return narrow, Cells(box, None if wanted.all() else np.broadcast_to(wanted, tuple(box.values())))
 
 
 def _mask(passed: pl.Series) -> npt.NDArray[np.bool_]:

@@ -156,7 +156,7 @@ FAULTS = [
     Fault(
         "budget of a union narrows",
         "selection test_selection",
-        "_merge(_in_pairs(merged)), False",
+        "merge_boxes(_in_pairs(merged)), False",
         "merged[: cls.MAX_BOXES], False",
     ),
     Fault(

@@ -26,8 +26,8 @@ def write_tree(path, *, zarr_format, consolidated):
         zarr.consolidate_metadata(path, zarr_format=zarr_format)
 
 
-def write_field(path):
-    """A small field of two variables: 24 chunks each (2 x 3 x 4), hourly time, descending latitude."""
+def write_field(path, chunks=(24, 4, 5)):
+    """A small field of two variables: 24 chunks each (by default 2 x 3 x 4), hourly time, descending latitude."""
     sizes = {"time": 48, "lat": 12, "lon": 20}
     values = {
         name: (tuple(sizes), np.random.default_rng(seed).normal(280, 10, tuple(sizes.values())).astype("f4"))
@@ -38,7 +38,7 @@ def write_field(path):
         "lat": np.linspace(82.5, -82.5, 12),
         "lon": np.arange(20) * 18.0,
     }
-    encoding = {name: {"chunks": (24, 4, 5)} for name in values}
+    encoding = {name: {"chunks": chunks} for name in values}
     xr.Dataset(values, coords).to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
 
 

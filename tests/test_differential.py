@@ -22,9 +22,10 @@ from polars.exceptions import PolarsError
 from polars.testing import assert_frame_equal
 from zarr.storage import MemoryStore
 
-from rainbear_dask import BackendOptions, ZarrBackendSync, planner, scan_zarr, worker
+from rainbear_dask import BackendOptions, ZarrBackendSync, order, planner, scan_zarr, tiling, worker
+from rainbear_dask.reader import plans_of
 from rainbear_dask.selection import Selection
-from tests.oracle import assert_same_rows, datasets, expected_frame
+from tests.oracle import assert_same_rows, datasets, expected_frame, ranked
 from tests.questions import predicates, projections
 from tests.strategies import layouts, trees
 
@@ -79,14 +80,28 @@ def warned_of(tree):
 
 @contextmanager
 def budgets(data):
-    """Budgets of the planner that so small a dataset can exceed: many tasks, and selections that have to be widened."""
+    """Budgets that so small a dataset can exceed: many blocks and tasks, and selections that have to be widened."""
+    block_bytes = data.draw(st.sampled_from([order.BLOCK_BYTES, 1, 100, 500, 2000]), label="bytes a block")
+    max_sorted = data.draw(st.sampled_from([0, tiling.MAX_SORTED]), label="rows sorted")
+    max_cells = data.draw(st.sampled_from([1, tiling.MAX_CELLS]), label="cells of a mask")
     task_bytes = data.draw(st.sampled_from([1, 100, 500, planner.TASK_BYTES]), label="bytes a task")
     max_boxes = data.draw(st.sampled_from([2, Selection.MAX_BOXES]), label="boxes a selection")
     with (
         dask.config.set({"rainbear-dask.task-bytes": task_bytes}),
         mock.patch.object(Selection, "MAX_BOXES", max_boxes),
+        mock.patch.object(order, "BLOCK_BYTES", block_bytes),
+        mock.patch.multiple(tiling, MAX_SORTED=max_sorted, MAX_CELLS=max_cells),
     ):
         yield
+
+
+def in_its_order(frame: pl.DataFrame, table: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of a whole table, given in C order, in the order that the table has by definition."""
+    (plan,) = plans_of(table)
+    if not frame.columns:
+        return frame
+    event("order: " + ("C" if plan.table.blocks == dict(plan.table.sizes) else "blocks"))
+    return frame[ranked(tuple(plan.table.sizes.values()), tuple(plan.table.blocks.values()))]
 
 
 def maybe(strategy):
@@ -102,21 +117,33 @@ def some_of(values):
 
 
 def draw_question(data, frame):
-    """A filter and a projection, either perhaps absent, as a function of a lazy table."""
+    """Filters, parts of what is left, and a projection, each perhaps absent, as a function of a lazy table."""
     if not frame.columns:
         return lambda table: table
-    predicate = data.draw(maybe(predicates(frame)), label="predicate")
+    kinds = st.sampled_from(["filter", "filter", "head", "tail", "slice", "row number", "running count"])
+    steps = [draw_step(data, frame, kind) for kind in data.draw(st.lists(kinds, max_size=3, unique=True))]
     columns = data.draw(maybe(projections(frame)), label="projection")
-
-    def ask(table: pl.LazyFrame) -> pl.LazyFrame:
-        table = table if predicate is None else table.filter(predicate)
-        return table if columns is None else table.select(columns)
-
-    return ask
+    steps += [] if columns is None else [lambda table: table.select(columns)]
+    return lambda table: reduce(lambda so_far, step: step(so_far), steps, table)
 
 
-def check_answer(table: pl.LazyFrame, frame: pl.DataFrame, ask, *, engine="in-memory", in_order=False):
-    """The scan answers a question as the table in memory does."""
+def draw_step(data, frame, kind):
+    """One step of a question that depends on rows or on their order."""
+    predicate = data.draw(predicates(frame), label="predicate") if kind == "filter" else None
+    n, offset = (data.draw(st.integers(0, frame.height + 1), label=label) for label in ("rows", "offset"))
+    return {
+        "filter": lambda table: table.filter(predicate),
+        "head": lambda table: table.head(n),
+        "tail": lambda table: table.tail(n),
+        "slice": lambda table: table.slice(offset, n),
+        "row number": lambda table: table.with_row_index("row number"),
+        "running count": lambda table: table.with_columns(pl.first().cum_count().alias("running count")),
+    }[kind]
+
+
+def check_answer(table: pl.LazyFrame, frame: pl.DataFrame, ask, *, engine="in-memory"):
+    """The scan answers a question as the table in memory does, row by row."""
+    frame = in_its_order(frame, table)
     try:
         expected = ask(frame.lazy()).collect()
     except PolarsError:
@@ -126,7 +153,7 @@ def check_answer(table: pl.LazyFrame, frame: pl.DataFrame, ask, *, engine="in-me
         return
     event(f"rows: {'none' if expected.is_empty() else 'all' if expected.height == frame.height else 'some'}")
     actual = ask(table).collect(engine=engine)
-    assert_same_rows(actual, expected, in_order=in_order)
+    assert_same_rows(actual, expected)
 
 
 @given(data=st.data())
@@ -201,13 +228,12 @@ def agrees(value, cell, units) -> bool:
 
 @given(data=st.data())
 def test_scan_answers_as_xarray_does(data):
-    with written(data) as (tree, layout, store), budgets(data):
+    with written(data) as (tree, _, store), budgets(data):
         frame = expected_frame(store)
         with warned_of(tree):
             table = scan_zarr(store)
         assert table.collect_schema() == frame.schema
-        in_order = bool(frame.columns) and layout.splits_only(frame.columns[0], tree)
-        check_answer(table, frame, draw_question(data, frame), engine=data.draw(engines), in_order=in_order)
+        check_answer(table, frame, draw_question(data, frame), engine=data.draw(engines))
 
 
 @given(data=st.data())
@@ -268,6 +294,24 @@ def test_head_gives_the_first_rows_of_the_whole_answer(data):
 
 
 @given(data=st.data())
+@settings(max_examples=50)
+def test_columns_side_by_side_belong_together(data):
+    with written(data) as (_, _, store), budgets(data):
+        frame = expected_frame(store)
+        if frame.columns:
+            table, engine = scan_zarr(store), data.draw(engines)
+            predicate = data.draw(maybe(predicates(frame)), label="predicate")
+            cut = data.draw(st.integers(0, len(frame.columns)), label="cut")
+            sides = [side for side in (frame.columns[:cut], frame.columns[cut:]) if side]
+
+            def ask(lazy):
+                passed = lazy if predicate is None else lazy.filter(predicate)
+                return pl.concat([passed.select(side) for side in sides], how="horizontal")
+
+            check_answer(table, frame, ask, engine=engine)
+
+
+@given(data=st.data())
 @settings(max_examples=30)
 def test_number_of_rows_needs_no_columns(data):
     with written(data) as (_, _, store), budgets(data):
@@ -307,6 +351,6 @@ def test_cluster_answers_as_xarray_does(client):
     def check(data):
         with written(data, places=[FOLDER, ICECHUNK]) as (_, _, store), budgets(data):
             frame = expected_frame(store)
-            check_answer(scan_zarr(store, client=client), frame, draw_question(data, frame))
+            check_answer(scan_zarr(store, client=client), frame, draw_question(data, frame), engine=data.draw(engines))
 
     check()

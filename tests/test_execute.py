@@ -41,7 +41,7 @@ NUM_TASKS = 24
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("execute") / "field.zarr")
-    write_field(path)
+    write_field(path, chunks=(2, 12, 20))
     return path
 
 
@@ -50,7 +50,7 @@ def damaged(url, tmp_path) -> str:
     """A copy of the store in which one chunk of the middle is noise."""
     path = tmp_path / "damaged.zarr"
     shutil.copytree(url, path)
-    (path / "t2m" / "c" / "1" / "0" / "0").write_bytes(b"not a chunk")
+    (path / "t2m" / "c" / "12" / "0" / "0").write_bytes(b"not a chunk")
     return str(path)
 
 
@@ -150,7 +150,7 @@ def test_a_slow_caller_bounds_what_is_made(plan, client_or_none):
     next(frames)
     time.sleep(0.2)
     assert len(taken) <= 2 * max(os.cpu_count(), 2)
-    assert sum(frame.height for frame in frames) + 24 * 4 * 5 == 48 * 12 * 20
+    assert sum(frame.height for frame in frames) + 2 * 12 * 20 == 48 * 12 * 20
 
 
 @EVERYWHERE
@@ -179,7 +179,7 @@ def test_a_cluster_that_grows_in_mid_scan_gets_more_tasks(plan):
         for _ in range(2):
             next(frames)
         assert len(taken) == 5 + 2 * 4
-        assert sum(frame.height for frame in frames) == (NUM_TASKS - 6) * 24 * 4 * 5
+        assert sum(frame.height for frame in frames) == (NUM_TASKS - 6) * 2 * 12 * 20
 
 
 def test_a_task_knows_the_bytes_of_its_frame(plan):
@@ -190,12 +190,12 @@ def test_a_task_knows_the_bytes_of_its_frame(plan):
 @EVERYWHERE
 def test_a_limit_takes_one_task_first_and_then_twice_as_many(plan, client_or_none):
     taken = []
-    frames = iter_frames(map_and_note(plan.tasks(), taken), client_or_none, limit=24 * 4 * 5 * 3 - 1)
-    assert next(frames).height == 24 * 4 * 5
+    frames = iter_frames(map_and_note(plan.tasks(), taken), client_or_none, limit=2 * 12 * 20 * 3 - 1)
+    assert next(frames).height == 2 * 12 * 20
     assert len(taken) == 1
-    assert next(frames).height == 24 * 4 * 5
+    assert next(frames).height == 2 * 12 * 20
     assert len(taken) == 3
-    assert [frame.height for frame in frames] == [24 * 4 * 5 - 1]
+    assert [frame.height for frame in frames] == [2 * 12 * 20 - 1]
     assert len(taken) <= 7
 
 
@@ -291,13 +291,13 @@ def mean_and_process(frame: pl.DataFrame) -> tuple[float, int]:
 @pytest.mark.cluster
 def test_a_function_is_called_on_the_active_cluster(plan, client):
     addresses = set(plan.map_partitions(lambda frame: (frame.height, get_worker().address)))
-    assert addresses == {(24 * 4 * 5, address) for address in client.nthreads()}
+    assert addresses == {(2 * 12 * 20, address) for address in client.nthreads()}
 
 
 @pytest.mark.cluster
 def test_functions_that_differ_in_what_they_close_over_do_not_share_results(plan, client):
     totals = [list(plan.map_partitions(lambda frame, n=n: n * frame.height, client)) for n in (1, 2)]
-    assert totals == [[24 * 4 * 5] * NUM_TASKS, [2 * 24 * 4 * 5] * NUM_TASKS]
+    assert totals == [[2 * 12 * 20] * NUM_TASKS, [2 * 2 * 12 * 20] * NUM_TASKS]
 
 
 @EVERYWHERE
@@ -358,8 +358,8 @@ def test_what_comes_before_a_failing_task_is_given_and_what_comes_after_is_given
     taken = []
     frames = iter_frames(map_and_note(finely(rd.scan_zarr(damaged)).tasks(), taken), client_or_none)
     for _ in range(NUM_TASKS // 2):
-        assert next(frames).height == 24 * 4 * 5
-    with pytest.raises(ChunkReadError, match=r"\(1, 0, 0\).*t2m"):
+        assert next(frames).height == 2 * 12 * 20
+    with pytest.raises(ChunkReadError, match=r"\(12, 0, 0\).*t2m"):
         next(frames)
     assert len(taken) < NUM_TASKS
     assert client_or_none is None or nothing_left(client_or_none)

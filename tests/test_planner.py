@@ -1,7 +1,7 @@
 """Plans: tasks cover the selection once, no chunk is touched in vain, and counts are known beforehand."""
 
 from dataclasses import replace
-from itertools import groupby, pairwise, product
+from itertools import pairwise, product
 from math import prod
 from unittest import mock
 
@@ -45,52 +45,20 @@ def units_of(cells: np.ndarray, grid) -> set[tuple[int, ...]]:
     return {tuple(int(i) // grid[d] for i, d in zip(cell, SIZES, strict=True)) for cell in np.argwhere(cells)}
 
 
-@given(boxes, grids, st.integers(1, 40), st.fixed_dictionaries({}, optional={d: st.integers(1, 4) for d in SIZES}))
-def test_blocks_hold_every_selected_cell_once_and_no_other_unit(some, grid, units, shards):
+@given(boxes, grids, st.lists(st.integers(0, 9), min_size=1, max_size=4))
+def test_units_of_a_union_are_counted_without_making_them(some, grid, bounds):
     some = [box for box in some if all(mask.any() for mask in box.values())]
     union = np.any([wanted(box) for box in some], axis=0) if some else np.zeros(tuple(SIZES.values()), dtype=bool)
-    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units=units, shards=shards)
-    seen = np.zeros(tuple(SIZES.values()), dtype=int)
-    corners = []
-    for index, _ in blocks:
-        seen[np.ix_(*(positions.positions() for positions in index))] += 1
-        assert prod(len(p.chunks(grid[d])) for p, d in zip(index, SIZES, strict=True)) <= units
-        corners.append(tuple(p.hull[0] for p in index))
-    assert (seen[union] == 1).all()  # no row is lost, none is there twice
-    assert seen.max(initial=0) <= 1
-    assert units_of(seen > 0, grid) == units_of(union, grid)
-    assert blocks.num_units == len(units_of(union, grid))
-    assert blocks.num_blocks == len(corners)
-    assert blocks.num_rows >= int((seen > 0).sum())
-    first_units = [corner[0] // grid["t"] for corner in corners]
-    assert first_units == sorted(first_units)
+    units = units_of(union, grid)
+    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some])
+    places = list(blocks.places())
+    assert set(places) == units
+    assert blocks.num_units == len(units) == len(places)
+    assert blocks.num_rows >= int(union.sum())
+    assert Blocks(SIZES, dict.fromkeys(SIZES, 1), [index_sets(box) for box in some]).num_rows == int(union.sum())
     if len(some) == 1:
         assert blocks.num_rows == int(union.sum())
-        assert (seen > 0).sum() == union.sum()
-        assert corners == sorted(corners)
-
-
-@given(boxes, grids, grids, st.integers(1, 40))
-def test_chunks_that_several_blocks_touch_count_for_each(some, grid, other, units):
-    some = [box for box in some if all(mask.any() for mask in box.values())]
-    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some], units=units)
-    touched = sum(prod(len(p.chunks(other[d])) for p, d in zip(index, SIZES, strict=True)) for index, _ in blocks)
-    assert blocks.num_touched(other) >= touched
-    if len(some) == 1:
-        assert blocks.num_touched(other) == touched
-
-
-@given(st.lists(st.fixed_dictionaries(masks), min_size=1, max_size=4), st.integers(1, 4))
-def test_a_block_ends_where_other_boxes_begin(some, grain):
-    some = [box for box in some if all(mask.any() for mask in box.values())]
-    sizes, reached = {"t": SIZES["t"]}, {}
-    for number, box in enumerate(some):
-        for unit in set((np.flatnonzero(box["t"]) // grain).tolist()):
-            reached.setdefault(unit, set()).add(number)
-    runs = [list(group) for _, group in groupby(sorted(reached), key=reached.__getitem__)]
-    blocks = Blocks(sizes, {"t": grain}, [{"t": IndexSet.from_mask(box["t"])} for box in some], units=100)
-    assert [index.chunks(grain).positions().tolist() for (index,), _ in blocks] == runs
-    assert blocks.num_blocks == len(runs)
+    assert blocks.units_before(np.array(bounds)).tolist() == [sum(u[0] < bound for u in units) for bound in bounds]
 
 
 @given(boxes, grids, st.integers(0, 40))
@@ -175,12 +143,8 @@ def test_with_a_limit_the_first_task_is_short_and_all_rows_are_there_in_the_same
         [cell for task in p.tasks() for cell in product(*(i.positions().tolist() for i in task.index))]
         for p in (plan, limited)
     ]
-    assert sorted(rows[1]) == sorted(rows[0])
-    if chunks[0] == 1:
-        assert rows[1] == rows[0]
-    tasks = list(limited.tasks())
-    assert limited.num_tasks == len(tasks)
-    assert tasks[0].num_rows <= next(plan.tasks()).num_rows
+    assert rows[1] == rows[0] == sorted(rows[0])
+    assert next(limited.tasks()).num_rows <= next(plan.tasks()).num_rows
 
 
 def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
@@ -189,12 +153,35 @@ def test_a_limit_does_not_cut_what_is_still_to_be_filtered():
     assert sum(task.num_rows for task in plan.tasks()) == prod(SIZES.values())
 
 
-def test_a_task_inside_one_exact_box_needs_no_filter():
+def test_exact_boxes_need_no_filter_however_they_overlap():
     tab = table(array("v", ("t", "y", "x"), (3, 7, 8)))
     early, low = Selection.along("t", IndexSet.span(0, 4)), Selection.along("x", IndexSet.span(0, 2))
-    for selection, filtered in [(early & low, [False]), (early | low, [False, True])]:
-        plan = plan_of(tab, selection)
-        assert sorted({bool(task.scan.filters) for task in plan.tasks()}) == filtered
+    for selection, num_rows in [(early & low, 4 * 7 * 2), (early | low, 4 * 7 * 8 + 5 * 7 * 2)]:
+        tasks = list(plan_of(tab, selection).tasks())
+        assert not any(task.scan.filters for task in tasks)
+        assert sum(task.num_rows for task in tasks) == num_rows
+
+
+def test_the_filter_sees_the_first_rows_of_the_table():
+    tab = table(array("v", ("t", "y", "x"), (3, 7, 8)))
+    low = Selection.along("x", IndexSet.span(0, 2))
+    for most, effort in [(1024, 2**17), (1, 2**17), (1024, 0)]:
+        with mock.patch.object(Selection, "MAX_BOXES", most), mock.patch.object(blocks_module, "MAX_EFFORT", effort):
+            plan = plan_of(tab, low, head=3 * 56 + 2 * 8 + 1)
+            tasks = list(plan.tasks())
+        cells = [cell for task in tasks for cell in rows_of(task)]
+        first = list(product(*map(range, SIZES.values())))[: 3 * 56 + 2 * 8 + 1]
+        if all(task.scan.filters for task in tasks):
+            assert cells == first
+        else:
+            assert cells == [cell for cell in first if cell[2] < 2]
+        assert plan.num_chunks_kept == 2
+
+
+def rows_of(task) -> list[tuple[int, ...]]:
+    """Cells of a task in the order of the table, which is in C order."""
+    boxes = task.boxes or [task.index]
+    return sorted({cell for box in boxes for cell in product(*(p.positions().tolist() for p in box))})
 
 
 @pytest.mark.parametrize("effort", [0, 10, 2**17])
@@ -218,7 +205,7 @@ def test_a_filter_is_left_out_only_where_every_row_passes_it(most, effort, parts
         tasks = list(build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, task_bytes=task_bytes).tasks())
     seen = np.zeros(tuple(SIZES.values()), dtype=int)
     for task in tasks:
-        cells = np.ix_(*(positions.positions() for positions in task.index))
+        cells = tuple(np.array(rows_of(task)).T)
         seen[cells] += 1
         left = {test.predicate for test in task.scan.filters}
         for conjunct, mask in zip(conjuncts, masks, strict=True):
