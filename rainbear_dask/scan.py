@@ -65,9 +65,10 @@ def scan_zarr(
     -------
     LazyFrame
         Columns: dimensions in array order, other coordinates, data variables in store order, then a Struct for each
-        child group. Rows: the product of the dimensions, in C order of the chunk grid and C order within a task's box
-        of chunks; in C order altogether wherever the boxes are cut along the first dimension alone. The order is the
-        same on every run and with every scheduler.
+        child group. Rows: the product of the dimensions, in C order where chunks of 64 MiB, decoded, are enough to put
+        them so; else in C order of blocks of whole chunks, with C order inside each block. The order depends on the
+        store and on the variables that the scan has, and on nothing else: no filter, column selection, limit, setting,
+        thread or cluster changes it. `rd.explain` says which order it is.
 
     Raises
     ------
