@@ -262,7 +262,7 @@ def _parts(partition: Partition, columns: tuple[Column, ...], limit: int | None)
 
 def _beginnings(task: ScanTask, count: int) -> Iterator[ScanTask]:
     """Parts of a task, each with the one before as its beginning; the last one has ``count`` rows, or is the whole."""
-    while task.scan.filters and count < task.num_rows and (beginning := task.head(count)) is not task:
+    while task.scan.filters and count < task.max_rows and (beginning := task.head(count)) is not task:
         yield beginning
         count *= _GROWTH
     yield task.head(count)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 from dask.base import normalize_token, tokenize
 from dask.sizeof import sizeof
@@ -94,8 +95,10 @@ def _sealed(task: ScanTask) -> ScanTask:
 
 def _content(task: ScanTask) -> tuple[str, str]:
     """What Dask makes tokens of a task from; by itself it would walk through all that the tasks of a scan have in common."""
-    positions = (one for product in (task.index, *task.boxes) for one in product)
-    return _token(task.scan), tokenize(*(ends for one in positions for ends in (one.starts, one.stops)))
+    positions = [one for product in (task.index, *task.boxes) for one in product]
+    lengths = np.array([len(one.starts) for one in positions])
+    ends = [ends.tobytes() for one in positions for ends in (one.starts, one.stops)]  # of hundreds of boxes, at times
+    return _token(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
 
 
 normalize_token.register(ScanTask, _content)

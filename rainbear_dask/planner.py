@@ -24,6 +24,8 @@ TASK_BYTES = 64 * 2**20
 
 _FEW_TASKS, _SMALL_TASK = 16, 4 * 2**20  # a scan is cut into so many tasks, unless they would be smaller than that
 
+_FEW_BOXES = 16  # boxes whose rows are counted one position at a time, however they overlap
+
 _SAMPLE = 256  # tasks of which what is read more than once is counted; of more, it is estimated
 
 
@@ -79,19 +81,22 @@ class ScanTask:
         What it shares with the other tasks.
     index : tuple of IndexSet
         Positions wanted along each dimension.
+    max_rows : int
+        Rows at most, before the filter.
     boxes : tuple of tuple of IndexSet
         The boxes whose union the rows are, each as ``index``; empty where they are the whole product of ``index``.
     """
 
     scan: Scan
     index: tuple[IndexSet, ...]
+    max_rows: int
     boxes: tuple[tuple[IndexSet, ...], ...] = ()
 
     @cached_property
     def num_rows(self) -> int:
-        """Rows before the filter."""
+        """Rows before the filter, counted: of hundreds of boxes it takes some milliseconds."""
         if not self.boxes:
-            return prod(len(positions) for positions in self.index)
+            return self.max_rows
         dims = self.scan.dims
         sizes = {dim: positions.hull[1] for dim, positions in zip(dims, self.index, strict=True)}
         return Blocks(sizes, dict.fromkeys(dims, 1), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows
@@ -99,7 +104,7 @@ class ScanTask:
     @property
     def frame_bytes(self) -> int:
         """Bytes of the frame at most, about."""
-        return self.num_rows * sum(column.width for column in self.scan.columns)
+        return self.max_rows * sum(column.width for column in self.scan.columns)
 
     @property
     def memory_bytes(self) -> int:
@@ -109,7 +114,7 @@ class ScanTask:
         }
         arrays = [c.array for c in wanted.values() if c.array is not None and c.role == "data"]
         chunks = sum(self.num_chunks(array) * array.chunk_bytes for array in arrays)
-        return chunks + self.num_rows * sum(column.width for column in wanted.values())
+        return chunks + self.max_rows * sum(column.width for column in wanted.values())
 
     def num_chunks(self, array: ArrayMeta) -> int:
         """Chunks of one array that hold a row of the task."""
@@ -128,7 +133,7 @@ class ScanTask:
             index[axis] = positions.first(needed)
             if needed > 1:
                 break
-        return replace(self, index=tuple(index))
+        return replace(self, index=tuple(index), max_rows=prod(map(len, index)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +306,10 @@ class ReadPlan:
 
     @cached_property
     def _num_rows(self) -> int:
-        """Rows that the selection holds; an upper bound where boxes share a unit."""
-        return Blocks(self.table.sizes, self._grains, self.selection.boxes).num_rows
+        """Rows that the selection holds; an upper bound where many boxes share a unit."""
+        boxes = self.selection.boxes
+        grains = dict.fromkeys(self.table.sizes, 1) if len(boxes) <= _FEW_BOXES else self._grains
+        return Blocks(self.table.sizes, grains, boxes).num_rows
 
     @cached_property
     def _grains(self) -> Mapping[str, int]:
@@ -384,7 +391,7 @@ class ReadPlan:
                 return
 
     def _task(self, tile: Tile) -> ScanTask:
-        return ScanTask(self._scan, tile.index, tile.boxes)
+        return ScanTask(self._scan, tile.index, tile.max_rows, tile.boxes)
 
     @cached_property
     def _scan(self) -> Scan:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,11 @@ class IndexSet:
         fresh[1:] = starts[1:] > reach[:-1]  # adjacent spans join: start == reach is not fresh
         last = np.append(fresh[1:], True) if len(starts) else fresh
         return cls(starts[fresh], reach[last])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        ends = np.concatenate([self.starts, self.stops])
+        narrow = np.uint32 if self.hull[1] < 2**32 else np.int64  # tasks may hold those of hundreds of boxes
+        return _from_bytes, (ends.astype(narrow).tobytes(), np.dtype(narrow).str)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, IndexSet):
@@ -188,6 +193,11 @@ class IndexSet:
         first = np.searchsorted(self.starts, touched.starts * size, side="left")
         last = np.searchsorted(self.stops, touched.stops * size, side="right") - 1
         return list(zip(self.starts[first].tolist(), self.stops[last].tolist(), strict=True))
+
+
+def _from_bytes(ends: bytes, dtype: str) -> IndexSet:
+    starts, stops = np.frombuffer(ends, dtype).astype(np.int64).reshape(2, -1)
+    return IndexSet(starts, stops)
 
 
 Box = Mapping[str, IndexSet]

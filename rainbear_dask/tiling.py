@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, starmap
 from math import prod
 from typing import NamedTuple
 
@@ -28,11 +29,14 @@ class Tile:
     ----------
     index : tuple of IndexSet
         Positions along each dimension.
+    max_rows : int
+        Rows at most.
     boxes : tuple of tuple of IndexSet
         The boxes that hold its rows, each as ``index``; empty where the rows are the whole product of ``index``.
     """
 
     index: tuple[IndexSet, ...]
+    max_rows: int
     boxes: tuple[tuple[IndexSet, ...], ...] = ()
 
 
@@ -81,11 +85,14 @@ class Tiling:
 
     def __iter__(self) -> Iterator[Tile]:
         """Tiles in the order of rows, made one by one as they are asked for."""
-        return map(self._tile, self._walk(self._boxes, _Ramp(self._budget, self._budget)))
+        return starmap(self._tile, self._walk(self._boxes, _Ramp(self._budget, self._budget)))
 
     def from_small(self) -> Iterator[Tile]:
-        """Tiles for a caller whom the first rows may satisfy: the first is a unit, and each may have twice as many."""
-        return map(self._tile, self._walk(self._boxes, _Ramp(1, self._budget)))
+        """Tiles for a caller whom the first rows may satisfy: the first lies in one unit, and each may have twice as many."""
+        tiles = self._walk(self._boxes, _Ramp(1, self._budget))
+        for boxes, num_units in islice(tiles, 1):
+            yield from (self._tile(some, num_units) for some in self._begun(boxes) if some)
+        yield from starmap(self._tile, tiles)
 
     @property
     def num_tiles(self) -> int:
@@ -102,15 +109,21 @@ class Tiling:
             several = several or grain > 1
         return min(max(self._budget, uncut), Blocks(self._sizes, self._grains, self._boxes).num_units)
 
-    def _tile(self, boxes: Sequence[Box]) -> Tile:
+    def _tile(self, boxes: Sequence[Box], num_units: int) -> Tile:
         index = tuple(_union(boxes, dim) for dim in self._sizes)
-        return Tile(index, tuple(tuple(box[dim] for dim in self._sizes) for box in boxes) if len(boxes) > 1 else ())
+        max_rows = prod(map(len, index))
+        if len(boxes) == 1:
+            return Tile(index, max_rows)
+        max_rows = min(max_rows, num_units * prod(self._grains.values()))
+        return Tile(index, max_rows, tuple(tuple(box[dim] for dim in self._sizes) for box in boxes))
 
-    def _walk(self, boxes: Sequence[Box], ramp: "_Ramp") -> Iterator[Sequence[Box]]:
-        """Boxes of each tile."""
-        columns = self._columns(boxes, ramp.now) if boxes else None
+    def _walk(self, boxes: Sequence[Box], ramp: "_Ramp") -> Iterator[tuple[Sequence[Box], int]]:
+        """Boxes of each tile, and how many units they hold."""
+        if not boxes:
+            return
+        columns = self._columns(boxes, ramp.now)
         if columns is None:
-            yield from [boxes] if boxes else []
+            yield boxes, Blocks(self._sizes, self._grains, boxes).num_units if len(boxes) > 1 else 1
             ramp.rise()
             return
         for start, stop, is_over in columns.stretches(ramp):
@@ -118,14 +131,33 @@ class Tiling:
             if is_over:
                 yield from self._walk(some, ramp)
             else:
-                yield some
+                yield some, int(columns.units[stop] - columns.units[start])
                 ramp.rise()
+
+    def _begun(self, boxes: Sequence[Box]) -> Iterator[Sequence[Box]]:
+        """A tile in two: its first rows, as far as they lie in one unit, and the others. One unit is read for both."""
+        union = {dim: _union(boxes, dim) for dim in self._sizes}
+        across = [dim for dim, grain in self._grains.items() if len(union[dim].chunks(grain)) > 1]
+        if not across or not self._is_in_order(union):
+            yield boxes
+            return
+        dims, behind = list(self._sizes), list[Box]()
+        first = dict(union)
+        for dim in dims[: dims.index(across[-1]) + 1]:
+            begin = union[dim].hull[0]
+            end = (begin // self._grains[dim] + 1) * self._grains[dim] if dim == across[-1] else begin + 1
+            behind.append({**first, dim: union[dim] & IndexSet.span(end, self._sizes[dim])})
+            first[dim] = union[dim] & IndexSet.span(begin, end)
+        yield _met(boxes, [first])
+        yield _met(boxes, behind)
 
     def _count(self, boxes: Sequence[Box]) -> int:
         """Number of tiles that `_walk` makes."""
-        columns = self._columns(boxes, self._budget) if boxes else None
+        if not boxes:
+            return 0
+        columns = self._columns(boxes, self._budget)
         if columns is None:
-            return int(bool(boxes))
+            return 1
         count, over = 0, list[int]()
         for start, _, is_over in columns.stretches(_Ramp(self._budget, self._budget)):
             if is_over:
@@ -142,8 +174,7 @@ class Tiling:
         num_units = Blocks(self._sizes, self._grains, boxes).num_units
         num_cells = prod(len(positions) for positions in union.values())
         max_cells = MAX_CELLS if len(boxes) > 1 else num_cells
-        is_in_order = in_order(tuple(union.values()), tuple(self._lengths.values()))
-        if num_units <= budget and num_cells <= (max_cells if is_in_order else min(max_cells, MAX_SORTED)):
+        if num_units <= budget and num_cells <= (max_cells if self._is_in_order(union) else min(max_cells, MAX_SORTED)):
             return None
         for level in self._levels:
             positions, length = union[level.dim], level.length
@@ -166,6 +197,9 @@ class Tiling:
         before = np.cumsum(units.units_before(end) - units.units_before(begin))
         cells = positions.count_below((numbers + 1) * length) * (num_cells // len(positions))
         return _Columns(dim, length, numbers, np.append(0, before), np.append(0, cells), max_cells)
+
+    def _is_in_order(self, union: Box) -> bool:
+        return in_order(tuple(union.values()), tuple(self._lengths.values()))
 
     def _may_share(self, union: Box, dim: str, num_columns: int) -> bool:
         """Whether rows of several columns of blocks along a dimension are in the order of the product around them."""
@@ -261,3 +295,9 @@ def _within(boxes: Sequence[Box], dim: str, span: IndexSet) -> Sequence[Box]:
     some: list[Box] = [{**box, dim: kept[box[dim]]} for box in boxes if kept[box[dim]]]
     left = [one for one in kept.values() if one]
     return merge_boxes(some) if len(set(left)) < len(left) else some
+
+
+def _met(boxes: Sequence[Box], others: Sequence[Box]) -> Sequence[Box]:
+    """What boxes and others have in common; all name every dimension."""
+    met: list[Box] = [{dim: box[dim] & other[dim] for dim in box} for other in others for box in boxes]
+    return merge_boxes(box for box in met if all(box.values()))

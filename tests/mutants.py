@@ -223,8 +223,8 @@ FAULTS = [
     Fault(
         "the memory of a task without its chunks",
         "planner test_task_sizes cut_so",
-        "return chunks + self.num_rows",
-        "return self.num_rows",
+        "return chunks + self.max_rows",
+        "return self.max_rows",
     ),
     Fault(
         "boxes rounded inwards where there are too many",

@@ -139,10 +139,7 @@ def test_with_a_limit_the_first_task_is_short_and_all_rows_are_there_in_the_same
     some = Selection(({"t": IndexSet.span(1, 8), "x": IndexSet.span(1, 7)},), exact=exact)
     plan = plan_of(tab, some, task_bytes=1500)
     limited = replace(plan, limit=10_000)
-    rows = [
-        [cell for task in p.tasks() for cell in product(*(i.positions().tolist() for i in task.index))]
-        for p in (plan, limited)
-    ]
+    rows = [[cell for task in p.tasks() for cell in rows_of(task)] for p in (plan, limited)]
     assert rows[1] == rows[0] == sorted(rows[0])
     assert next(limited.tasks()).num_rows <= next(plan.tasks()).num_rows
 

@@ -169,6 +169,9 @@ def test_a_limit_before_a_filter_spares_the_chunks_behind_it(path):
     assert limited.head(30).filter(c.v > 3).select("v").collect().height == 26
     with pytest.raises(rd.exceptions.PlanTooLargeError, match="3 chunks needed"):
         limited.head(31).filter(c.v > 3).select("v").collect()
+    assert rd.scan_zarr(path, max_rows=333).head(333).filter(c.v > 3).collect().height == 329
+    with pytest.raises(rd.exceptions.PlanTooLargeError, match="334 rows needed"):
+        rd.scan_zarr(path, max_rows=333).head(334).filter(c.v > 3).collect()
 
 
 @pytest.mark.cluster
