@@ -265,15 +265,17 @@ FAULTS = [
     ),
     Fault(
         "blocks of the question's arrays",
-        "planner test_row_order belong",
-        "self.table.blocks,\n            grains,",
-        "self.table.sizes if len(self.columns) < 2 else self.table.blocks,\n            grains,",
+        "reader test_row_order belong",
+        "leaves = table.leaves(columns)",
+        "leaves = table.leaves(columns)\n"
+        "    coordinates = {n: c for n, c in table.columns.items() if c.role != 'data'}\n"
+        "    table = __import__('dataclasses').replace(table, columns=coordinates | {c.name: c for c in leaves})",
     ),
     Fault(
         "blocks from the setting",
-        "planner test_differential scan_answers",
-        "self.table.blocks,\n            grains,",
-        "{d: max(1, min(n, self.task_bytes // 8)) for d, n in sizes.items()},\n            grains,",
+        "order test_row_order order_of_the_table",
+        "left = BLOCK_BYTES //",
+        "left = __import__('dask').config.get('rainbear-dask.task-bytes') //",
     ),
     Fault(
         "the last dimension is cut first",
@@ -289,7 +291,7 @@ FAULTS = [
     ),
     Fault(
         "rows of several blocks are not sorted",
-        "worker test_row_order several_blocks",
+        "worker test_row_order said_of_it",
         "if in_order(along, scan.blocks):",
         "if True:",
     ),
@@ -308,7 +310,7 @@ FAULTS = [
     Fault(
         "blocks share a tile out of order",
         "tiling test_tiling stretches",
-        "(max_cells if is_in_order else min(max_cells, MAX_SORTED))",
+        "max_cells if self._is_in_order(union) else min(max_cells, MAX_SORTED)",
         "max_cells",
     ),
     Fault(

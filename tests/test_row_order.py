@@ -85,8 +85,10 @@ def test_what_a_filter_leaves_is_in_the_order_of_the_table(path, question, part,
         )
 
 
+@pytest.mark.parametrize("block_bytes", [2**10, order.BLOCK_BYTES])
 @pytest.mark.parametrize("task_bytes", [1, 1000, 2**26])
-def test_columns_of_different_chunk_grids_side_by_side_belong_together(path, task_bytes):
+def test_columns_of_different_chunk_grids_side_by_side_belong_together(path, monkeypatch, task_bytes, block_bytes):
+    monkeypatch.setattr(order, "BLOCK_BYTES", block_bytes)
     with dask.config.set({"rainbear-dask.task-bytes": task_bytes}):
         lf = rd.scan_zarr(path)
         side = pl.concat([lf.select("v"), lf.select("w"), lf.select("t", "lat")], how="horizontal").collect()
