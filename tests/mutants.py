@@ -309,7 +309,7 @@ FAULTS = [
     ),
     Fault(
         "blocks share a tile out of order",
-        "tiling test_tiling stretches",
+        "tiling test_tiling over_its_bounds",
         "max_cells if self._is_in_order(union) else min(max_cells, MAX_SORTED)",
         "max_cells",
     ),
@@ -327,7 +327,7 @@ FAULTS = [
     ),
     Fault(
         "columns that boxes fill in part are counted as one",
-        "tiling test_tiling stretches",
+        "tiling test_tiling fill_in_part",
         "filled = ((held == 0) | (held == self.length)).all(axis=0)",
         "filled = (held >= 0).all(axis=0)",
     ),
@@ -357,7 +357,7 @@ FAULTS = [
     ),
     Fault(
         "rows of overlapping boxes are counted twice",
-        "planner test_row_order after_its_filter",
+        "planner test_row_order any_number",
         "dict.fromkeys(dims, 1), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows",
         "dict.fromkeys(dims, 10**9), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows",
     ),

@@ -127,6 +127,13 @@ def test_the_number_of_tiles_of_a_large_table_is_counted_without_making_them(chu
     assert next(iter(cut)).index[0] == IndexSet.span(0, 10 * chunk)
 
 
+def test_columns_that_boxes_fill_in_part_are_counted_one_by_one():
+    sizes, grains = {"t": 8, "y": 4}, {"t": 2, "y": 2}
+    scattered = IndexSet.from_positions(np.array([0, 1, 4, 6]))  # two of each block, in one unit and in two
+    cut = Tiling(sizes, {"t": 4, "y": 4}, grains, [{"t": scattered}], budget=1)
+    assert cut.num_tiles == len(list(cut)) == 5
+
+
 def test_tiles_end_with_shards():
     sizes = {"t": 100, "y": 10}
     cut = Tiling(sizes, sizes, {"t": 5, "y": 10}, [{}], budget=5, shards={"t": 20, "y": 10})
