@@ -203,10 +203,10 @@ def test_a_plans_limit_holds_after_its_filter(path, test, n):
 
 def test_a_plan_of_overlapping_boxes_is_limited_to_any_number_of_rows(path):
     test = (c.t == 3) | (c.x == 7) | (c.y == 2)
-    expected = rd.scan_zarr(path).collect().filter(test)
+    expected = rd.scan_zarr(path, variables=["v"]).collect().filter(test)
     with dask.config.set({"rainbear-dask.task-bytes": 500}):
         for n in range(0, expected.height + 9, 9):
-            assert_frame_equal(rd.plan(path, test, n_rows=n).collect(), expected.head(n))
+            assert_frame_equal(rd.plan(path, test, variables=["v"], n_rows=n).collect(), expected.head(n))
 
 
 def test_tasks_that_lie_in_different_boxes_have_different_keys(path):
