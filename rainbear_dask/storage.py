@@ -25,6 +25,7 @@ from rainbear_dask.failures import is_refusal, place_of, raise_chunk_error, tran
 from rainbear_dask.files import FileArray, file_array, forget_files, read_files
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.objects import fetched
+from rainbear_dask.pipeline import fetching
 from rainbear_dask.redaction import secrets_of
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
@@ -149,7 +150,7 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     """Open an array from its document; no request is made."""
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
+    return fetching(array, spec.opened, () if _is_here(store) else documents_of(meta, spec.group))
 
 
 def _is_here(store: Store) -> bool:
