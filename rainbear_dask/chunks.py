@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from zarr.codecs import ShardingCodec
 
-from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
+from rainbear_dask.decoders import ChunkForm, chunk_form
 from rainbear_dask.documents import array_metadata, documents_of, join_path
+from rainbear_dask.inflate import Buffer
 from rainbear_dask.limits import shard_limit, stored_limit
 from rainbear_dask.memory import Scratch
 from rainbear_dask.metadata import ArrayMeta, Region
@@ -119,8 +120,7 @@ class ChunkedArray:
 
     def decode_shard(
         self,
-        form: IndexForm,
-        spans: npt.NDArray[np.uint64],
+        locate: Callable[[tuple[int, ...]], tuple[int, int] | None],
         read: Callable[[int, int], Buffer],
         inside: Region,
         out: npt.NDArray[Any],
@@ -130,17 +130,15 @@ class ChunkedArray:
 
         Parameters
         ----------
-        form : IndexForm
-            How its index is stored.
-        spans : ndarray of uint64
-            Where its chunks are, as ``form.spans`` gives it.
+        locate : callable
+            Gives where one of its chunks starts and ends, as `IndexForm.span` does.
         read : callable
             Gives bytes of the shard, of where they start and how many they are.
         inside, out, scratch
             As in `decode`.
         """
         for index, part, place in cut(inside, self.meta.chunks):
-            span = form.span(spans, index)
+            span = locate(index)
             if span is None:
                 out[place] = self.fill_value
             else:

@@ -17,6 +17,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.addresses import is_url
 from rainbear_dask.exceptions import QueryError
+from rainbear_dask.localfiles import is_regular
 from rainbear_dask.obstores import OPENERS, NotForObstoreError, open_any
 
 S3FS_CONFIG = {
@@ -60,7 +61,7 @@ def connect(source: str | Store, options: Mapping[str, Any]) -> Store:
         store = source
     elif is_url(source):
         store = _connection(source, options)
-    elif zipfile.is_zipfile(source):
+    elif is_regular(source) and zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
     elif not Path(source).exists():
         raise FileNotFoundError(f"{source} does not exist")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import FileIO
 from itertools import product
 from math import prod
@@ -22,9 +22,9 @@ from zarrs._internal import ChunkItem
 
 from rainbear_dask import memory
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
-from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
+from rainbear_dask.decoders import ChunkForm
 from rainbear_dask.documents import array_metadata, silence
-from rainbear_dask.inflate import HEADER_BYTES, check_blosc, is_one_zstd_block
+from rainbear_dask.inflate import HEADER_BYTES, Buffer, check_blosc, decode_blosc, decode_zstd, is_one_zstd_block
 from rainbear_dask.limits import check_size
 from rainbear_dask.localfiles import open_plain, open_regular
 from rainbear_dask.metadata import ArrayMeta, Region
@@ -157,9 +157,7 @@ class FileArray:
         touched = (range(start // n, -(-stop // n)) for (start, stop), n in zip(inside, self.meta.chunks, strict=True))
         for place in product(*touched):
             span = form.span(spans, place)
-            if span is not None and (
-                span[1] > size or not self._starts_sound(descriptor, span[0], span[1] - span[0])
-            ):
+            if span is not None and (span[1] > size or not self._starts_sound(descriptor, span[0], span[1] - span[0])):
                 return False
         return True
 
@@ -257,7 +255,7 @@ class _Object:
                 raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
             return _read_bytes(file, start, length, scratch)
 
-        self.array.chunked.decode_shard(form, spans, read, self.region, self.out, scratch)
+        self.array.chunked.decode_shard(partial(form.span, spans), read, self.region, self.out, scratch)
 
 
 def _read_bytes(file: FileIO, start: int, length: int, scratch: memory.Scratch) -> Buffer:

@@ -197,15 +197,19 @@ def _streams(raw: Buffer, limit: int, begin: Callable[[], Any], *, several: bool
     view, at, held, step = raw.data, 0, 0, len(raw)
     parts = list[bytes]()
     while at < len(view) or not parts:
-        decoder = begin()
+        decoder, pending, part, most = begin(), view[:0], b"", 1
         while not decoder.eof:
-            piece = view[at : at + step]
-            if not piece:
-                raise EOFError("it ends too early")
-            part = decoder.decompress(piece, limit - held + 1)
-            at, held, step = at + len(piece), held + len(part), min(2 * step, 2**20)
+            if not pending and len(part) < most:  # all that was given is decoded
+                pending = view[at : at + step]
+                at, step = at + len(pending), min(2 * step, 2**20)
+                if not pending:
+                    raise EOFError("it ends too early")
+            most = min(limit - held + 1, _PIECE_BYTES)
+            part = decoder.decompress(pending, most)
+            pending, held = getattr(decoder, "unconsumed_tail", b""), held + len(part)  # bz2 and lzma keep it
             if held > limit:
-                raise TooLargeError(f"it decodes to more than {limit} bytes, which is all that the array's document allows for")
+                parts.clear()  # as the error keeps this frame
+                raise TooLargeError(f"it decodes to more than {limit} bytes, all that the array's document allows for")
             parts.append(part)
         at -= len(decoder.unused_data)
         if not several:
@@ -215,6 +219,9 @@ def _streams(raw: Buffer, limit: int, begin: Callable[[], Any], *, several: bool
         step = 2**8  # what is left over of a piece is copied, so those of small streams are small
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
+
+_PIECE_BYTES = 2**23
+"""Bytes that are inflated in one go: what is held when the limit is passed is hardly more than the limit."""
 
 INFLATERS: Mapping[str, Callable[[Buffer, int], Any]] = {
     "zstd": _zstd,

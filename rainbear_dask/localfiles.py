@@ -47,14 +47,11 @@ def open_regular(path: str | Path) -> tuple[FileIO, int]:
         If a folder, pipe, socket or device is there.
     """
     descriptor = open_plain(path)
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise SpecialFileError(f"it is {_kind(state.st_mode)}, and not a file")
-        return FileIO(descriptor), state.st_size
-    except BaseException:
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
         os.close(descriptor)
-        raise
+        raise SpecialFileError(f"it is {_kind(state.st_mode)}, and not a file")
+    return FileIO(descriptor), state.st_size
 
 
 def _kind(mode: int) -> str:
