@@ -171,6 +171,8 @@ async def get_wanted(
     if form is None or prod(map(len, touched)) == prod(form.counts):
         try:
             buffer = await get(where.store, where.path, limit=limit)
+            if form is not None and buffer is not None and len(buffer) < form.size:
+                raise FetchError(where.path) from form.short(len(buffer))
             return Held({} if buffer is None else {0: buffer})
         except TooLargeError:
             if form is None:

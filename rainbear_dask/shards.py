@@ -68,11 +68,15 @@ class IndexForm:
             If it is not what its checksum says.
         """
         if len(raw) != self.size:
-            raise OSError(f"the shard ends within its index: {len(raw)} bytes of {self.size}")
+            raise self.short(len(raw))
         body = raw[: 16 * prod(self.counts)]
         if self.checked and google_crc32c.value(body) != int.from_bytes(raw[-_CHECKSUM_BYTES:], "little"):
             raise ValueError("the index of the shard is damaged: it is not what its checksum says")
         return np.frombuffer(body, dtype=f"{self.order}u8").reshape(*self.counts, 2)
+
+    def short(self, length: int) -> OSError:
+        """Give the error of an index that is cut short."""
+        return OSError(f"the shard ends within its index: {length} bytes of {self.size}")
 
     def check_size(self) -> None:
         """Refuse an index that takes much more memory than the values of its shard.

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, product
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,6 +24,7 @@ from rainbear_dask.documents import V3_DOCUMENT, documents_of, join_path, open_a
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import is_refusal, place_of, raise_chunk_error, translated
 from rainbear_dask.files import FileArray, file_array, forget_files, read_files
+from rainbear_dask.limits import TooLargeError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.objects import fetched
 from rainbear_dask.pipeline import fetching
@@ -168,7 +170,7 @@ async def _read(
     try:
         try:
             values = await array.getitem(part)
-        except fetch.FetchError:
+        except (fetch.FetchError, TooLargeError):
             raise
         except Exception:
             if _is_here(array.store_path.store):
@@ -211,10 +213,12 @@ async def _find_chunk_error(
     meta, region = request
     stored = meta.shards or meta.chunks
     place = "one of the chunks"
-    indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
-    for index in islice(indices, MAX_TRIED):
+    touched = [range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)]
+    for index in islice(product(*touched), MAX_TRIED):
         key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
-        if not isinstance(err, fetch.FetchError):
+        if prod(map(len, touched)) == 1:
+            pass
+        elif not isinstance(err, fetch.FetchError):
             spans = zip(region, index, stored, strict=True)
             try:
                 await read(tuple((max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
