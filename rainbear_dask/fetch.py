@@ -105,7 +105,7 @@ async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None,
             raise
         except Exception as err:
             passing = _CUT_SHORT if isinstance(store, ObjectStore) else _PASSING
-            if not passing.search(f"{type(err).__name__} {err}"):
+            if not any(passing.search(f"{type(one).__name__} {one}") for one in (err, err.__cause__)):
                 raise
             await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311  so that not all ask at once
     return await get_at_most(store, key, byte_range, limit)
@@ -306,6 +306,7 @@ class _Indexes:
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
             future = self._kept[key] = asyncio.ensure_future(_read_index(where, form))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
         self._kept.move_to_end(key)
         try:
             index = await asyncio.shield(future)  # others may wait for it

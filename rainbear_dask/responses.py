@@ -5,6 +5,8 @@ import re
 from collections.abc import AsyncIterable
 from typing import Any
 
+from fsspec.core import split_protocol
+from fsspec.implementations.reference import ReferenceFileSystem, ReferenceNotReachable
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
@@ -144,19 +146,43 @@ async def _cut_from_whole(store: Any, key: str, byte_range: ByteRequest | None, 
 async def _of_fsspec(store: FsspecStore, key: str, byte_range: ByteRequest | None, limit: int) -> Any:
     path = f"{store.path.rstrip('/')}/{key}" if store.path else key
     try:
-        if any(cls.__name__ == "HTTPFileSystem" for cls in type(store.fs).__mro__):
-            return await _of_web(store.fs, path, byte_range, limit)
-        start, end = (0, limit + 1) if byte_range is None else _edges(byte_range)
-        found = await store.fs._cat_file(path, start=start, end=end)
+        if isinstance(store.fs, ReferenceFileSystem):
+            return await _of_references(store.fs, path, byte_range, limit)
+        return await _of_files(store.fs, path, byte_range, limit)
     except store.allowed_exceptions:
         return None
     except OSError as err:
         if "not satisfiable" in str(err):  # S3, of an object without a byte
             return b""
         raise
-    length = _length(byte_range)
+
+
+async def _of_files(files: Any, path: str, byte_range: ByteRequest | None, limit: int) -> Any:
+    if any(cls.__name__ == "HTTPFileSystem" for cls in type(files).__mro__):
+        return await _of_web(files, path, byte_range, limit)
+    start, end = (0, limit + 1) if byte_range is None else _edges(byte_range)
+    found, length = await files._cat_file(path, start=start, end=end), _length(byte_range)
     # of a service that sends the whole where a part was asked for, the part is taken here
     return found if length is None or len(found) <= length else found[-length:] if end is None else found[start:end]
+
+
+async def _of_references(files: ReferenceFileSystem, path: str, byte_range: ByteRequest | None, limit: int) -> Any:
+    """Ask for what a reference stands for: bytes in it, a file, or a part of one."""
+    target, first, last = files._cat_common(path)
+    start, end = _edges(byte_range)
+    if isinstance(target, bytes):
+        return target[start:end]
+    if first is not None:  # fsspec may read beyond the part that it names
+        begin = max(last + start, first) if start is not None and start < 0 else first + (start or 0)
+        last = last if end is None else min(first + end, last)
+        check_size(last - begin, limit)
+        byte_range = RangeByteRequest(begin, last)
+    try:
+        return await _of_files(files.fss[split_protocol(target)[0]], target, byte_range, limit)
+    except TooLargeError:
+        raise
+    except Exception as err:  # that the target is missing does not make it a missing chunk
+        raise ReferenceNotReachable(path, target) from err
 
 
 async def _of_web(files: Any, url: str, byte_range: ByteRequest | None, limit: int) -> bytes:

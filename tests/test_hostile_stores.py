@@ -21,7 +21,7 @@ KINDS = {
     },
 }
 # an array that is refused is left out of its table, with a warning
-LEFT_OUT = re.compile("an array's document|values of a megabyte|: as a (filter|compressor)")
+LEFT_OUT = re.compile("with an index that gzip|an array's document|values of a megabyte|: as a (filter|compressor)")
 # these say what may also be understood
 HARMLESS = re.compile("vlen-bytes: not UTF-8")
 
