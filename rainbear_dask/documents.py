@@ -25,7 +25,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from rainbear_dask import fetch
 from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
-from rainbear_dask.limits import DOCUMENT_BYTES, TooLargeError
+from rainbear_dask.limits import DOCUMENT_BYTES, MAX_DIMENSIONS, TooLargeError
 from rainbear_dask.localfiles import SpecialFileError, read_part
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
@@ -410,6 +410,8 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
     if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
         raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"it has {len(shape)} dimensions, and NumPy knows {MAX_DIMENSIONS} at most")
     if min((*shape, *chunks, *(shards or ())), default=0) < 0:
         raise ValueError(f"its shape {shape} or its chunks {chunks} are negative")
     if max((*shape, *chunks, *(shards or ())), default=0) > LARGEST:

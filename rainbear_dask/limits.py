@@ -18,6 +18,16 @@ INDEX_BYTES = 2**26
 """Bytes of a shard's index, beyond twice the values of the shard."""
 
 
+WHOLE_VALUES = 2**28
+"""Values of a coordinate that are read as a whole: a longer one is filtered chunk by chunk, and prunes nothing."""
+
+FILTERED_VALUES = 2**36
+"""Values of a coordinate that a filter may name: of a longer one no store is known, and to read it has no end."""
+
+MAX_DIMENSIONS = 64
+"""Dimensions of an array, as many as NumPy knows."""
+
+
 class TooLargeError(ValueError):
     """Stored bytes need more memory than the array's document declares."""
 

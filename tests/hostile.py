@@ -150,11 +150,17 @@ for _codec, _kinds in KINDS.items():
         named(f"v2 {_codec}: {_kind}", 8 * COUNT, lambda root, c=_codec, k=_kind: v2(root, bomb(c, k), {"id": c}))
         if _codec in OF_V3:
             named(
-                f"v3 {_codec}: {_kind}", 8 * COUNT, lambda root, c=_codec, k=_kind: v3(root, bomb(c, k), [BYTES, OF_V3[c]])
+                f"v3 {_codec}: {_kind}",
+                8 * COUNT,
+                lambda root, c=_codec, k=_kind: v3(root, bomb(c, k), [BYTES, OF_V3[c]]),
             )
         else:
             how = {"name": f"numcodecs.{_codec}", "configuration": {}}
-            named(f"v3 {_codec}: {_kind}", 8 * COUNT, lambda root, c=_codec, k=_kind, h=how: v3(root, bomb(c, k), [BYTES, h]))
+            named(
+                f"v3 {_codec}: {_kind}",
+                8 * COUNT,
+                lambda root, c=_codec, k=_kind, h=how: v3(root, bomb(c, k), [BYTES, h]),
+            )
     named(f"v2 {_codec}: large", 8 * LARGE, lambda root, c=_codec: v2(root, bomb(c, "one"), {"id": c}, count=LARGE))
     # a filter leaves the array to zarr
     named(
@@ -168,8 +174,16 @@ for _codec, _kinds in KINDS.items():
         lambda root, c=_codec: v2(root, bomb(c, "one"), {"id": c}, [{"id": "vlen-utf8"}], dtype="|O", fill_value=""),
     )
 
-named("v3 twice: gzip in zstd", 8 * COUNT, lambda root: v3(root, bomb("zstd", "one"), [BYTES, OF_V3["gzip"], OF_V3["zstd"]]))
-named("v3 crc32c: a bomb behind it", 8 * COUNT, lambda root: v3(root, with_crc(bomb("zstd", "one")), [BYTES, OF_V3["zstd"], CRC]))
+named(
+    "v3 twice: gzip in zstd",
+    8 * COUNT,
+    lambda root: v3(root, bomb("zstd", "one"), [BYTES, OF_V3["gzip"], OF_V3["zstd"]]),
+)
+named(
+    "v3 crc32c: a bomb behind it",
+    8 * COUNT,
+    lambda root: v3(root, with_crc(bomb("zstd", "one")), [BYTES, OF_V3["zstd"], CRC]),
+)
 named("v3 none: longer than declared", 8 * COUNT, lambda root: v3(root, bytes(2**20), [BYTES]))
 named("v3 none: no byte", 8 * COUNT, lambda root: v3(root, b"", [BYTES]))
 named("v3 zstd: noise", 8 * COUNT, lambda root: v3(root, np.random.default_rng(0).bytes(999), [BYTES, OF_V3["zstd"]]))
@@ -196,7 +210,11 @@ named(
 for _id in ("pickle", "json2", "msgpack2"):
     _raw = {"pickle": b"cos\nabort\n(tR.", "json2": json.dumps(["a", "|O", [10**11]]).encode(),
             "msgpack2": b"\x93\xa1a\xa2|O\x91\xcf" + struct.pack(">Q", 10**11)}[_id]  # fmt: skip
-    named(f"v2 {_id}: as a filter", 8 * COUNT, lambda root, i=_id, r=_raw: v2(root, r, None, [{"id": i}], dtype="|O", fill_value=""))
+    named(
+        f"v2 {_id}: as a filter",
+        8 * COUNT,
+        lambda root, i=_id, r=_raw: v2(root, r, None, [{"id": i}], dtype="|O", fill_value=""),
+    )
     named(f"v2 {_id}: as a compressor", 8 * COUNT, lambda root, i=_id, r=_raw: v2(root, r, {"id": i}))
 
 
@@ -230,9 +248,17 @@ for _name, _raw in {
     "not UTF-8": struct.pack("<I", COUNT) + (struct.pack("<I", 2) + b"\xff\xfe") * COUNT,
 }.items():
     for _id in ("vlen-utf8", "vlen-bytes"):
-        named(f"v2 {_id}: {_name}", 16 * COUNT, lambda root, i=_id, r=_raw: v2(root, r, None, [{"id": i}], dtype="|O", fill_value=""))
+        named(
+            f"v2 {_id}: {_name}",
+            16 * COUNT,
+            lambda root, i=_id, r=_raw: v2(root, r, None, [{"id": i}], dtype="|O", fill_value=""),
+        )
     named(f"v3 text: {_name}", 16 * COUNT, lambda root, r=_raw: v3(root, r, [{"name": "vlen-utf8"}], **TEXT_V3))
-named("v3 text: a bomb", 16 * COUNT, lambda root: v3(root, bomb("zstd", "one"), [{"name": "vlen-utf8"}, OF_V3["zstd"]], **TEXT_V3))
+named(
+    "v3 text: a bomb",
+    16 * COUNT,
+    lambda root: v3(root, bomb("zstd", "one"), [{"name": "vlen-utf8"}, OF_V3["zstd"]], **TEXT_V3),
+)
 named("v3 text: a sparse file", 16 * COUNT, lambda root: sparse(v3(root, b"", [{"name": "vlen-utf8"}], **TEXT_V3)))
 named(
     "v3 fixed text: a bomb", 4 * 8 * COUNT,
@@ -295,10 +321,16 @@ for _codec in ("zstd", "gzip", "blosc"):
     named(f"shard of {_codec}: bombs", 8 * COUNT, lambda root, c=_codec: sharded_bombs(root, c, [BYTES, OF_V3[c]]))
 named("shard of zstd: headers", 8 * COUNT, lambda root: v3(
     root, shard(*[(0, 18)] * 4, body=zstd_frame(2**50, 1)), [sharding([BYTES, OF_V3["zstd"]])]))  # fmt: skip
-named("shard of text: bombs", 16 * COUNT, lambda root: sharded_bombs(root, "zstd", [{"name": "vlen-utf8"}, OF_V3["zstd"]], **TEXT_V3))
+named(
+    "shard of text: bombs",
+    16 * COUNT,
+    lambda root: sharded_bombs(root, "zstd", [{"name": "vlen-utf8"}, OF_V3["zstd"]], **TEXT_V3),
+)
 named("shard of nothing", 8 * COUNT, lambda root: v3(root, b"", [sharding([BYTES])]))
 named("shard shorter than its index", 8 * COUNT, lambda root: v3(root, b"12345", [sharding([BYTES])]))
-named("shard that gzip packed", 8 * COUNT, lambda root: v3(root, bomb("gzip", "one"), [sharding([BYTES]), OF_V3["gzip"]]))
+named(
+    "shard that gzip packed", 8 * COUNT, lambda root: v3(root, bomb("gzip", "one"), [sharding([BYTES]), OF_V3["gzip"]])
+)
 named("shard with an index that gzip packed", 8 * COUNT, lambda root: v3(
     root, bomb("gzip", "one"), [sharding([BYTES], index=[BYTES, OF_V3["gzip"]])]))  # fmt: skip
 named("shard with its index first", 8 * COUNT, lambda root: v3(
@@ -340,7 +372,9 @@ def replaced(path: Path, kind: str) -> None:
 
 for _kind in ("pipe", "folder", "loop", "device", "socket"):
     for _what, _codecs in (("plain", [BYTES]), ("zstd", [BYTES, OF_V3["zstd"]]), ("shard", [sharding([BYTES])])):
-        named(f"a {_kind} for a chunk: {_what}", 8 * COUNT, lambda root, k=_kind, c=_codecs: replaced(v3(root, b"", c), k))
+        named(
+            f"a {_kind} for a chunk: {_what}", 8 * COUNT, lambda root, k=_kind, c=_codecs: replaced(v3(root, b"", c), k)
+        )
     named(f"a {_kind} for a chunk: text", 16 * COUNT, lambda root, k=_kind: replaced(
         v3(root, b"", [{"name": "vlen-utf8"}], **TEXT_V3), k))  # fmt: skip
     named(f"a {_kind} for a group's document", 8 * COUNT, lambda root, k=_kind: (
@@ -352,8 +386,14 @@ named("a chunk of 100 GB: zstd", 8 * COUNT, lambda root: sparse(v3(root, b"", [B
 named("a chunk of 100 GB: zlib", 8 * COUNT, lambda root: sparse(v2(root, b"", {"id": "zlib"})))
 named("a document of 100 GB", 0, lambda root: (v3(root, b"", [BYTES]), sparse(root / "zarr.json")))
 named("an array's document of 100 GB", 0, lambda root: (v3(root, b"", [BYTES]), sparse(root / "v/zarr.json")))
-named("consolidated metadata of 100 GB", 0, lambda root: ((root / ".zmetadata").write_bytes(b"{"), sparse(root / ".zmetadata")))
-named("a document nested deeply", 0, lambda root: (v3(root, b"", [BYTES]), (root / "zarr.json").write_text("[" * 10**5)))
+named(
+    "consolidated metadata of 100 GB",
+    0,
+    lambda root: ((root / ".zmetadata").write_bytes(b"{"), sparse(root / ".zmetadata")),
+)
+named(
+    "a document nested deeply", 0, lambda root: (v3(root, b"", [BYTES]), (root / "zarr.json").write_text("[" * 10**5))
+)
 named("a document of digits", 0, lambda root: (v3(root, b"", [BYTES]), (root / "zarr.json").write_text("9" * 10**6)))
 
 
@@ -384,9 +424,18 @@ def zip_lzma() -> bytes:
     return b"\x09\x04\x05\x00" + raw[:5] + raw[13:]
 
 
-for _name, _pack in (("deflate", zipfile.ZIP_DEFLATED), ("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA), ("nothing", zipfile.ZIP_STORED)):
+for _name, _pack in (
+    ("deflate", zipfile.ZIP_DEFLATED),
+    ("bzip2", zipfile.ZIP_BZIP2),
+    ("lzma", zipfile.ZIP_LZMA),
+    ("nothing", zipfile.ZIP_STORED),
+):
     named(f"zip {_name}: a bomb", 8 * COUNT, lambda root, p=_pack: archive(root, p))
-    named(f"zip {_name}: a bomb that lies about its length", 8 * COUNT, lambda root, p=_pack: archive(root, p, size=8 * COUNT))
+    named(
+        f"zip {_name}: a bomb that lies about its length",
+        8 * COUNT,
+        lambda root, p=_pack: archive(root, p, size=8 * COUNT),
+    )
 
 
 # ---------------------------------------------------------------------- the child
