@@ -17,8 +17,9 @@ from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
 from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, VLenBytesCodec, VLenUTF8Codec, ZstdCodec
 from zarr.codecs._v2 import V2Codec
 
+from rainbear_dask.configuration import num_bytes
 from rainbear_dask.inflate import INFLATERS, Buffer, inflate_lzma
-from rainbear_dask.limits import CHUNK_SLACK, check_size, shard_limit, text_limit
+from rainbear_dask.limits import CHUNK_SLACK, TEXT_BYTES_PER_VALUE, check_size, shard_limit
 
 _REFUSED: Mapping[str, str] = {
     "pickle": "its chunks are pickles, which run whatever code they hold",
@@ -100,7 +101,8 @@ def bytes_limit(codecs: Iterable[Codec], spec: Any) -> int:
     spec : zarr's ArraySpec
         Of the chunk, or the shard.
     """
-    count, largest, entries = prod(spec.shape), spec.dtype.to_native_dtype().itemsize, 0
+    count: int = prod(spec.shape)
+    largest, entries = spec.dtype.to_native_dtype().itemsize, 0
     is_text = spec.dtype.to_native_dtype().kind in "OT"
     for codec in codecs:
         if isinstance(codec, ArrayArrayCodec):
@@ -111,7 +113,7 @@ def bytes_limit(codecs: Iterable[Codec], spec: Any) -> int:
         elif isinstance(codec, ShardingCodec):
             entries = num_entries(codec, spec.shape)
     if is_text:
-        return text_limit(count) + shard_limit(0, entries)
+        return num_bytes("text-chunk-bytes") + TEXT_BYTES_PER_VALUE * count + shard_limit(0, entries)
     return shard_limit(count * largest, entries)
 
 
@@ -142,9 +144,8 @@ def bounded(codecs: Iterable[Codec], spec: Any) -> tuple[Codec, ...]:
     codecs, found, entries = tuple(codecs), list[Codec](), 0
     for codec in codecs:
         if isinstance(codec, V2Codec):
-            declared = _Declared(prod(spec.shape), spec.dtype.to_native_dtype(), bytes_limit(codecs, spec))
-            filters: Any = tuple(_Bounded(one, declared) for one in codec.filters or ())
-            compressor: Any = None if codec.compressor is None else _Bounded(codec.compressor, declared)
+            filters: Any = tuple(_Bounded(one, codec, spec) for one in codec.filters or ())
+            compressor: Any = None if codec.compressor is None else _Bounded(codec.compressor, codec, spec)
             found.append(V2Codec(filters=filters, compressor=compressor))
         elif isinstance(codec, ShardingCodec):
             inner = bounded(codec.codecs, replace(spec, shape=codec.chunk_shape))
@@ -161,12 +162,14 @@ def bounded(codecs: Iterable[Codec], spec: Any) -> tuple[Codec, ...]:
 class _Bounded:
     """A codec of numcodecs that decodes a chunk into no more memory than its array declares."""
 
-    def __init__(self, codec: Any, declared: _Declared) -> None:
-        self._codec, self._declared, self.codec_id = codec, declared, codec.codec_id
+    def __init__(self, codec: Any, whole: V2Codec, spec: Any) -> None:
+        self._codec, self._whole, self._spec, self.codec_id = codec, whole, spec, codec.codec_id
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decode a chunk."""
-        return _decode(self._codec, buf, self._declared)
+        spec = self._spec
+        limit = bytes_limit([self._whole], spec)
+        return _decode(self._codec, buf, _Declared(prod(spec.shape), spec.dtype.to_native_dtype(), limit))
 
 
 def _decode(codec: Any, buffer: Any, declared: _Declared) -> Any:

@@ -25,7 +25,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from rainbear_dask import fetch
 from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
-from rainbear_dask.limits import DOCUMENT_BYTES, MAX_DIMENSIONS, TooLargeError
+from rainbear_dask.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, MAX_DIMENSIONS, TooLargeError
 from rainbear_dask.localfiles import SpecialFileError, read_part
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
@@ -297,6 +297,8 @@ def _read_document(raw: bytes | str) -> Document | str:
     """Parse a document, or say why it cannot be."""
     if isinstance(raw, str):
         return raw
+    if sum(map(raw.count, (b",", b"[", b"{"))) > DOCUMENT_VALUES:
+        return f"it has more than {DOCUMENT_VALUES:,} values"
     try:
         return _document(json.loads(raw))
     except (ValueError, RecursionError) as err:

@@ -196,8 +196,9 @@ def _streams(raw: Buffer, limit: int, begin: Callable[[], Any], *, several: bool
     """Inflate streams, one after the other, to no more than a limit."""
     view, at, held, step = raw.data, 0, 0, len(raw)
     parts = list[bytes]()
+    pending: Any = b""
     while at < len(view) or not parts:
-        decoder, pending, part, most = begin(), view[:0], b"", 1
+        decoder, part, most = begin(), b"", 1
         while not decoder.eof:
             if not pending and len(part) < most:  # all that was given is decoded
                 pending = view[at : at + step]

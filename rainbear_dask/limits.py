@@ -6,13 +6,14 @@ CHUNK_SLACK = 2**10
 INNER_CHUNK_SLACK = 64
 """Bytes that a shard may have for each inner chunk, beyond one and a half times its values."""
 
-TEXT_BYTES = 2**25
-"""Bytes of UTF-8 in a chunk of text of variable length, beyond `TEXT_BYTES_PER_VALUE` for each value."""
-
 TEXT_BYTES_PER_VALUE = 64
+"""Bytes of UTF-8 that a text of variable length may have, beside what the setting ``text-chunk-bytes`` allows a chunk."""
 
 DOCUMENT_BYTES = 2**28
-"""Bytes of a metadata document; a consolidated one of 100,000 arrays has a quarter of that."""
+"""Bytes of a metadata document; a consolidated one of 100,000 arrays has half of that."""
+
+DOCUMENT_VALUES = 2**24
+"""Values in a metadata document, each of which takes up to 150 bytes of memory."""
 
 INDEX_BYTES = 2**26
 """Bytes of a shard's index, beyond twice the values of the shard."""
@@ -38,11 +39,6 @@ def stored_limit(declared: int) -> int:
     No codec makes incompressible values as much as half longer, so a longer chunk is damaged or hostile.
     """
     return declared + declared // 2 + CHUNK_SLACK
-
-
-def text_limit(count: int) -> int:
-    """Return the largest number of bytes that a chunk of so many texts of variable length may hold."""
-    return TEXT_BYTES + TEXT_BYTES_PER_VALUE * count
 
 
 def shard_limit(declared: int, count: int) -> int:

@@ -230,4 +230,6 @@ async def _find_chunk_error(
             continue
         place = place_of(meta, index, key)
         break
+    if isinstance(err, TooLargeError) and meta.dtype.kind in "OT":
+        err = TooLargeError(f"{err}; the setting rainbear-dask.text-chunk-bytes may allow text for more")
     raise_chunk_error(spec.label, meta, place, err, _hidden(spec))
