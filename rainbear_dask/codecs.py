@@ -49,15 +49,15 @@ def check_codecs(metadata: Any) -> None:
     ValueError
         If it has such a codec, which is named.
     """
-    largest = max(metadata.dtype.to_native_dtype().itemsize, _LARGEST_VALUE)
+    own = metadata.dtype.to_native_dtype()
+    largest = max(own.itemsize, _LARGEST_VALUE)
     for codec in _numcodecs_of(metadata):
         name = getattr(codec, "codec_id", "")
         if name in _REFUSED:
             raise ValueError(_REFUSED[name].format(name))
-        for what in ("dtype", "astype", "encode_dtype", "decode_dtype"):
-            dtype = getattr(codec, what, None)
-            if dtype is not None and np.dtype(dtype).itemsize > largest:
-                raise ValueError(f"its codec {name!r} makes values of {np.dtype(dtype).itemsize} bytes")
+        for dtype in _dtypes_of(codec):
+            if dtype.itemsize > largest or (dtype.kind == "O" and own.kind not in "OT"):
+                raise ValueError(f"its codec {name!r} makes values of type {dtype}, which {own} cannot hold")
 
 
 def _numcodecs_of(metadata: Any) -> Iterable[Any]:
@@ -126,9 +126,13 @@ def num_entries(codec: Any, shape: tuple[int, ...]) -> int:
 
 
 def _largest_value(codec: Any) -> int:
-    names = ("dtype", "astype", "encode_dtype", "decode_dtype")
-    found = [np.dtype(dtype).itemsize for name in names if (dtype := getattr(codec, name, None)) is not None]
-    return max(found, default=0)
+    return max((dtype.itemsize for dtype in _dtypes_of(codec)), default=0)
+
+
+def _dtypes_of(codec: Any) -> list[np.dtype[Any]]:
+    """Types that a filter of numcodecs takes or makes."""
+    names = ("astype", "encode_dtype", "dtype", "decode_dtype")
+    return [np.dtype(found) for name in names if (found := getattr(codec, name, None)) is not None]
 
 
 def bounded(codecs: Iterable[Codec], spec: Any) -> tuple[Codec, ...]:
@@ -197,9 +201,7 @@ def _decode(codec: Any, buffer: Any, declared: _Declared) -> Any:
 
 def _encoded_size(codec: Any) -> int:
     """Bytes of a value that a filter takes; 0 if it takes bytes."""
-    names = ("astype", "encode_dtype", "dtype")
-    dtype = next((found for name in names if (found := getattr(codec, name, None)) is not None), None)
-    return 0 if dtype is None else np.dtype(dtype).itemsize
+    return next((dtype.itemsize for dtype in _dtypes_of(codec)), 0)
 
 
 def _plain(buffer: Any) -> Buffer:

@@ -16,7 +16,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, StorePath
 
 from rainbear_dask import configuration
-from rainbear_dask.limits import DOCUMENT_BYTES, TooLargeError
+from rainbear_dask.limits import DOCUMENT_BYTES, TooLargeError, check_size
 from rainbear_dask.localfiles import SpecialFileError
 from rainbear_dask.responses import get_at_most
 from rainbear_dask.shards import IndexForm
@@ -183,6 +183,9 @@ async def get_wanted(
     spans = (form.span(index.spans, place) for place in product(*touched))
     wanted = sorted({span for span in spans if span is not None and span[0] < span[1]})
     runs = list(coalesced(wanted))
+    if _size(runs) > limit:  # what lies between them is no other chunks
+        runs = list(coalesced(wanted, max_gap=0))
+        check_size(_size(runs), limit, "what the index of the shard names")
     buffers = await asyncio.gather(*(_get_run(where, *run) for run in runs))
     return Held({start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start)
 
@@ -280,11 +283,15 @@ class Held:
         return prototype.buffer.from_buffer(self.part(start, stop))
 
 
-def coalesced(spans: Iterable[Span]) -> Iterator[Span]:
+def _size(spans: Iterable[Span]) -> int:
+    return sum(stop - start for start, stop in spans)
+
+
+def coalesced(spans: Iterable[Span], max_gap: int = MAX_GAP) -> Iterator[Span]:
     """Put together byte ranges, sorted, that lie so close that one request for both takes less time than two."""
     run: Span | None = None
     for start, stop in spans:
-        if run is not None and start - run[1] <= MAX_GAP and max(stop, run[1]) - run[0] <= MAX_RANGE:
+        if run is not None and start - run[1] <= max_gap and max(stop, run[1]) - run[0] <= MAX_RANGE:
             run = run[0], max(stop, run[1])
         else:
             if run is not None:

@@ -56,7 +56,7 @@ def check_blosc(header: bytes, length: int, limit: int) -> int:
     if len(header) < 16 or stated != length:
         raise ValueError(f"it has {length} bytes, but says {stated}")
     check_size(decoded, limit, "what it decodes to")
-    if block > decoded:
+    if not 0 < block <= decoded:
         raise ValueError(f"its blocks have {block} bytes, and the whole {decoded}")
     return decoded
 

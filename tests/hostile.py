@@ -111,6 +111,8 @@ def bombs() -> dict[str, dict[str, bytes]]:
             "one": blosc.compress(bytes(BOMB), b"zstd", 9),
             "header": b"\x02\x01\x01\x08" + struct.pack("<III", 2**31 - 1, 2**17, 64) + bytes(48),
             "blocks": b"\x02\x01\x01\x08" + struct.pack("<III", 8 * COUNT, 2**31 - 1, 64) + bytes(48),
+            "no blocks": b"\x02\x01\x01\x08" + struct.pack("<III", 8 * COUNT, 0, 64) + bytes(48),
+            "another version": b"\x07\x01\x01\x08" + struct.pack("<III", 8 * COUNT, 8 * COUNT, 64) + bytes(48),
             "no type": b"\x02\x01\x01\x00" + struct.pack("<III", 8 * COUNT, 8 * COUNT, 64) + bytes(48),
             "length": b"\x02\x01\x01\x08" + struct.pack("<III", 8 * COUNT, 8 * COUNT, 2**31 - 1) + bytes(48),
         },
@@ -141,7 +143,7 @@ KINDS = {
         *("one", "unsaid", "lie", "second", "second unsaid", "skipped", "many", "second header"),
         *(f"header of 2**{n}" for n in (36, 50, 62, 63)),
     ],
-    "blosc": ["one", "header", "blocks", "no type", "length"],
+    "blosc": ["one", "header", "blocks", "no blocks", "another version", "no type", "length"],
     "lz4": ["one", "header", "negative"],
 }
 
@@ -207,6 +209,20 @@ named(
     "v2 astype: values of a megabyte", 8 * COUNT,
     lambda root: v2(root, bytes(COUNT), None, [{"id": "astype", "encode_dtype": "|u1", "decode_dtype": "<U250000"}]),
 )  # fmt: skip
+for _size in (0, -1, 3, 2**31 - 1, 2**40):
+    _how = {"id": "shuffle", "elementsize": _size}
+    named(
+        f"v2 shuffle: values of {_size} bytes",
+        8 * COUNT,
+        lambda root, h=_how: v2(root, bytes(999), {"id": "zlib"}, [h]),
+    )
+for _how in (
+    {"id": "delta", "dtype": "|O"}, {"id": "astype", "encode_dtype": "|O", "decode_dtype": "<f8"},
+    {"id": "astype", "encode_dtype": "<f8", "decode_dtype": "|O"}, {"id": "quantize", "dtype": "|O", "digits": 1},
+    {"id": "fixedscaleoffset", "dtype": "|O", "offset": 0, "scale": 1}, {"id": "vlen-array", "dtype": "|O"},
+    {"id": "categorize", "dtype": "<U250000", "labels": ["a"]}, {"id": "base64"}, {"id": "mystery"},
+):  # fmt: skip
+    named(f"v2 {_how}", 8 * COUNT, lambda root, h=_how: v2(root, bytes(8 * COUNT), None, [h]))
 for _id in ("pickle", "json2", "msgpack2"):
     _raw = {"pickle": b"cos\nabort\n(tR.", "json2": json.dumps(["a", "|O", [10**11]]).encode(),
             "msgpack2": b"\x93\xa1a\xa2|O\x91\xcf" + struct.pack(">Q", 10**11)}[_id]  # fmt: skip
@@ -326,6 +342,10 @@ named(
     16 * COUNT,
     lambda root: sharded_bombs(root, "zstd", [{"name": "vlen-utf8"}, OF_V3["zstd"]], **TEXT_V3),
 )
+named("shard of chunks far apart", 8 * 1024, lambda root: v3(
+    root, shard(*((i * 2**17, 8) for i in range(1024)), body=bytes(2**27)), [sharding([BYTES], 1)]))  # fmt: skip
+named("shard of chunks that overlap", 8 * 1024, lambda root: v3(
+    root, shard(*((i * 2**10, 2**10) for i in range(1024)), body=bytes(2**20)), [sharding([BYTES], 1)]))  # fmt: skip
 named("shard of nothing", 8 * COUNT, lambda root: v3(root, b"", [sharding([BYTES])]))
 named("shard shorter than its index", 8 * COUNT, lambda root: v3(root, b"12345", [sharding([BYTES])]))
 named(
