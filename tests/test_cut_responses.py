@@ -1,6 +1,8 @@
 """Web servers whose responses are cut short, too long, without an end, or not what was asked for."""
 
+import base64
 import http.server
+import json
 import threading
 from contextlib import contextmanager, suppress
 
@@ -228,3 +230,47 @@ def test_an_object_larger_than_its_chunk_can_be_is_refused_before_it_is_read(tmp
     (tmp_path / "large/v/c/2/0").write_bytes(bytes(2**24))
     with serving(tmp_path) as web:
         caught(ChunkReadError, lambda: check(web, "large", library), "chunk (2, 0)", "allow")
+
+
+@pytest.fixture
+def references(tmp_path, web, folder):
+    """References to parts of one file on the server: chunk 0 and 1 as parts, 2 as a file, 3 in the references themselves."""
+    rows = [row.tobytes() for row in VALUES]
+    (folder / "archive.bin").write_bytes(b"before" + rows[0] + rows[1] + b"behind" * 5_000)
+    (folder / "third.bin").write_bytes(rows[2])
+    document = {"zarr_format": 2, "shape": [4, 2_000], "chunks": [1, 2_000], "dtype": "<f8", "order": "C"}
+    document |= {"compressor": None, "filters": None, "fill_value": None}
+    url, size = f"{web.url}/archive.bin", len(rows[0])
+    found = {
+        ".zgroup": '{"zarr_format": 2}',
+        "v/.zarray": json.dumps(document),
+        "v/.zattrs": '{"_ARRAY_DIMENSIONS": ["t", "x"]}',
+        "v/0.0": [url, 6, size],
+        "v/1.0": [url, 6 + size, size],
+        "v/2.0": [f"{web.url}/third.bin"],
+        "v/3.0": "base64:" + base64.b64encode(rows[3]).decode(),
+    }
+    path = tmp_path / "references.json"
+
+    def scan(**more):
+        path.write_text(json.dumps({"version": 1, "refs": found | more}))
+        return rd.scan_zarr("reference://", storage_options={"fo": str(path), "remote_protocol": "http"})
+
+    return scan
+
+
+@pytest.mark.parametrize("fault", [None, "cut", "more", "no ranges", "cut in pieces"])
+def test_references_are_read_within_what_they_name(web, references, fault):
+    web.part, web.fault = ".bin", fault
+    found = references().collect()["v"].to_numpy()
+    np.testing.assert_array_equal(found, VALUES.ravel())
+
+
+def test_a_reference_to_more_than_a_chunk_is_an_error(web, references):
+    lf = references(**{"v/1.0": [f"{web.url}/archive.bin", 0, 10**12]})
+    caught(ChunkReadError, lf.collect, "chunk (1, 0)", "allow")
+
+
+def test_a_reference_to_nothing_is_no_missing_chunk(web, references):
+    lf = references(**{"v/1.0": [f"{web.url}/nothing.bin", 0, 16_000]})
+    caught(ChunkReadError, lf.collect, "chunk (1, 0)", "nothing.bin")
