@@ -55,4 +55,4 @@ def check_size(size: int, limit: int, what: str = "it") -> None:
         If it is.
     """
     if size > limit:
-        raise TooLargeError(f"{what} has {size} bytes, and the array's document allows for at most {limit}")
+        raise TooLargeError(f"{what} has {size} bytes, and the array's document allows for {limit} at most")

@@ -162,6 +162,8 @@ async def _of_files(files: Any, path: str, byte_range: ByteRequest | None, limit
         return await _of_web(files, path, byte_range, limit)
     start, end = (0, limit + 1) if byte_range is None else _edges(byte_range)
     found, length = await files._cat_file(path, start=start, end=end), _length(byte_range)
+    if byte_range is None and len(found) > limit:
+        raise _too_large(limit)
     # of a service that sends the whole where a part was asked for, the part is taken here
     return found if length is None or len(found) <= length else found[-length:] if end is None else found[start:end]
 
@@ -223,7 +225,12 @@ async def _taken(pieces: AsyncIterable[Any], byte_range: ByteRequest | None, lim
             continue
         found += memoryview(piece)[max((start or 0) - begin, 0) : None if end is None else max(end - begin, 0)]
         if len(found) > limit:
-            raise TooLargeError(f"it has more than {limit} bytes, which is all that the array's document allows for")
+            raise _too_large(limit)
         if end is not None and at >= end:
             break
     return bytes(found)
+
+
+def _too_large(limit: int) -> TooLargeError:
+    """Give the error of an object that was read up to the limit alone."""
+    return TooLargeError(f"it has more than {limit} bytes, all that the array's document allows for")
