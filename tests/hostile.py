@@ -356,7 +356,7 @@ named("shard with an index that gzip packed", 8 * COUNT, lambda root: v3(
 named("shard with its index first", 8 * COUNT, lambda root: v3(
     root, shard(*[(2**40, 2**40)] * 4, start=True), [sharding([BYTES], location="start")]))  # fmt: skip
 named("shard of 100 GB", 8 * COUNT, lambda root: sparse(v3(
-    root, b"", [sharding([BYTES, OF_V3["zstd"]])]), shard((0, 2**36), (0, 2**36), (2**35, 2**36), (0, 10**11))))  # fmt: skip
+    root, b"", [sharding([BYTES, OF_V3["zstd"]])]), shard((0, 320 * 2**20), (0, 2**36), (2**35, 2**36), (0, 10**11))))  # fmt: skip
 named("shard of an index of 16 GB", 8 * 10**9, lambda root: v3(root, bytes(100), [sharding([BYTES], 1)], count=10**9))
 del STORES["shard of an index of 16 GB"]  # its document declares as much
 
