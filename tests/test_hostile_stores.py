@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import BYTES, COUNT, STORES, v3
+from tests.hostile import BYTES, COUNT, v3
+from tests.hostile_layouts import STORES
 
 ALLOWANCE = 64 * 2**20
 # a store that is not in a folder is in memory before it is scanned
@@ -36,7 +37,7 @@ def scanned(folder: Path, kind: str) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     while left := [root for root, name in roots.items() if name not in found]:
         child = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "tests.hostile", kind, *left],
+            [sys.executable, "-m", "tests.hostile_child", kind, *left],
             capture_output=True, text=True, timeout=100, check=False,
             cwd=Path(__file__).parent.parent, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
