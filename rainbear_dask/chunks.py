@@ -5,17 +5,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from zarr.codecs import ShardingCodec
 
-from rainbear_dask.decoders import Buffer, ChunkForm, chunk_form
+from rainbear_dask.decoders import ChunkForm, chunk_form
 from rainbear_dask.documents import array_metadata, documents_of, join_path
+from rainbear_dask.inflate import Buffer
+from rainbear_dask.limits import shard_limit, stored_limit
 from rainbear_dask.memory import Scratch
 from rainbear_dask.metadata import ArrayMeta, Region
-from rainbear_dask.shards import EMPTY, IndexForm, index_form
+from rainbear_dask.shards import IndexForm, index_form
 
 CHUNK_LIMIT = 2**31
 """Bytes of a chunk; what blosc can hold."""
@@ -83,6 +86,13 @@ class ChunkedArray:
         """Lengths of what is stored together."""
         return self.meta.shards or self.meta.chunks
 
+    @property
+    def stored_limit(self) -> int:
+        """Most bytes that what is stored together may have and be read at once."""
+        if self.index_form is None:
+            return stored_limit(self.meta.chunk_bytes)
+        return shard_limit(prod(self.stored) * self.meta.itemsize, prod(self.index_form.counts))
+
     def key(self, index: tuple[int, ...]) -> str:
         """Name of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
@@ -110,7 +120,7 @@ class ChunkedArray:
 
     def decode_shard(
         self,
-        spans: npt.NDArray[np.uint64],
+        locate: Callable[[tuple[int, ...]], tuple[int, int] | None],
         read: Callable[[int, int], Buffer],
         inside: Region,
         out: npt.NDArray[Any],
@@ -120,19 +130,19 @@ class ChunkedArray:
 
         Parameters
         ----------
-        spans : ndarray of uint64
-            Where its chunks are, as `IndexForm.spans` gives it.
+        locate : callable
+            Gives where one of its chunks starts and ends, as `IndexForm.span` does.
         read : callable
             Gives bytes of the shard, of where they start and how many they are.
         inside, out, scratch
             As in `decode`.
         """
         for index, part, place in cut(inside, self.meta.chunks):
-            start, length = map(int, spans[index])
-            if start == EMPTY:
+            span = locate(index)
+            if span is None:
                 out[place] = self.fill_value
             else:
-                self.decode(read(start, length), part, out[place], scratch)
+                self.decode(read(span[0], span[1] - span[0]), part, out[place], scratch)
 
 
 @lru_cache(maxsize=4096)
@@ -144,7 +154,8 @@ def chunked_array(group: str, meta: ArrayMeta) -> ChunkedArray | None:
         return None
     if meta.shards is not None:
         sharding = metadata.codecs[0]  # type: ignore[union-attr]  # of v3
-        indexes = index_form(sharding, meta.shards) if isinstance(sharding, ShardingCodec) else None
+        inner = stored_limit(meta.chunk_bytes)
+        indexes = index_form(sharding, meta.shards, inner) if isinstance(sharding, ShardingCodec) else None
         if indexes is None:
             return None
     return ChunkedArray(

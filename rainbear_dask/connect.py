@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.addresses import is_url
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.obstores import OPENERS, NotForObstoreError, cut, open_any
+from rainbear_dask.localfiles import is_regular
+from rainbear_dask.obstores import OPENERS, NotForObstoreError, open_any
 
 S3FS_CONFIG = {
     "connect_timeout": 10,
@@ -61,7 +61,7 @@ def connect(source: str | Store, options: Mapping[str, Any]) -> Store:
         store = source
     elif is_url(source):
         store = _connection(source, options)
-    elif zipfile.is_zipfile(source):
+    elif is_regular(source) and zipfile.is_zipfile(source):
         store = ZipStore(source, mode="r")
     elif not Path(source).exists():
         raise FileNotFoundError(f"{source} does not exist")
@@ -120,7 +120,7 @@ def _new(url: str, options: dict[str, Any]) -> Store:
                 f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
             )
     translate = _FOR_FSSPEC.get(scheme, dict)
-    return _CheckedStore.from_url(url, storage_options=translate(options), read_only=True)
+    return FsspecStore.from_url(url, storage_options=translate(options), read_only=True)
 
 
 def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
@@ -141,12 +141,3 @@ def _for_references(options: dict[str, Any]) -> dict[str, Any]:
 
 
 _FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
-
-
-class _CheckedStore(FsspecStore):
-    """What fsspec reads; of a server that sends the whole where a part was asked for, the part is taken here."""
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Get an object or a part of it."""
-        found = await super().get(key, prototype, byte_range)
-        return None if found is None else cut(found, byte_range, if_longer=True)

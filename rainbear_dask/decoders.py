@@ -1,7 +1,5 @@
 """Chunks of plain numbers: from the bytes that are stored to the bytes of their values, in memory that is there already."""
 
-import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +7,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc, lz4, zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from rainbear_dask.inflate import INFLATERS, Buffer, decode_blosc, decode_zstd
 from rainbear_dask.shards import setting
 
-Buffer = npt.NDArray[np.uint8]
 Decoder = Callable[[Buffer, Buffer], None]
 """Decodes the first buffer into all of the second, or raises."""
 
@@ -89,37 +86,11 @@ def _as_it_is(raw: Buffer, out: Buffer) -> None:
     out[:] = raw
 
 
-def decode_zstd(raw: Buffer, out: Buffer) -> None:
-    """Decode what zstd encoded."""
-    if _content_size(raw[:18].tobytes()) == len(out):  # numcodecs does not say how much it wrote
-        zstd.decompress(raw, out)
-    else:
-        _by(zstd.decompress)(raw, out)
-
-
-def _content_size(header: bytes) -> int | None:
-    """Decoded bytes of a frame of zstd, where it begins with them (RFC 8878, 3.1.1.1)."""
-    if len(header) < 5 or header[:4] != b"\x28\xb5\x2f\xfd":
-        return None
-    flag, single, dictionary = header[4] >> 6, header[4] >> 5 & 1, header[4] & 3
-    start, length = 5 + (1 - single) + (0, 1, 2, 4)[dictionary], (single, 2, 4, 8)[flag]
-    return int.from_bytes(header[start : start + length], "little") + 256 * (length == 2) if length else None
-
-
-def decode_blosc(raw: Buffer, out: Buffer) -> None:
-    """Decode what blosc encoded."""
-    stated = int.from_bytes(raw[12:16].tobytes(), "little")  # which numcodecs would read, however many there are
-    if len(raw) < 16 or stated != len(raw):
-        raise ValueError(f"it has {len(raw)} bytes, but says {stated}")
-    _check_length(int.from_bytes(raw[4:8].tobytes(), "little"), out)
-    blosc.decompress(raw, out)
-
-
-def _by(decode: Callable[[Any], Any]) -> Decoder:
-    """Decode by a function that gives memory of its own."""
+def _by(inflate: Callable[[Buffer, int], Any]) -> Decoder:
+    """Decode by a function that gives memory of its own, of no more bytes than it is told."""
 
     def decoder(raw: Buffer, out: Buffer) -> None:
-        decoded = np.frombuffer(decode(raw), np.uint8)
+        decoded = np.frombuffer(inflate(raw, len(out)), np.uint8)
         _check_length(len(decoded), out)
         out[:] = decoded
 
@@ -146,8 +117,10 @@ _V2_DECODERS: dict[str | None, Decoder] = {
     None: _as_it_is,
     "zstd": decode_zstd,
     "blosc": decode_blosc,
-    "zlib": _by(zlib.decompress),
-    "gzip": _by(gzip.decompress),
-    "lz4": _by(lz4.decompress),
+    **{name: _by(INFLATERS[name]) for name in ("zlib", "gzip", "lz4")},
 }
-_V3_DECODERS: dict[type, Decoder] = {ZstdCodec: decode_zstd, BloscCodec: decode_blosc, GzipCodec: _by(gzip.decompress)}
+_V3_DECODERS: dict[type, Decoder] = {
+    ZstdCodec: decode_zstd,
+    BloscCodec: decode_blosc,
+    GzipCodec: _by(INFLATERS["gzip"]),
+}

@@ -17,12 +17,16 @@ from typing import Any, TypeAlias
 
 from zarr import AsyncArray
 from zarr.abc.store import Store
+from zarr.core.config import config as zarr_config
 from zarr.core.metadata import ArrayMetadata
 from zarr.registry import get_codec_class
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from rainbear_dask import fetch
+from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
+from rainbear_dask.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, MAX_DIMENSIONS, TooLargeError
+from rainbear_dask.localfiles import SpecialFileError, read_part
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
 
@@ -195,18 +199,24 @@ class Documents:
                     return {"": {}} | nodes
         return None
 
-    async def _get(self, *keys: str) -> list[bytes | None]:
-        """Read documents at the same time; None for one that is not there."""
+    async def _get(self, *keys: str) -> list[bytes | str | None]:
+        """Read documents at the same time; None for one that is not there, and why one cannot be read."""
         if type(self.store) is LocalStore and len(keys) <= _FEW:
             contents = [_file(self.store.root / key) for key in keys]
         else:
-            buffers = await asyncio.gather(*(fetch.get(self.store, key) for key in keys))
-            contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
+            contents = list(await asyncio.gather(*map(self._get_one, keys)))
         for key, content in zip(keys, contents, strict=True):
-            if content is not None:
+            if isinstance(content, bytes):
                 self.first_key = self.first_key or key
                 self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
         return contents
+
+    async def _get_one(self, key: str) -> bytes | str | None:
+        try:
+            buffer = await fetch.get(self.store, key)
+        except (TooLargeError, SpecialFileError) as err:
+            return str(err)
+        return None if buffer is None else buffer.to_bytes()
 
     async def _list(self, *paths: str) -> list[list[str]]:
         """Names in folders, sorted; none where the store cannot tell."""
@@ -219,7 +229,7 @@ class Documents:
             return []
         return sorted({name.strip("/") async for name in self.store.list_dir(path)} - {""})
 
-    def _parsed(self, key: str, raw: bytes) -> Document:
+    def _parsed(self, key: str, raw: bytes | str) -> Document:
         document = _read_document(raw)
         if isinstance(document, str):
             raise StoreFormatError(f"{self.label}: {key} is unusable: {document}. Write the store's metadata again.")
@@ -269,11 +279,11 @@ class Documents:
 _FEW = 16  # files or folders that are sooner read than handed to threads, which a slow disk needs for many
 
 
-def _file(path: Path) -> bytes | None:
+def _file(path: Path) -> bytes | str | None:
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return None
+        return read_part(path, DOCUMENT_BYTES)
+    except (TooLargeError, SpecialFileError) as err:
+        return str(err)
 
 
 def _names(folder: Path) -> list[str]:
@@ -283,8 +293,12 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _read_document(raw: bytes) -> Document | str:
+def _read_document(raw: bytes | str) -> Document | str:
     """Parse a document, or say why it cannot be."""
+    if isinstance(raw, str):
+        return raw
+    if sum(map(raw.count, (b",", b"[", b"{"))) > DOCUMENT_VALUES:
+        return f"it has more than {DOCUMENT_VALUES:,} values"
     try:
         return _document(json.loads(raw))
     except (ValueError, RecursionError) as err:
@@ -383,14 +397,12 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     attributes = document.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise TypeError("its attributes are not a JSON object")
-    codecs = [*(document.get("filters") or ()), document.get("compressor")]
-    if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
-        raise ValueError("its chunks are pickles, which run whatever code they hold")
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
     text = json.dumps(document)
     metadata = array_metadata(text)
+    check_codecs(metadata)
     shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
     dtype = metadata.dtype.to_native_dtype()
     if filters := document.get("filters"):
@@ -400,6 +412,8 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
     if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
         raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"it has {len(shape)} dimensions, and NumPy knows {MAX_DIMENSIONS} at most")
     if min((*shape, *chunks, *(shards or ())), default=0) < 0:
         raise ValueError(f"its shape {shape} or its chunks {chunks} are negative")
     if max((*shape, *chunks, *(shards or ())), default=0) > LARGEST:
@@ -457,8 +471,12 @@ def documents_of(array: ArrayMeta, group: str) -> list[str]:
 def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
     """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
     metadata = array_metadata(document)
-    with silence():
+    # a pipeline that the user's settings name may take no heed of bounds
+    with silence(), zarr_config.set({"codec_pipeline.path": _PIPELINE}):
         return AsyncArray(metadata=metadata, store_path=StorePath(store, path))
+
+
+_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
 @lru_cache(maxsize=4096)

@@ -5,21 +5,21 @@ import random
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from zarr import AsyncArray
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.codecs import ShardingCodec
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, StorePath
 
 from rainbear_dask import configuration
-from rainbear_dask.shards import EMPTY, IndexForm, index_form
+from rainbear_dask.limits import DOCUMENT_BYTES, TooLargeError, check_size
+from rainbear_dask.localfiles import SpecialFileError
+from rainbear_dask.responses import get_at_most
+from rainbear_dask.shards import IndexForm
 
 REQUEST_SECONDS = 600
 """When a request is given up that whoever makes it has not given up: the last resort, beyond the time-outs of its library."""
@@ -36,6 +36,9 @@ TRIES = 5
 FIRST_WAIT = 0.4
 """Seconds before the second of them, at most."""
 
+_SHORT_TRIES = 3
+"""Requests for a part of an object that comes too short: the object may be as short."""
+
 INDEX_BYTES = 2**25
 """Indexes of shards that a process keeps."""
 
@@ -50,7 +53,9 @@ class FetchError(Exception):
         self.key = key
 
 
-async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> Buffer | None:
+async def get(
+    store: Store, key: str, byte_range: ByteRequest | None = None, *, limit: int = DOCUMENT_BYTES
+) -> Buffer | None:
     """Ask for an object, or a part of one; None where there is none.
 
     Parameters
@@ -61,16 +66,24 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
         Which it is.
     byte_range : RangeByteRequest or SuffixByteRequest, optional
         Which part.
+    limit : int
+        Most bytes of a whole object.
 
     Raises
     ------
     FetchError
         If no answer can be had, after whatever retries the store makes; the cause says why.
+    TooLargeError
+        If the object has more bytes.
+    SpecialFileError
+        If a folder, pipe, socket or device is where the object should be.
     """
     async with _slots():
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await _get_patiently(store, key, byte_range)
+                return await _get_patiently(store, key, byte_range, limit)
+        except (TooLargeError, SpecialFileError):
+            raise
         except TimeoutError as err:
             raise FetchError(key) from (
                 err if str(err) else TimeoutError(f"no answer within {REQUEST_SECONDS} seconds")
@@ -79,21 +92,33 @@ async def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> 
             raise FetchError(key) from err
 
 
-async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None) -> Buffer | None:
-    """Ask again, where the library does not, after what may pass: Icechunk for virtual chunks, and fsspec over HTTP."""
+async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None, limit: int) -> Buffer | None:
+    """Ask again, where the library does not, after what may pass.
+
+    obstore repeats requests, and not those whose answers were cut short after they had begun; neither is repeated for
+    virtual chunks of Icechunk, and by fsspec over HTTP.
+    """
     for attempt in range(TRIES - 1):
         try:
-            return await store.get(key, default_buffer_prototype(), byte_range)
+            return await get_at_most(store, key, byte_range, limit)
+        except (TooLargeError, SpecialFileError):
+            raise
         except Exception as err:
-            if isinstance(store, ObjectStore) or not _PASSING.search(f"{type(err).__name__} {err}"):
+            passing = _CUT_SHORT if isinstance(store, ObjectStore) else _PASSING
+            if not any(passing.search(f"{type(one).__name__} {one}") for one in (err, err.__cause__)):
                 raise
             await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311  so that not all ask at once
-    return await store.get(key, default_buffer_prototype(), byte_range)
+    return await get_at_most(store, key, byte_range, limit)
 
 
+_CUT = (
+    r"response body error|error decoding response body|IncompleteBody|IncompleteMessage|UnexpectedEof|IncompleteRead|"
+    r"ShortResponse"
+)
+_CUT_SHORT = re.compile(_CUT)
 _PASSING = re.compile(
     r"\b(?:429|500|502|503|504)\b|SlowDown|TooManyRequests|InternalError|Unavailable|Disconnected|ConnectionReset|"
-    "ConnectionError|PayloadError|dispatch failure"
+    f"ConnectionError|PayloadError|dispatch failure|{_CUT}"
 )
 
 
@@ -108,76 +133,14 @@ def _slots() -> asyncio.Semaphore:
 _made: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
-def fetching(array: AsyncArray[Any], opened: str, documents: Sequence[str]) -> AsyncArray[Any]:
-    """Let an array read its chunks as this module does.
-
-    Parameters
-    ----------
-    array : zarr.AsyncArray
-        To be changed; if it has a codec pipeline that is not zarr's own, it stays as it is.
-    opened : str
-        Which opening of the store it is of: indexes of shards are kept under it.
-    documents : sequence of str
-        Keys of which one is there as long as the array is: a chunk is only missing if its array is not.
-    """
-    if isinstance(array.codec_pipeline, BatchedCodecPipeline):
-        codecs = tuple(array.codec_pipeline)
-        pipeline = replace(_Pipeline.from_codecs(codecs), opened=opened, documents=tuple(documents))
-        # zarr chooses it by a global setting, which is the user's
-        object.__setattr__(array, "codec_pipeline", pipeline)
-    return array
-
-
 def forget(opened: str, path: str) -> None:
     """Drop the indexes of an array's shards."""
     _indexes.forget(opened, path)
 
 
-@dataclass(frozen=True)
-class _Pipeline(BatchedCodecPipeline):
-    """Fetches each chunk, or the parts of a shard, before zarr's own pipeline decodes it.
-
-    zarr itself asks for `async.concurrency` (10) chunks of an array at a time, and before 3.4 for one inner chunk of a shard
-    after the other.
-    """
-
-    opened: str = ""
-    documents: tuple[str, ...] = ()
-
-    async def read(self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
-        """Decode some chunks into an array."""
-        whole = super().read
-
-        missing: list[StorePath] = []
-
-        async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
-            # zarr looks chunks of an inner pipeline up in shards that are here already
-            held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
-            if isinstance(held, Held) and held.is_missing:
-                missing.append(getter)
-            return await whole([(held, spec, selection, *rest)], out, drop_axes)
-
-        tasks = [asyncio.ensure_future(read_one(*info)) for info in batch_info]
-        try:
-            results = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
-        if missing:
-            await check_is_there(missing[0].store, missing[0].path, self.documents)
-        return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
-
-    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "Held":
-        codec, form, touched = self.array_bytes_codec, None, list[range]()
-        if self.supports_partial_decode and isinstance(codec, ShardingCodec):
-            form = index_form(codec, spec.shape)
-            sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
-            touched = [_touched(part, length, size) for part, length, size in sizes]
-        return await get_wanted(where, self.opened, form, touched)
-
-
-async def get_wanted(where: StorePath, opened: str, form: IndexForm | None, touched: Sequence[range]) -> "Held":
+async def get_wanted(
+    where: StorePath, opened: str, form: IndexForm | None, touched: Sequence[range], limit: int
+) -> "Held":
     """Ask for an object, or in few requests for as much of a shard as is wanted.
 
     Parameters
@@ -190,6 +153,8 @@ async def get_wanted(where: StorePath, opened: str, form: IndexForm | None, touc
         How its index is stored, if it is a shard.
     touched : sequence of range
         Which chunks of a shard are wanted, along each dimension.
+    limit : int
+        Most bytes of the object that are read at once.
 
     Returns
     -------
@@ -200,27 +165,45 @@ async def get_wanted(where: StorePath, opened: str, form: IndexForm | None, touc
     ------
     FetchError
         If an answer cannot be had, or is shorter than the index says.
+    TooLargeError
+        If the object, or a chunk in the index of a shard, has more bytes than its array declares.
     """
     if form is None or prod(map(len, touched)) == prod(form.counts):
-        buffer = await get(where.store, where.path)
-        return Held({} if buffer is None else {0: buffer})
+        try:
+            buffer = await get(where.store, where.path, limit=limit)
+            if form is not None and buffer is not None and len(buffer) < form.size:
+                raise FetchError(where.path) from form.short(len(buffer))
+            return Held({} if buffer is None else {0: buffer})
+        except TooLargeError:
+            if form is None:
+                raise  # of a shard, what is between its chunks need not be read
     index = await _indexes.get(opened, where, form)
     if index is None:
         return Held({})
-    spans = (index.spans[place] for place in product(*touched))
-    wanted = sorted({(int(start), int(start + length)) for start, length in spans if start != EMPTY})
+    spans = (form.span(index.spans, place) for place in product(*touched))
+    wanted = sorted({span for span in spans if span is not None and span[0] < span[1]})
     runs = list(coalesced(wanted))
-    buffers = await asyncio.gather(
-        *(get(where.store, where.path, RangeByteRequest(start, stop)) for start, stop in runs)
-    )
-    parts = {}
-    for (start, stop), buffer in zip(runs, buffers, strict=True):
-        if buffer is None or len(buffer) != stop - start:
-            found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
-            why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
-            raise FetchError(where.path) from why
-        parts[start] = buffer
-    return Held(parts, index, at_start=form.at_start)
+    if _size(runs) > limit:  # what lies between them is no other chunks
+        runs = list(coalesced(wanted, max_gap=0))
+        check_size(_size(runs), limit, "what the index of the shard names")
+    buffers = await asyncio.gather(*(_get_run(where, *run) for run in runs))
+    return Held({start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start)
+
+
+async def _get_run(where: StorePath, start: int, stop: int) -> Buffer:
+    """Ask for bytes of a shard that its index names, again if fewer come: an answer may be cut short."""
+    buffer: Buffer | None = None
+    for attempt in range(_SHORT_TRIES):
+        if attempt:
+            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311
+        buffer = await get(where.store, where.path, RangeByteRequest(start, stop), limit=stop - start)
+        if buffer is None or len(buffer) == stop - start:
+            break
+    if buffer is None or len(buffer) != stop - start:
+        found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
+        why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
+        raise FetchError(where.path) from why
+    return buffer
 
 
 async def check_is_there(store: Store, chunk: str, documents: Sequence[str]) -> None:
@@ -279,7 +262,9 @@ class Held:
 
     def part(self, start: int, stop: int) -> Buffer:
         """Bytes of it, which lie in one of the parts."""
-        at = max(begin for begin in self.parts if begin <= start)
+        at = max((begin for begin in self.parts if begin <= start), default=None)
+        if at is None:
+            raise OSError(f"bytes {start} to {stop} are in the index of a shard that does not have them")
         return self.parts[at][start - at : stop - at]
 
     async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -298,11 +283,15 @@ class Held:
         return prototype.buffer.from_buffer(self.part(start, stop))
 
 
-def coalesced(spans: Iterable[Span]) -> Iterator[Span]:
+def _size(spans: Iterable[Span]) -> int:
+    return sum(stop - start for start, stop in spans)
+
+
+def coalesced(spans: Iterable[Span], max_gap: int = MAX_GAP) -> Iterator[Span]:
     """Put together byte ranges, sorted, that lie so close that one request for both takes less time than two."""
     run: Span | None = None
     for start, stop in spans:
-        if run is not None and start - run[1] <= MAX_GAP and max(stop, run[1]) - run[0] <= MAX_RANGE:
+        if run is not None and start - run[1] <= max_gap and max(stop, run[1]) - run[0] <= MAX_RANGE:
             run = run[0], max(stop, run[1])
         else:
             if run is not None:
@@ -310,12 +299,6 @@ def coalesced(spans: Iterable[Span]) -> Iterator[Span]:
             run = start, stop
     if run is not None:
         yield run
-
-
-def _touched(part: Any, length: int, size: int) -> range:
-    """Which chunks of that size a slice of a dimension, or a position, lies in."""
-    start, stop, _ = part.indices(length) if isinstance(part, slice) else (int(part), int(part) + 1, 1)
-    return range(start // size, -(-stop // size))
 
 
 class _Indexes:
@@ -330,6 +313,7 @@ class _Indexes:
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
             future = self._kept[key] = asyncio.ensure_future(_read_index(where, form))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
         self._kept.move_to_end(key)
         try:
             index = await asyncio.shield(future)  # others may wait for it
@@ -351,8 +335,15 @@ _indexes = _Indexes()
 
 
 async def _read_index(where: StorePath, form: IndexForm) -> ShardIndex | None:
+    form.check_size()
     part = RangeByteRequest(0, form.size) if form.at_start else SuffixByteRequest(form.size)
-    raw = await get(where.store, where.path, part)
+    raw: Buffer | None = None
+    for attempt in range(_SHORT_TRIES):
+        if attempt:
+            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311
+        raw = await get(where.store, where.path, part, limit=form.size)
+        if raw is None or len(raw) == form.size:
+            break
     if raw is None:
         return None
     try:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import FileIO
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from zarrs._internal import ChunkItem
 
 from rainbear_dask import memory
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
-from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
+from rainbear_dask.decoders import ChunkForm
 from rainbear_dask.documents import array_metadata, silence
+from rainbear_dask.inflate import HEADER_BYTES, Buffer, check_blosc, decode_blosc, decode_zstd, is_one_zstd_block
+from rainbear_dask.limits import check_size
+from rainbear_dask.localfiles import open_plain, open_regular
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm
 
@@ -114,6 +118,49 @@ class FileArray:
         spans = zip(region, self.meta.chunks, strict=True)
         return self.meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
 
+    def is_sound(self, key: str, inside: Region) -> bool:
+        """Whether zarrs may read an object: its headers say no more than the array's document.
+
+        Rust ends the process where it cannot have the memory that a header asks for.
+        """
+        array = self.chunked
+        try:
+            descriptor = open_plain(f"{self.root}/{key}")
+        except FileNotFoundError:
+            return True  # the fill value
+        except OSError:
+            return False
+        try:
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            if array.index_form is None:
+                return self._starts_sound(descriptor, 0, size)
+            return self._is_sound_shard(array.index_form, descriptor, size, inside)
+        except (OSError, ValueError):
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _starts_sound(self, descriptor: int, start: int, length: int) -> bool:
+        header, meta = os.pread(descriptor, HEADER_BYTES, start), self.meta
+        if self.chunked.chunk_form.decode is decode_zstd:
+            return is_one_zstd_block(header, length, meta.chunk_bytes)
+        # zarrs cuts parts out by the size of values that the header tells
+        return (
+            check_blosc(header[:16], length, meta.chunk_bytes) == meta.chunk_bytes
+            and header[3] > 0
+            and meta.itemsize % header[3] == 0
+        )
+
+    def _is_sound_shard(self, form: IndexForm, descriptor: int, size: int, inside: Region) -> bool:
+        form.check_size()
+        spans = form.spans(os.pread(descriptor, form.size, 0 if form.at_start else max(size - form.size, 0)))
+        touched = (range(start // n, -(-stop // n)) for (start, stop), n in zip(inside, self.meta.chunks, strict=True))
+        for place in product(*touched):
+            span = form.span(spans, place)
+            if span is not None and (span[1] > size or not self._starts_sound(descriptor, span[0], span[1] - span[0])):
+                return False
+        return True
+
     def parts(self, region: Region, out: npt.NDArray[Any]) -> "Iterator[_Objects | _Object]":
         """Take apart what it takes to read a region into an array."""
         if not out.size:
@@ -140,22 +187,33 @@ class _Objects:
     out: npt.NDArray[Any]
 
     def read(self, scratch: memory.Scratch) -> None:
-        array, shape = self.array.chunked, list(self.out.shape)
-        items = [
-            ChunkItem(
-                key=array.key(index),
-                chunk_subset=[slice(*span) for span in inside],
-                chunk_shape=list(array.stored),
-                subset=list(place[:-1]),
-                shape=shape,
+        array, shape, is_sound = self.array.chunked, list(self.out.shape), self.array.is_sound
+        items, others = list[ChunkItem](), list[_Object]()
+        for index, inside, place in cut(self.region, array.stored):
+            key = array.key(index)
+            if not is_sound(key, inside):
+                others.append(_Object(self.array, index, inside, self.out[place]))
+                continue
+            items.append(
+                ChunkItem(
+                    key=key,
+                    chunk_subset=[slice(*span) for span in inside],
+                    chunk_shape=list(array.stored),
+                    subset=list(place[:-1]),
+                    shape=shape,
+                )
             )
-            for index, inside, place in cut(self.region, array.stored)
-        ]
         try:
-            self.array.rust.retrieve_chunks_and_apply_index(items, self.out)
-        except Exception:  # noqa: BLE001  whatever a codec raises; it does not say where
-            for index, inside, place in cut(self.region, array.stored):
-                _Object(self.array, index, inside, self.out[place]).read(scratch)
+            if items:
+                self.array.rust.retrieve_chunks_and_apply_index(items, self.out)
+        except BaseException as err:  # whatever a codec raises; it does not say where
+            # a panic of Rust is no Exception
+            if not isinstance(err, Exception) and type(err).__name__ != "PanicException":
+                raise
+            parts = cut(self.region, array.stored)
+            others = [_Object(self.array, index, inside, self.out[place]) for index, inside, place in parts]
+        for other in others:
+            other.read(scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +232,21 @@ class _Object:
     def _read(self, scratch: memory.Scratch) -> None:
         array = self.array.chunked
         try:
-            file = FileIO(f"{self.array.root}/{array.key(self.index)}")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            file, size = open_regular(f"{self.array.root}/{array.key(self.index)}")
+        except (FileNotFoundError, NotADirectoryError):
             if not any(Path(self.array.root, document).exists() for document in array.documents):
                 raise FileNotFoundError("the store was deleted since it was opened") from None
             self.out[...] = array.fill_value
             return
         with file:
-            size = os.fstat(file.fileno()).st_size
             if array.index_form is None:
+                check_size(size, array.stored_limit)
                 array.decode(_read_bytes(file, 0, size, scratch), self.region, self.out, scratch)
             else:
                 self._read_shard(file, size, array.index_form, scratch)
 
     def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: memory.Scratch) -> None:
+        form.check_size()
         length = min(form.size, size)
         spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, scratch).tobytes())
 
@@ -196,7 +255,7 @@ class _Object:
                 raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
             return _read_bytes(file, start, length, scratch)
 
-        self.array.chunked.decode_shard(spans, read, self.region, self.out, scratch)
+        self.array.chunked.decode_shard(partial(form.span, spans), read, self.region, self.out, scratch)
 
 
 def _read_bytes(file: FileIO, start: int, length: int, scratch: memory.Scratch) -> Buffer:

@@ -14,8 +14,8 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from rainbear_dask.chunks import ChunkedArray, blamed, cut
-from rainbear_dask.decoders import Buffer
 from rainbear_dask.fetch import Held, check_is_there, get_wanted
+from rainbear_dask.inflate import Buffer
 from rainbear_dask.memory import Scratch, lend
 from rainbear_dask.metadata import Region
 
@@ -88,7 +88,9 @@ class _Object:
         """Ask for as much of it as is wanted."""
         sizes = zip(self.inside, self.array.meta.chunks, strict=True)
         touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
-        return await get_wanted(StorePath(store, self.key), opened, self.array.index_form, touched)
+        return await get_wanted(
+            StorePath(store, self.key), opened, self.array.index_form, touched, self.array.stored_limit
+        )
 
     def decode(self, held: Held, scratch: Scratch) -> None:
         """Decode what is wanted to where it goes."""
@@ -100,7 +102,9 @@ class _Object:
         else:
             index = held.index
             spans = array.index_form.of_shard(_bytes(held.parts[0])) if index is None else index.spans
-            array.decode_shard(spans, partial(_part, held), self.inside, self.out, scratch)
+            array.decode_shard(
+                partial(array.index_form.span, spans), partial(_part, held), self.inside, self.out, scratch
+            )
 
 
 def _part(held: Held, start: int, length: int) -> Buffer:

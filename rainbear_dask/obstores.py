@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
 
 from rainbear_dask.exceptions import StoreAccessError
@@ -260,41 +259,17 @@ def open_http(url: str, options: Mapping[str, Any]) -> Store:
 
 
 class _WebStore(ObjectStore[Any]):
-    """A web server: obstore reads, fsspec lists, and what only comes whole is cut here."""
+    """A web server: obstore reads, and fsspec lists. `responses` cuts what only comes whole."""
 
     def __init__(self, store: Any, url: str, headers: Mapping[str, str]) -> None:
         super().__init__(store, read_only=True)
-        self._url, self._headers, self._knows_ranges = url, dict(headers), True
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Get an object or a part of it."""
-        from obstore.exceptions import NotSupportedError  # noqa: PLC0415  an extra
-
-        if byte_range is None or self._knows_ranges:
-            try:
-                return await super().get(key, prototype, byte_range)
-            except NotSupportedError:
-                if byte_range is None:
-                    raise
-                self._knows_ranges = False
-        whole = await super().get(key, prototype)
-        return None if whole is None else cut(whole, byte_range)
+        self._url, self._headers, self.knows_ranges = url, dict(headers), True
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # zarr's own is declared so
         """Names that the page of a folder links to."""
         listed = FsspecStore.from_url(self._url, storage_options={"headers": self._headers}, read_only=True)
         async for name in listed.list_dir(prefix):
             yield name
-
-
-def cut(whole: Buffer, byte_range: ByteRequest | None, *, if_longer: bool = False) -> Buffer:
-    """Take a part of an object; of bytes that may be that part, only if they are longer than it."""
-    match byte_range:
-        case RangeByteRequest(start, end):
-            return whole if if_longer and len(whole) <= end - start else whole[start:end]
-        case SuffixByteRequest(length):
-            return whole[max(len(whole) - length, 0) :]
-    return whole
 
 
 def open_any(url: str, options: Mapping[str, Any]) -> Store:

@@ -17,6 +17,7 @@ from rainbear_dask.connect import connect
 from rainbear_dask.documents import Documents, join_path, store_meta
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import translated
+from rainbear_dask.localfiles import is_regular
 from rainbear_dask.metadata import StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason, secrets_of
 
@@ -97,7 +98,8 @@ class OpenedStore:
         max_chunks: int | None = None,
     ) -> None:
         self._address, self._root = address_of(source), join_path(*(prefix or "").split("/"))
-        if self._root and isinstance(self._address, str) and not zipfile.is_zipfile(self._address):
+        is_archive = isinstance(self._address, str) and is_regular(self._address) and zipfile.is_zipfile(self._address)
+        if self._root and isinstance(self._address, str) and not is_archive:
             self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
         self._options = dict(storage_options or {})
         self._max_cached, self._max_chunks = max_cached, max_chunks

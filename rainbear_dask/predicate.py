@@ -15,6 +15,8 @@ from typing import Literal
 import polars as pl
 from polars.exceptions import PolarsError
 
+from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.limits import FILTERED_VALUES, WHOLE_VALUES
 from rainbear_dask.selection import Selection
 from rainbear_dask.tidy import spread
 
@@ -138,6 +140,13 @@ class _Compiler:
         if dims is None:
             return self._unknown(f"needs {', '.join(name for name in names if name not in self._coordinates)}")
         box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
+        if (longest := max(box.values(), default=0)) > FILTERED_VALUES:
+            raise PlanTooLargeError(
+                f"The filter names {', '.join(names)}, and a dimension of it has {longest:,} positions. "
+                f"At most {FILTERED_VALUES:,} can be filtered. Filter along another dimension."
+            )
+        if len(dims) == 1 and cells > WHOLE_VALUES:
+            return self._unknown(f"{dims[0]} has {cells:,} values, {WHOLE_VALUES:,} are tried at most")
         if len(dims) > 1 and cells > MAX_CELLS:
             return self._unknown(f"{' x '.join(dims)} has {cells:,} combinations, {MAX_CELLS:,} are tried at most")
         try:

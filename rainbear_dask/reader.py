@@ -16,6 +16,7 @@ from rainbear_dask.bars import shown
 from rainbear_dask.clients import client_for
 from rainbear_dask.configuration import num_bytes
 from rainbear_dask.execute import iter_frames
+from rainbear_dask.limits import WHOLE_VALUES
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
@@ -129,7 +130,8 @@ def plan_scan(
         return build_plan(table, columns=leaves, limit=n_rows, head=head, task_bytes=task_bytes)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
-    small = [c for c in named if len(c.dims) == 1 or prod(table.sizes[d] for d in c.dims) <= MAX_CELLS]
+    most = {1: WHOLE_VALUES}
+    small = [c for c in named if prod(table.sizes[d] for d in c.dims) <= most.get(len(c.dims), MAX_CELLS)]
     coords.prefetch(table.spec, small)
     conjuncts = compile_predicate(
         predicate,

@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
+from rainbear_dask.limits import INDEX_BYTES, check_size
+
 EMPTY = 2**64 - 1
 """Start of a chunk that was never written."""
 
 _CHECKSUM_BYTES = 4
+_LAST_BYTE = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,15 @@ class IndexForm:
         Whether a checksum follows it.
     order : str
         Order of its bytes, as NumPy writes it.
+    inner_limit : int
+        Most bytes that one of the chunks may have.
     """
 
     counts: tuple[int, ...]
     at_start: bool
     checked: bool
     order: str
+    inner_limit: int
 
     @property
     def size(self) -> int:
@@ -62,26 +68,75 @@ class IndexForm:
             If it is not what its checksum says.
         """
         if len(raw) != self.size:
-            raise OSError(f"the shard ends within its index: {len(raw)} bytes of {self.size}")
+            raise self.short(len(raw))
         body = raw[: 16 * prod(self.counts)]
         if self.checked and google_crc32c.value(body) != int.from_bytes(raw[-_CHECKSUM_BYTES:], "little"):
             raise ValueError("the index of the shard is damaged: it is not what its checksum says")
         return np.frombuffer(body, dtype=f"{self.order}u8").reshape(*self.counts, 2)
+
+    def short(self, length: int) -> OSError:
+        """Give the error of an index that is cut short."""
+        return OSError(f"the shard ends within its index: {length} bytes of {self.size}")
+
+    def check_size(self) -> None:
+        """Refuse an index that takes much more memory than the values of its shard.
+
+        Raises
+        ------
+        TooLargeError
+            If it does.
+        """
+        check_size(self.size, INDEX_BYTES + 2 * self.inner_limit * prod(self.counts), "the index of the shard")
+
+    def span(self, spans: npt.NDArray[np.uint64], place: tuple[int, ...]) -> tuple[int, int] | None:
+        """Look up where a chunk starts and ends; None if it was never written.
+
+        Parameters
+        ----------
+        spans : ndarray of uint64
+            As `spans` gives it.
+        place : tuple of int
+            Which chunk of the shard.
+
+        Raises
+        ------
+        TooLargeError
+            If it has more bytes than a chunk of the array can have.
+        ValueError
+            If it is where no file has bytes.
+        """
+        start, length = map(int, spans[place])  # of NumPy's own type the sum may wrap round
+        if start == EMPTY:
+            return None
+        check_size(length, self.inner_limit, f"chunk {place} in the index of the shard")
+        if start + length > _LAST_BYTE:
+            raise ValueError(f"chunk {place} is at byte {start} in the index of the shard, where no file has bytes")
+        return start, start + length
 
     def of_shard(self, shard: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
         """Read it from a whole shard; as `spans`."""
         return self.spans((shard[: self.size] if self.at_start else shard[-self.size :]).tobytes())
 
 
-def index_form(codec: ShardingCodec, shape: tuple[int, ...]) -> IndexForm | None:
-    """How the indexes of shards of some shape are stored; None if in a way that only zarr knows."""
+def index_form(codec: ShardingCodec, shape: tuple[int, ...], inner_limit: int) -> IndexForm | None:
+    """How the indexes of shards of some shape are stored; None if in a way that only zarr knows.
+
+    Parameters
+    ----------
+    codec : ShardingCodec
+        What makes the shards.
+    shape : tuple of int
+        Of a shard.
+    inner_limit : int
+        Most bytes that one of its chunks may have.
+    """
     kinds = [type(one) for one in codec.index_codecs]
     if kinds not in ([BytesCodec], [BytesCodec, Crc32cCodec]):
         return None
     endian = next((one.endian for one in codec.index_codecs if isinstance(one, BytesCodec)), None)
     counts = tuple(length // size for length, size in zip(shape, codec.chunk_shape, strict=True))
     at_start = setting(codec.index_location) == "start"
-    return IndexForm(counts, at_start, Crc32cCodec in kinds, ">" if setting(endian) == "big" else "<")
+    return IndexForm(counts, at_start, Crc32cCodec in kinds, ">" if setting(endian) == "big" else "<", inner_limit)
 
 
 def setting(value: Any) -> Any:

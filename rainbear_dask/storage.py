@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, product
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,8 +24,10 @@ from rainbear_dask.documents import V3_DOCUMENT, documents_of, join_path, open_a
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import is_refusal, place_of, raise_chunk_error, translated
 from rainbear_dask.files import FileArray, file_array, forget_files, read_files
+from rainbear_dask.limits import TooLargeError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.objects import fetched
+from rainbear_dask.pipeline import fetching
 from rainbear_dask.redaction import secrets_of
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
@@ -149,7 +152,7 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     """Open an array from its document; no request is made."""
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
+    return fetching(array, spec.opened, () if _is_here(store) else documents_of(meta, spec.group))
 
 
 def _is_here(store: Store) -> bool:
@@ -167,7 +170,7 @@ async def _read(
     try:
         try:
             values = await array.getitem(part)
-        except fetch.FetchError:
+        except (fetch.FetchError, TooLargeError):
             raise
         except Exception:
             if _is_here(array.store_path.store):
@@ -210,10 +213,12 @@ async def _find_chunk_error(
     meta, region = request
     stored = meta.shards or meta.chunks
     place = "one of the chunks"
-    indices = product(*(range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)))
-    for index in islice(indices, MAX_TRIED):
+    touched = [range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)]
+    for index in islice(product(*touched), MAX_TRIED):
         key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
-        if not isinstance(err, fetch.FetchError):
+        if prod(map(len, touched)) == 1:
+            pass
+        elif not isinstance(err, fetch.FetchError):
             spans = zip(region, index, stored, strict=True)
             try:
                 await read(tuple((max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
@@ -225,4 +230,6 @@ async def _find_chunk_error(
             continue
         place = place_of(meta, index, key)
         break
+    if isinstance(err, TooLargeError) and meta.dtype.kind in "OT":
+        err = TooLargeError(f"{err}; the setting rainbear-dask.text-chunk-bytes may allow text for more")
     raise_chunk_error(spec.label, meta, place, err, _hidden(spec))

@@ -33,6 +33,7 @@ def test_the_defaults():
         "task-bytes": 64 * MB,
         "in-flight-bytes": 512 * MB,
         "small-plan-bytes": 16 * MB,
+        "text-chunk-bytes": 32 * MB,
     }
     assert num_threads() == len(os.sched_getaffinity(0))
 

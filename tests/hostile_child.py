@@ -1,0 +1,72 @@
+"""A process that scans stores one after the other, and tells what came of each, and its peak."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def scan(source: object) -> str:
+    """Scan a store as a whole: what comes of it."""
+    import rainbear_dask as rd  # noqa: PLC0415  the parent needs none
+
+    try:
+        frame = rd.scan_zarr(source).collect()
+    except rd.exceptions.RainbearError as error:
+        return f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001  that none comes is what is tested
+        return f"NOT OURS {type(error).__name__}: {error}"
+    return f"rows: {frame.shape}"
+
+
+def opened(kind: str, root: Path) -> object:
+    """A store as a source of some kind: what can be is loaded before it is measured."""
+    packed = root / "s.zip"
+    if packed.exists():
+        return str(packed)
+    if kind == "folder":
+        return str(root)
+    from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415
+    from zarr.storage import MemoryStore  # noqa: PLC0415
+
+    files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    if kind == "memory":
+        make = default_buffer_prototype().buffer.from_bytes
+        return MemoryStore({key: make(content) for key, content in files.items()})
+    if kind == "obstore":
+        import obstore  # noqa: PLC0415
+        from obstore.store import MemoryStore as ObjectsInMemory  # noqa: PLC0415
+
+        store = ObjectsInMemory()
+        for key, content in files.items():
+            obstore.put(store, key, content)
+        return store
+    import fsspec  # noqa: PLC0415
+
+    memory_files = fsspec.filesystem("memory")
+    for key, content in files.items():
+        memory_files.pipe_file(f"/{root.name}/{key}", content)
+    return f"memory://{root.name}"
+
+
+def main(kind: str, *roots: str) -> None:
+    """Scan stores one after the other; tell of each what came of it, and by how many bytes the peak was above the start."""
+    import warnings  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    for root in (str(Path(roots[0]).parent / "good"), *roots):  # the first only loads what all need
+        source = opened(kind, Path(root))
+        Path("/proc/self/clear_refs").write_text("5")
+        before = memory("VmRSS")
+        found = scan(source)
+        sys.stdout.write(json.dumps([root, found, memory("VmHWM") - before]) + "\n")
+        sys.stdout.flush()
+
+
+def memory(what: str) -> int:
+    """Bytes of this process, as Linux tells them."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
