@@ -8,8 +8,9 @@ import asyncio
 import json
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -35,6 +36,7 @@ LARGEST = 2**63 - 1
 V3_DOCUMENT = "zarr.json"
 V2_CONSOLIDATED = ".zmetadata"
 V2_DOCUMENTS = (".zarray", ".zgroup", ".zattrs")
+_DOCUMENTS_OF = ((3, V3_DOCUMENT), (2, ".zarray"), (2, ".zattrs"))  # of an array, by version
 V2_GROUP: Document = {"zarr_format": 2, "node_type": "group"}
 
 _warning_filters = threading.Lock()  # they are of the whole process
@@ -98,6 +100,7 @@ class Documents:
         self.label = label
         self.digest = blake2b(digest_size=16)
         self.first_key = ""
+        self._members: Nodes | None = None  # what the store's root says of all groups
 
     async def below(self, group: str) -> Nodes:
         """Read the documents of a group and of all below it.
@@ -124,7 +127,8 @@ class Documents:
             If an array is there, or metadata that is not Zarr's.
         """
         if group:
-            members = _consolidated(await self._node("")) or {}
+            self._members = _consolidated(await self._node(""))
+            members = self._members or {}
             below = {path: members[path] for path in members if path == group or path.startswith(f"{group}/")}
             if any(path != group for path in below) or _is_group(below.get(group)):
                 return {"": {}} | {path[len(group) :].lstrip("/"): document for path, document in below.items()}
@@ -138,6 +142,38 @@ class Documents:
         nodes: Nodes = {"": node}
         held = _consolidated(node)
         return nodes | (await self._listed(group, node) if held is None else held)
+
+    async def above(self, group: str, levels: int, dims: Sequence[str], formats: Collection[int]) -> Nodes:
+        """Read the documents that arrays of some dimensions' names may have in the groups above a group.
+
+        Parameters
+        ----------
+        group : str
+            Path of the group.
+        levels : int
+            How many groups above it to look in.
+        dims : sequence of str
+            The names.
+        formats : collection of int
+            Versions of Zarr that the arrays of the group have.
+
+        Returns
+        -------
+        dict of str to (dict or str)
+            By path from the group, such as ``../x``, nearest group first. No request is made where the store's root holds
+            the documents.
+        """
+        names = [dim for dim in dims if dim.strip(".") and "/" not in dim]
+        places = ["../" * level + name for level in range(1, levels + 1) for name in names]
+        if self._members is not None:
+            members = {place: self._members.get(join_path(group, place)) for place in places}
+            return {place: document for place, document in members.items() if document is not None}
+        files = [name for version, name in _DOCUMENTS_OF if version in formats]
+        entries = {f"{place}/{name}": join_path(group, place, name) for place in places for name in files}
+        contents = zip(entries, await self._get(*entries.values()), strict=True)
+        found = {key: _read_document(raw) for key, raw in contents if raw is not None}
+        of_v3 = {key: document for key, document in found.items() if key.endswith(f"/{V3_DOCUMENT}")}
+        return _v2_nodes({key: document for key, document in found.items() if key not in of_v3}) | _v3_nodes(of_v3)
 
     async def _node(self, path: str) -> Document | None:
         """Read the document of one array or group; None if neither is there."""
@@ -379,6 +415,17 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
 
 
+def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMeta, ...]]:
+    """Understand the documents that `Documents.above` gives, as far as they are coordinates: by dimension, nearest first."""
+    found: dict[str, list[ArrayMeta]] = {}
+    for path, document in nodes.items():
+        level, name = path.count("../"), path.rpartition("/")[2]
+        meta = store_meta(spec, {name: document})
+        if name in meta.arrays and meta.arrays[name].dims == (name,):
+            found.setdefault(name, []).append(replace(meta.arrays[name], path="../" * level + name))
+    return {name: tuple(sorted(arrays, key=lambda a: a.path.count("/"))) for name, arrays in found.items()}
+
+
 def _array_meta(path: str, document: Document) -> ArrayMeta:
     attributes = document.get("attributes") or {}
     if not isinstance(attributes, dict):
@@ -479,5 +526,10 @@ def silence() -> Iterator[None]:
 
 
 def join_path(*parts: str) -> str:
-    """Join paths inside a store, of which any may be empty."""
-    return "/".join(part for part in parts if part)
+    """Join paths inside a store, of which any may be empty, and one may lead up by leading ``../``."""
+    joined = ""
+    for part in parts:
+        while part.startswith("../"):
+            joined, part = joined.rpartition("/")[0], part.removeprefix("../")  # noqa: PLW2901
+        joined = f"{joined}/{part}" if joined and part else joined or part
+    return joined
