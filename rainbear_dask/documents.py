@@ -24,6 +24,15 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from rainbear_dask import fetch
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
+from rainbear_dask.faults import (
+    DocumentError,
+    check_dims,
+    check_document,
+    check_itemsize,
+    check_name,
+    explained,
+    is_deep,
+)
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
 
@@ -31,7 +40,6 @@ Document: TypeAlias = dict[str, Any]
 Nodes: TypeAlias = dict[str, Document | str]  # by path: the document of an array or group, or what is wrong with it
 
 MAX_DEPTH = 32  # groups inside groups; a link that leads back to a group above it has no end
-LARGEST = 2**63 - 1
 
 V3_DOCUMENT = "zarr.json"
 V2_CONSOLIDATED = ".zmetadata"
@@ -323,8 +331,21 @@ def _read_document(raw: bytes) -> Document | str:
     """Parse a document, or say why it cannot be."""
     try:
         return _document(json.loads(raw))
-    except (ValueError, RecursionError) as err:
-        return f"it is not JSON ({reason(err)})"
+    except RecursionError:
+        return "it nests too deep"
+    except ValueError:  # perhaps of a number that Python takes for an attack
+        try:
+            return _document(json.loads(raw, parse_int=_integer))
+        except (ValueError, RecursionError) as err:
+            return f"it is not JSON ({reason(err)})"
+
+
+def _integer(digits: str) -> float:
+    """Read a whole number; as a float, mostly infinity, if it has more digits than Python converts."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+_MOST_DIGITS = 640  # fewer cannot be forbidden
 
 
 def _document(entry: Any) -> Document | str:
@@ -406,12 +427,14 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
             groups.setdefault(other, {})
         if not path or _is_group(document):
             attributes = document.get("attributes")
-            groups[path] = attributes if isinstance(attributes, dict) else {}
+            groups[path] = attributes if isinstance(attributes, dict) and not is_deep(attributes) else {}
             continue
         try:
             arrays[path] = _array_meta(path, document)
-        except Exception as err:  # noqa: BLE001  whatever zarr or a codec makes of it, the others are readable
-            left_out[path] = reason(err)
+        except DocumentError as err:  # the others are readable
+            left_out[path] = str(err)
+        except Exception as err:  # noqa: BLE001  nor does what no check foresees spoil them
+            left_out[path] = f"its metadata is not understood ({reason(err)})"
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
 
 
@@ -427,34 +450,28 @@ def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMet
 
 
 def _array_meta(path: str, document: Document) -> ArrayMeta:
+    check_name(path, "its path")
+    check_document(document)
     attributes = document.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise TypeError("its attributes are not a JSON object")
-    codecs = [*(document.get("filters") or ()), document.get("compressor")]
-    if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
-        raise ValueError("its chunks are pickles, which run whatever code they hold")
+    dims = _dims(document, attributes, len(document["shape"]))
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
     text = json.dumps(document)
-    metadata = array_metadata(text)
-    shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
-    dtype = metadata.dtype.to_native_dtype()
+    try:
+        metadata = array_metadata(text)
+        dtype, chunks, shards = metadata.dtype.to_native_dtype(), metadata.chunks, metadata.shards
+    except Exception as err:  # whatever zarr or a codec makes of it
+        raise DocumentError(explained(document, err)) from err
+    check_itemsize(dtype.itemsize)
     if filters := document.get("filters"):
         # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
         unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
         text = json.dumps(document | {"filters": [said if entry == unsaid else entry for entry in filters]})
-    grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
-    if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
-        raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
-    if min((*shape, *chunks, *(shards or ())), default=0) < 0:
-        raise ValueError(f"its shape {shape} or its chunks {chunks} are negative")
-    if max((*shape, *chunks, *(shards or ())), default=0) > LARGEST:
-        raise ValueError("its shape or its chunks are longer than 2**63 - 1")
     return ArrayMeta(
         path=path,
-        dims=_dims(document, attributes, getattr(metadata, "dimension_names", None), len(shape)),
-        shape=shape,
+        dims=dims,
+        shape=metadata.shape,
         chunks=tuple(max(size, 1) for size in chunks),
         shards=shards,
         dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
@@ -477,21 +494,18 @@ def _renamed(codecs: Any) -> Any:
     return renamed
 
 
-def _dims(document: Document, attributes: Document, named: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+def _dims(document: Document, attributes: Document, ndim: int) -> tuple[str, ...]:
     """Names of the dimensions: Zarr's own, xarray's or NCZarr's, or numbers."""
-    names: Any = attributes.get("_ARRAY_DIMENSIONS") if named is None else named
+    names: Any = document.get("dimension_names") if document["zarr_format"] == 3 else None
     if names is None:
-        netcdf = document.get("_NCZARR_ARRAY") or attributes.get("_nczarr_array") or {}
-        references = netcdf.get("dimrefs", netcdf.get("dimension_references"))
-        names = [None] * ndim if references is None else [str(name).rpartition("/")[2] for name in references]
-    if not isinstance(names, list | tuple) or not all(name is None or isinstance(name, str) for name in names):
-        raise TypeError(f"its dimension names are not a list of names: {names!r:.80}")
-    if len(names) != ndim:
-        raise ValueError(f"it has {ndim} dimensions and {len(names)} names for them")
-    dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
-    if len(set(dims)) < ndim:
-        raise ValueError(f"a dimension is repeated: {dims}")
-    return dims
+        names = attributes.get("_ARRAY_DIMENSIONS")
+    if names is None:
+        netcdf = document.get("_NCZARR_ARRAY") or attributes.get("_nczarr_array")
+        netcdf = netcdf if isinstance(netcdf, dict) else {}
+        names = netcdf.get("dimrefs", netcdf.get("dimension_references"))
+        if isinstance(names, list):
+            names = [name.rpartition("/")[2] if isinstance(name, str) else name for name in names]
+    return check_dims([None] * ndim if names is None else names, ndim)
 
 
 def documents_of(array: ArrayMeta, group: str) -> list[str]:

@@ -1,12 +1,16 @@
-"""What the arrays of a group are to each other: roles, coordinates in scope, and texts stored letter by letter."""
+"""What the arrays of a group are to each other: roles, coordinates in scope, lengths, and texts stored letter by letter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
+from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata import MAX_ITEM_BYTES, ArrayMeta, StoreMeta
+
+MAX_DIMS, MAX_ROWS = 64, 2**63 - 1  # what NumPy holds, and what positions are counted in
 
 Role = Literal["dimension", "auxiliary", "data", "support"]
 
@@ -138,6 +142,34 @@ def unlabelled(meta: StoreMeta) -> list[str]:
     roles = roles_of(meta)
     pairs = [(dim, array) for array in meta.arrays.values() for dim in array.dims]
     return list(dict.fromkeys(dim for dim, array in pairs if coordinate_of(dim, array, meta, roles) is None))
+
+
+def sizes_of(arrays: Collection[ArrayMeta], where: str) -> dict[str, int]:
+    """Lengths by dimension, in the order of the arrays of most dimensions, so that rows follow their chunks."""
+    sizes: dict[str, int] = {}
+    for array in sorted(arrays, key=lambda a: -len(a.dims)):
+        for dim, length in zip(array.dims, array.shape, strict=True):
+            sizes.setdefault(dim, length)
+        check_lengths(array, sizes, arrays, where)
+    if len(sizes) > MAX_DIMS or prod(sizes.values()) > MAX_ROWS:
+        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMS else f"{prod(sizes.values()):.3g} rows"
+        raise StoreFormatError(
+            f"the table of {where} would have {excess}; it can have {MAX_DIMS} dimensions and {MAX_ROWS:,} rows. "
+            "Name variables that belong together in variables=, or call tables()."
+        )
+    return sizes
+
+
+def check_lengths(array: ArrayMeta, sizes: Mapping[str, int], others: Iterable[ArrayMeta], where: str) -> None:
+    """Check that an array has the lengths that a table has."""
+    for dim, length in zip(array.dims, array.shape, strict=True):
+        if sizes[dim] != length:
+            shown = {a.path: a.shape[a.dims.index(dim)] for a in (*others, array) if dim in a.dims}
+            raise StoreFormatError(
+                f"dimension {dim!r} has more than one length in {where}: "
+                f"{', '.join(f'{n:,} in {path}' for path, n in shown.items())}. "
+                "Name variables that belong together in variables=, scan one group with group=, or call tables()."
+            )
 
 
 def _below(group: str, name: str) -> str:

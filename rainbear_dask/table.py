@@ -7,7 +7,6 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import polars as pl
 
@@ -15,10 +14,12 @@ from rainbear_dask import cf
 from rainbear_dask.exceptions import StoreFormatError, UnknownColumnError
 from rainbear_dask.groups import (
     Role,
+    check_lengths,
     coordinate_of,
     group_of,
     groups_from,
     roles_of,
+    sizes_of,
     with_texts,
     with_times_of_bounds,
 )
@@ -254,8 +255,6 @@ MAX_LABELS = 2**28
 MAX_COORDINATE = 2**36
 """Labels that the coordinate of a dimension may declare; real ones have a thousandth of that."""
 
-MAX_DIMS, MAX_ROWS = 64, 2**63 - 1  # what NumPy holds, and what positions are counted in
-
 
 class _Columns:
     """Arrays as columns; each is looked at once, when it is first asked for, however many tables it is in."""
@@ -273,10 +272,12 @@ class _Columns:
         path, coordinate = array.path, self.roles.get(array.path, "dimension") in _COORDINATES
         if path not in self._decodings and path not in self.left_out:
             if coordinate and len(array.dims) == 1 and prod(array.shape) > MAX_COORDINATE:
-                self.left_out[path] = f"it declares {prod(array.shape):,} labels; a coordinate has {MAX_COORDINATE:,} at most"
+                self.left_out[path] = (
+                    f"it declares {prod(array.shape):,} labels; a coordinate has {MAX_COORDINATE:,} at most"
+                )
                 return False
             try:
-                sampled = self._decode and cf.needs_sample(array) and _sample_bytes(array) <= MAX_SAMPLE_BYTES
+                sampled = cf.needs_sample(array, decode=self._decode) and _sample_bytes(array) <= MAX_SAMPLE_BYTES
                 self._decodings[path] = cf.decoding_of(
                     array,
                     coordinate=coordinate,
@@ -295,12 +296,12 @@ class _Columns:
         spanning = [meta.arrays[path] for path in data] or [
             meta.arrays[path] for path in coordinates if self.usable(meta.arrays[path])
         ]
-        sizes = _sizes(spanning, label)
+        sizes = sizes_of(spanning, label)
         columns: dict[str, Column] = {}
         for dim in sizes:
             array = self._coordinate(dim, spanning, meta)
             if array:
-                _check_lengths(array, sizes, spanning, label)
+                check_lengths(array, sizes, spanning, label)
             columns[dim] = Column(dim, "dimension", (dim,), array, self._decodings[array.path] if array else None)
         groups = {group_of(array.path) for array in spanning}
         beside = [path for path in coordinates if roles[path] == "auxiliary" and "/" not in path and path not in data]
@@ -315,7 +316,7 @@ class _Columns:
             elif holder := next((above for above in groups_from(group_of(path)) if above in columns), None):
                 self.left_out[path] = f"its group has the name of the column {holder!r}"
             elif self.usable(array):
-                _check_lengths(array, sizes, spanning, label)
+                check_lengths(array, sizes, spanning, label)
                 role: Role = "data" if path in data else "auxiliary"
                 columns[path] = Column(path, role, array.dims, array, self._decodings[path])
         return Table(meta.spec, sizes, columns, dict(self.left_out))
@@ -324,14 +325,13 @@ class _Columns:
         """Find the one coordinate that all variables with a dimension have."""
         found = [coordinate_of(dim, array, meta, self.roles) for array in spanning if dim in array.dims]
         holders = {array.path: array for array in found if array is not None and self.usable(array)}
-        first, *others = sorted(holders.values(), key=lambda array: array.path.count("/")) or [None]
-        for other in others:
-            if first and other and not self._same_labels(first, other):
-                raise StoreFormatError(
-                    f"dimension {dim!r} has different coordinates in {meta.spec.label}: {', '.join(holders)}. Scan one "
-                    "group at a time with group=, name variables of one group in variables=, or call tables()."
-                )
-        return first
+        candidates = sorted(holders.values(), key=lambda array: array.path.count("/"))
+        if not all(self._same_labels(candidates[0], other) for other in candidates[1:]):
+            raise StoreFormatError(
+                f"dimension {dim!r} has different coordinates in {meta.spec.label}: {', '.join(holders)}. Scan one group at "
+                "a time with group=, name variables of one group in variables=, or call tables()."
+            )
+        return candidates[0] if candidates else None
 
     def _same_labels(self, a: ArrayMeta, b: ArrayMeta) -> bool:
         if a.shape != b.shape or prod(a.shape) > MAX_LABELS:
@@ -366,33 +366,6 @@ def _check_named(variables: Collection[str], meta: StoreMeta, left_out: Mapping[
             )
         if name not in meta.arrays:
             raise unknown_column(name, meta.arrays, meta.spec.label)
-
-
-def _sizes(arrays: Collection[ArrayMeta], where: str) -> dict[str, int]:
-    """Lengths by dimension, in the order of the arrays of most dimensions, so that rows follow their chunks."""
-    sizes: dict[str, int] = {}
-    for array in sorted(arrays, key=lambda a: -len(a.dims)):
-        for dim, length in zip(array.dims, array.shape, strict=True):
-            sizes.setdefault(dim, length)
-        _check_lengths(array, sizes, arrays, where)
-    if len(sizes) > MAX_DIMS or prod(sizes.values()) > MAX_ROWS:
-        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMS else f"{prod(sizes.values()):.3g} rows"
-        raise StoreFormatError(
-            f"the table of {where} would have {excess}; it can have {MAX_DIMS} dimensions and {MAX_ROWS:,} rows. "
-            "Name variables that belong together in variables=, or call tables()."
-        )
-    return sizes
-
-
-def _check_lengths(array: ArrayMeta, sizes: Mapping[str, int], others: Iterable[ArrayMeta], where: str) -> None:
-    for dim, length in zip(array.dims, array.shape, strict=True):
-        if sizes[dim] != length:
-            shown = {a.path: a.shape[a.dims.index(dim)] for a in (*others, array) if dim in a.dims}
-            raise StoreFormatError(
-                f"dimension {dim!r} has more than one length in {where}: "
-                f"{', '.join(f'{n:,} in {path}' for path, n in shown.items())}. "
-                "Name variables that belong together in variables=, scan one group with group=, or call tables()."
-            )
 
 
 def unknown_column(name: str, available: Iterable[str], where: str) -> UnknownColumnError:

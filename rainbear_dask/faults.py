@@ -1,0 +1,205 @@
+"""What is wrong with the metadata document of an array, in words of ours; what no check finds is left to zarr."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numcodecs
+from zarr.core.dtype import get_data_type_from_json
+from zarr.registry import get_codec_class
+
+from rainbear_dask.metadata import MAX_ITEM_BYTES
+from rainbear_dask.redaction import reason
+
+MAX_NDIM = 64  # as NumPy
+MAX_NESTING = 64  # lists and objects inside each other, in attributes too: deeper ones no library walks through
+LARGEST = 2**63 - 1
+
+
+class DocumentError(ValueError):
+    """A document describes no array that can be read; the message completes "is left out: "."""
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and objects lie inside each other more than `MAX_NESTING` deep."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (each for each in inner if isinstance(each, dict | list))
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise DocumentError if a name is no text, which neither a column nor a key can have."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DocumentError(f"{what} holds half a surrogate, which is no letter") from None
+
+
+def check_document(document: Mapping[str, Any]) -> None:
+    """Raise DocumentError for what a document gets wrong about shape, chunks, and codecs.
+
+    Parameters
+    ----------
+    document : mapping
+        Of Zarr v2 or v3, from JSON.
+    """
+    if is_deep(document):
+        raise DocumentError(f"its metadata nests more than {MAX_NESTING} deep")
+    if document.get("zarr_format") not in (2, 3):
+        raise DocumentError(f"its zarr_format is {_shown(document.get('zarr_format'))}, not 2 or 3")
+    if not isinstance(document.get("attributes") or {}, dict):
+        raise DocumentError("its attributes are not a JSON object")
+    shape = _lengths("shape", document.get("shape"))
+    if len(shape) > MAX_NDIM:
+        raise DocumentError(f"it has {len(shape):,} dimensions; NumPy has {MAX_NDIM} at most")
+    chunks = _chunk_shape(document)
+    if len(chunks) != len(shape):
+        raise DocumentError(f"its shape has {len(shape)} dimensions and its chunks have {len(chunks)}")
+    if any(size == 0 < length for length, size in zip(shape, chunks, strict=True)):
+        raise DocumentError(f"its chunks have no length: {_shown(chunks)}")  # a release of zarr takes 0 for 1
+    if document["zarr_format"] == 3:
+        _check_v3(document, len(shape))
+    else:
+        _check_v2(document)
+
+
+def _check_v3(document: Mapping[str, Any], ndim: int) -> None:
+    if document.get("node_type") != "array":
+        raise DocumentError(f"its node_type is {_shown(document.get('node_type'))}, neither array nor group")
+    codecs = document.get("codecs")
+    if not isinstance(codecs, list) or not codecs:
+        raise DocumentError(f"its codecs are not a list of codecs: {_shown(codecs)}")
+    for codec in codecs:
+        if isinstance(codec, dict) and codec.get("name") == "sharding_indexed":
+            configuration = codec.get("configuration")
+            inner = _lengths(
+                "inner chunk shape", configuration.get("chunk_shape") if isinstance(configuration, dict) else None
+            )
+            if len(inner) != ndim or 0 in inner:
+                raise DocumentError(
+                    f"the inner chunks of its shards are {_shown(inner)}; they need {ndim} lengths above 0"
+                )
+
+
+def _check_v2(document: Mapping[str, Any]) -> None:
+    filters, compressor = document.get("filters"), document.get("compressor")
+    if not isinstance(filters, list | None):
+        raise DocumentError(f"its filters are not a list: {_shown(filters)}")
+    codecs = [*(filters or ()), *([] if compressor is None else [compressor])]
+    for codec in codecs:
+        if not isinstance(codec, dict) or not isinstance(codec.get("id"), str):
+            raise DocumentError(f"one of its codecs has no id: {_shown(codec)}")
+        if codec["id"] == "pickle":
+            raise DocumentError("its chunks are pickles, which run whatever code they hold")
+
+
+def _chunk_shape(document: Mapping[str, Any]) -> list[int]:
+    """Length of a chunk along each dimension, where all chunks are alike."""
+    if document["zarr_format"] == 2:
+        chunks = document.get("chunks")
+        if isinstance(chunks, list) and any(isinstance(size, list) for size in chunks):
+            raise DocumentError("its chunks are of unequal lengths; only chunks of one shape can be read")
+        return _lengths("chunks", chunks)
+    grid = document.get("chunk_grid")
+    name = grid.get("name") if isinstance(grid, dict) else grid
+    if isinstance(name, str) and name != "regular":
+        raise DocumentError(f"its chunk grid is {_shown(name)}; only chunks of one shape (a regular grid) can be read")
+    configuration = grid.get("configuration") if isinstance(grid, dict) else None
+    if name != "regular" or not isinstance(configuration, dict):
+        raise DocumentError(f"its chunk grid is not one: {_shown(grid)}")
+    chunks = configuration.get("chunk_shape")
+    if isinstance(chunks, list) and any(isinstance(size, list) for size in chunks):
+        raise DocumentError("its chunks are of unequal lengths; only chunks of one shape can be read")
+    return _lengths("chunk shape", chunks)
+
+
+def _lengths(what: str, value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(type(length) is int for length in value):
+        raise DocumentError(f"its {what} is not a list of whole numbers: {_shown(value)}")
+    if min(value, default=0) < 0:
+        raise DocumentError(f"its {what} has a negative length: {_shown(value)}")
+    if max(value, default=0) > LARGEST:
+        raise DocumentError(f"its {what} has a length above 2**63 - 1")
+    return value
+
+
+def check_dims(names: Any, ndim: int) -> tuple[str, ...]:
+    """Name dimensions: those without a name by their number.
+
+    Raises
+    ------
+    DocumentError
+        If they are no names, not ``ndim``, or not all different.
+    """
+    if not isinstance(names, list | tuple) or not all(name is None or isinstance(name, str) for name in names):
+        raise DocumentError(f"its dimension names are not a list of names: {_shown(names)}")
+    if len(names) != ndim:
+        raise DocumentError(f"it has {ndim} dimensions and {len(names)} names for them")
+    dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
+    if len(set(dims)) < ndim:
+        raise DocumentError(f"a dimension is repeated: {_shown(dims)}")
+    for dim in dims:
+        check_name(dim, "the name of a dimension")
+    return dims
+
+
+def check_itemsize(itemsize: int) -> None:
+    """Raise DocumentError if a single value is larger than a chunk should be."""
+    if itemsize > MAX_ITEM_BYTES:
+        raise DocumentError(f"one of its values takes {itemsize:,} bytes, more than {MAX_ITEM_BYTES:,}")
+
+
+def explained(document: Mapping[str, Any], err: Exception) -> str:
+    """Say why zarr makes no array of a document that passed `check_document`."""
+    if (codec := next(_unknown_codecs(document), None)) is not None:
+        return f"its codec {_shown(codec)} is unknown here, or its settings are; the package that has it may be missing"
+    if document["zarr_format"] == 2:
+        dtype, filters = document.get("dtype"), document.get("filters") or [{}]
+        named = {"name": dtype, "object_codec_id": filters[0].get("id")}
+        if _fails(lambda: get_data_type_from_json(named, zarr_format=2)):
+            return f"its type {_shown(dtype)} is unknown, or needs a codec that it does not name"
+    else:
+        stored, fill = document.get("data_type"), document.get("fill_value")
+        if _fails(lambda: get_data_type_from_json(stored, zarr_format=3)):
+            return f"its type {_shown(stored)} is unknown"
+        if _fails(lambda: get_data_type_from_json(stored, zarr_format=3).from_json_scalar(fill, zarr_format=3)):
+            return f"its fill value {_shown(fill)} is none of its type"
+    return f"zarr makes no array of its metadata ({reason(err)})"
+
+
+def _unknown_codecs(document: Mapping[str, Any]) -> Iterator[Any]:
+    """Codecs that are not known, also of those inside of shards."""
+    if document["zarr_format"] == 2:
+        of_v2 = [*(document.get("filters") or ()), document.get("compressor")]
+        yield from (codec for codec in of_v2 if codec is not None and _fails(partial(numcodecs.get_codec, codec)))
+        return
+    todo = list(document["codecs"])
+    while todo:
+        codec = todo.pop(0)
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        if not isinstance(name, str) or _fails(partial(get_codec_class, name)):
+            yield str(name)
+        configuration = codec.get("configuration") if isinstance(codec, dict) else None
+        for inner in configuration.values() if isinstance(configuration, dict) else ():
+            todo += inner if isinstance(inner, list) and all(isinstance(one, dict) for one in inner) else []
+
+
+def _fails(call: Callable[[], Any]) -> bool:
+    """Whether a call of zarr or numcodecs raises, whatever it raises."""
+    try:
+        call()
+    except Exception:  # noqa: BLE001  of values from JSON
+        return True
+    return False
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.80}"
