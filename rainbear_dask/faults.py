@@ -66,15 +66,15 @@ def check_document(document: Mapping[str, Any]) -> None:
     if any(size == 0 < length for length, size in zip(shape, chunks, strict=True)):
         raise DocumentError(f"its chunks have no length: {_shown(chunks)}")  # a release of zarr takes 0 for 1
     if document["zarr_format"] == 3:
-        _check_v3(document, len(shape))
+        _check_v3(document)
     else:
         _check_v2(document)
 
 
-def _check_v3(document: Mapping[str, Any], ndim: int) -> None:
+def _check_v3(document: Mapping[str, Any]) -> None:
     if document.get("node_type") != "array":
         raise DocumentError(f"its node_type is {_shown(document.get('node_type'))}, neither array nor group")
-    codecs = document.get("codecs")
+    codecs, outer = document.get("codecs"), _chunk_shape(document)
     if not isinstance(codecs, list) or not codecs:
         raise DocumentError(f"its codecs are not a list of codecs: {_shown(codecs)}")
     for codec in codecs:
@@ -83,10 +83,23 @@ def _check_v3(document: Mapping[str, Any], ndim: int) -> None:
             inner = _lengths(
                 "inner chunk shape", configuration.get("chunk_shape") if isinstance(configuration, dict) else None
             )
-            if len(inner) != ndim or 0 in inner:
-                raise DocumentError(
-                    f"the inner chunks of its shards are {_shown(inner)}; they need {ndim} lengths above 0"
-                )
+            if len(inner) != len(outer) or 0 in inner or any(a % b for a, b in zip(outer, inner, strict=True)):
+                raise DocumentError(f"its shards, {_shown(outer)}, are no multiple of their chunks, {_shown(inner)}")
+    if transformers := document.get("storage_transformers"):
+        raise DocumentError(f"it has storage transformers, which zarr does not support: {_shown(transformers)}")
+    for key, value in document.items():
+        if key not in _FIELDS and not (isinstance(value, dict) and value.get("must_understand") is False):
+            raise DocumentError(f"it has the field {_shown(key)}, which has to be understood and is not")
+    encoding = document.get("chunk_key_encoding")
+    name = encoding.get("name") if isinstance(encoding, dict) else encoding
+    configuration = encoding.get("configuration") if isinstance(encoding, dict) else None
+    separator = configuration.get("separator", "/") if isinstance(configuration, dict) else "/"
+    if name not in ("default", "v2") or separator not in (".", "/"):
+        raise DocumentError(f"its chunk key encoding is unknown: {_shown(encoding)}")
+
+
+_FIELDS = {"zarr_format", "node_type", "attributes", "storage_transformers"}
+_FIELDS |= {"shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value", "dimension_names"}
 
 
 def _check_v2(document: Mapping[str, Any]) -> None:
@@ -107,7 +120,7 @@ def _chunk_shape(document: Mapping[str, Any]) -> list[int]:
         chunks = document.get("chunks")
         if isinstance(chunks, list) and any(isinstance(size, list) for size in chunks):
             raise DocumentError("its chunks are of unequal lengths; only chunks of one shape can be read")
-        return _lengths("chunks", chunks)
+        return _lengths("chunk shape", chunks)
     grid = document.get("chunk_grid")
     name = grid.get("name") if isinstance(grid, dict) else grid
     if isinstance(name, str) and name != "regular":
@@ -161,17 +174,17 @@ def explained(document: Mapping[str, Any], err: Exception) -> str:
     """Say why zarr makes no array of a document that passed `check_document`."""
     if (codec := next(_unknown_codecs(document), None)) is not None:
         return f"its codec {_shown(codec)} is unknown here, or its settings are; the package that has it may be missing"
-    if document["zarr_format"] == 2:
-        dtype, filters = document.get("dtype"), document.get("filters") or [{}]
-        named = {"name": dtype, "object_codec_id": filters[0].get("id")}
-        if _fails(lambda: get_data_type_from_json(named, zarr_format=2)):
-            return f"its type {_shown(dtype)} is unknown, or needs a codec that it does not name"
-    else:
-        stored, fill = document.get("data_type"), document.get("fill_value")
-        if _fails(lambda: get_data_type_from_json(stored, zarr_format=3)):
-            return f"its type {_shown(stored)} is unknown"
-        if _fails(lambda: get_data_type_from_json(stored, zarr_format=3).from_json_scalar(fill, zarr_format=3)):
-            return f"its fill value {_shown(fill)} is none of its type"
+    zarr_format, fill = document["zarr_format"], document.get("fill_value")
+    stored = named = document.get("data_type" if zarr_format == 3 else "dtype")
+    if zarr_format == 2:
+        named = {"name": stored, "object_codec_id": next((one["id"] for one in document.get("filters") or ()), None)}
+    parsed = partial(get_data_type_from_json, named, zarr_format=zarr_format)
+    if _fails(parsed):
+        return f"its type {_shown(stored)} is unknown" + ("" if zarr_format == 3 else ", or it names no codec for it")
+    if not (fill is None and zarr_format == 2) and _fails(
+        lambda: parsed().from_json_scalar(fill, zarr_format=zarr_format)
+    ):
+        return f"its fill value {_shown(fill)} is none of its type"
     return f"zarr makes no array of its metadata ({reason(err)})"
 
 
