@@ -13,6 +13,7 @@ from rainbear_dask.redaction import reason
 
 MAX_NDIM = 64  # as NumPy
 MAX_NESTING = 64  # lists and objects inside each other, in attributes too: deeper ones no library walks through
+MAX_LENGTH = 2**48  # of a dimension; plans hold some bytes for each few million positions
 LARGEST = 2**63 - 1
 
 
@@ -58,6 +59,8 @@ def check_document(document: Mapping[str, Any]) -> None:
     if not isinstance(document.get("attributes") or {}, dict):
         raise DocumentError("its attributes are not a JSON object")
     shape = _lengths("shape", document.get("shape"))
+    if max(shape, default=0) > MAX_LENGTH:
+        raise DocumentError(f"its shape has a length above 2**{MAX_LENGTH.bit_length() - 1}: {_shown(shape)}")
     if len(shape) > MAX_NDIM:
         raise DocumentError(f"it has {len(shape):,} dimensions; NumPy has {MAX_NDIM} at most")
     chunks = _chunk_shape(document)
@@ -156,11 +159,13 @@ def check_dims(names: Any, ndim: int) -> tuple[str, ...]:
         raise DocumentError(f"its dimension names are not a list of names: {_shown(names)}")
     if len(names) != ndim:
         raise DocumentError(f"it has {ndim} dimensions and {len(names)} names for them")
-    dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
+    dims = tuple(name or f"dim_{i}" for i, name in enumerate(names))
     if len(set(dims)) < ndim:
         raise DocumentError(f"a dimension is repeated: {_shown(dims)}")
     for dim in dims:
         check_name(dim, "the name of a dimension")
+        if "/" in dim:
+            raise DocumentError(f"the name of its dimension {_shown(dim)} has a slash, which stands for groups in columns")
     return dims
 
 

@@ -124,8 +124,9 @@ def coordinate_of(dim: str, array: ArrayMeta, meta: StoreMeta, roles: Mapping[st
         path = _below(group, dim)
         if path in meta.left_out:
             return None
-        if roles.get(path) == "dimension" and (group == own or meta.arrays[path].shape == (length,)):
-            return meta.arrays[path]
+        found = meta.arrays.get(path) if roles.get(path) == "dimension" else None
+        if found is not None and (group == own or found.shape == (length,)):
+            return found
     return next((found for found in meta.above.get(dim, ()) if found.shape == (length,)), None)
 
 
