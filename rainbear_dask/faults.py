@@ -165,7 +165,9 @@ def check_dims(names: Any, ndim: int) -> tuple[str, ...]:
     for dim in dims:
         check_name(dim, "the name of a dimension")
         if "/" in dim:
-            raise DocumentError(f"the name of its dimension {_shown(dim)} has a slash, which stands for groups in columns")
+            raise DocumentError(
+                f"the name of its dimension {_shown(dim)} has a slash, which stands for groups in columns"
+            )
     return dims
 
 

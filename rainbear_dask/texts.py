@@ -32,7 +32,7 @@ def encoding_of(array: ArrayMeta) -> str:
         return ""
     try:
         if isinstance(declared, str):
-            b"".decode(declared)  # refuses codecs that make no text
+            b"a".decode(declared, "replace")  # refuses codecs that make no text
             return lookup(declared).name
     except (LookupError, ValueError):
         pass
