@@ -43,7 +43,7 @@ CACHE: ByteLRU[_Key, Any] = ByteLRU(
 # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
 _BLOCK = 65_536
 # and at most: a chunk may be declared that no memory holds, of which a few values are wanted
-_LARGEST_BLOCK = 2**27
+_LARGEST_BLOCK = 2**24
 
 
 def read(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[Values]:

@@ -250,7 +250,10 @@ MAX_SAMPLE_BYTES = 2**30
 """Decoded bytes of the chunks that are read, at most, to choose the type of a column; else attributes alone choose it."""
 
 MAX_LABELS = 2**28
-"""Labels of a coordinate that are compared with those of another group, or held while a scan is planned, at most."""
+"""Labels of a coordinate that are held while a scan is planned, at most; a filter on more is left to the workers."""
+
+MAX_COMPARED = 2**26
+"""Labels of a coordinate that are compared with those of another group, at most; more are taken to differ."""
 
 MAX_COORDINATE = 2**36
 """Labels that the coordinate of a dimension may declare; real ones have a thousandth of that."""
@@ -334,9 +337,9 @@ class _Columns:
         return candidates[0] if candidates else None
 
     def _same_labels(self, a: ArrayMeta, b: ArrayMeta) -> bool:
-        if a.shape != b.shape or prod(a.shape) > MAX_LABELS:
+        if a.shape != b.shape or prod(a.shape) > MAX_COMPARED:
             return False
-        labels = [self._decodings[array.path].decode(self._read(array).copy()) for array in (a, b)]
+        labels = [self._decodings[array.path].decode(self._read(array)) for array in (a, b)]
         try:
             return bool(labels[0].eq_missing(labels[1]).all())
         except pl.exceptions.PolarsError:  # a number is no text
