@@ -192,19 +192,56 @@ def check(path, name="bad"):
 
 OF_V2 = ("shape", "fill_value", "attributes", "zarr_format", "dtype", "compressor", "filters", "chunks")
 OF_V3 = [key for key in DOCUMENTS if key not in ("dtype", "compressor", "filters", "chunks")]
-CASES = [
-    pytest.param(zarr_format, {key: value}, id=f"v{zarr_format}-{key}-{number}")
+CHANGES = {
+    f"v{zarr_format}-{key}-{number}": (zarr_format, {key: value})
     for zarr_format, keys in ((3, OF_V3), (2, OF_V2))
     for key in keys
-    for number, value in enumerate(DOCUMENTS[key] + (ATTRIBUTES if key == "attributes" else []))
-]
-CASES += [pytest.param(3, shards, id=f"v3-shards-{number}") for number, shards in enumerate(SHARDS)]
+    for number, value in enumerate(DOCUMENTS[key])
+}
+CHANGES |= {f"v3-shards-{number}": (3, shards) for number, shards in enumerate(SHARDS)}
+SAYINGS = {
+    f"v{zarr_format}-attributes-{number}": (zarr_format, {"attributes": attributes})
+    for zarr_format in (2, 3)
+    for number, attributes in enumerate(ATTRIBUTES)
+}
 
 
 @pytest.mark.parametrize("consolidated", [True, False], ids=["consolidated", "listed"])
-@pytest.mark.parametrize(("zarr_format", "changes"), CASES)
+@pytest.mark.parametrize(("zarr_format", "changes"), CHANGES.values(), ids=CHANGES.keys())
 def test_an_odd_document_spoils_neither_the_others_nor_the_process(tmp_path, zarr_format, changes, consolidated):
     of = {3: v3_array, 2: v2_array}[zarr_format]
-    if zarr_format == 2 and isinstance(changes.get("attributes", {}), dict):
-        changes = changes | {"attributes": {"_ARRAY_DIMENSIONS": ["x"]} | changes.get("attributes", {})}
-    check(write(tmp_path, of(**changes), zarr_format, consolidated=consolidated))
+    dims = {"attributes": {"_ARRAY_DIMENSIONS": ["x"]}} if zarr_format == 2 else {}
+    check(write(tmp_path, of(**(dims | changes)), zarr_format, consolidated=consolidated))
+
+
+@pytest.mark.parametrize(("zarr_format", "changes"), SAYINGS.values(), ids=[f"saying-{key}" for key in SAYINGS])
+def test_odd_attributes_spoil_neither_the_others_nor_the_process(tmp_path, zarr_format, changes):
+    attributes = changes["attributes"] if zarr_format == 3 else {"_ARRAY_DIMENSIONS": ["x"]} | changes["attributes"]
+    of = {3: v3_array, 2: v2_array}[zarr_format]
+    check(write(tmp_path, of(attributes=attributes), zarr_format, consolidated=True))
+
+
+@pytest.mark.parametrize(
+    ("zarr_format", "changes", "reason"),
+    [
+        (3, {"chunk_grid": DOCUMENTS["chunk_grid"][3]}, "its chunk grid is 'rectilinear'; only chunks of one shape"),
+        (3, {"chunk_grid": {"name": "rectilinear"}}, "its chunk grid is 'rectilinear'"),
+        (3, {"chunk_grid": {"name": "variable", "configuration": {}}}, "its chunk grid is 'variable'"),
+        (3, grid([[1, 3]]), "its chunks are of unequal lengths"),
+        (2, {"chunks": [[1, 3]]}, "its chunks are of unequal lengths"),
+        (3, {"data_type": "float7"}, "its type 'float7' is unknown"),
+        (2, {"dtype": "<f7"}, "its type '<f7' is unknown"),
+        (3, {"fill_value": "nonsense"}, "its fill value 'nonsense' is none of its type"),
+        (2, {"fill_value": "nonsense"}, "its fill value 'nonsense' is none of its type"),
+        (3, {"codecs": [{"name": "mystery"}]}, "its codec 'mystery' is unknown here"),
+        (2, {"compressor": {"id": "mystery"}}, "its codec {'id': 'mystery'} is unknown here"),
+        (3, {"mystery": {"must_understand": True}}, "it has the field 'mystery', which has to be understood"),
+        (3, {"chunk_key_encoding": {"name": "own"}}, "its chunk key encoding is unknown"),
+        (3, {"storage_transformers": [{"name": "x"}]}, "it has storage transformers"),
+    ],
+)
+def test_the_reason_is_in_words_of_ours(tmp_path, zarr_format, changes, reason):
+    of = {3: v3_array, 2: v2_array}[zarr_format]
+    (said,) = check(write(tmp_path, of(**changes), zarr_format, consolidated=True))
+    assert f"is left out: {reason}" in said
+    assert not any(word in said for word in ("zarr.config", "read_chunk_sizes", "Error"))

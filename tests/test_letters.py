@@ -36,7 +36,7 @@ def write(path, arrays, zarr_format, **options):
         named = {"dimension_names": dims} if zarr_format == 3 else {"fill_value": None}
         if zarr_format == 2:
             attributes["_ARRAY_DIMENSIONS"] = list(dims)
-        created = named | {"chunks": values.shape or "auto"} | options
+        created = named | {"chunks": tuple(max(length, 1) for length in values.shape) or "auto"} | options
         array = group.create_array(name, shape=values.shape, dtype=values.dtype, attributes=attributes, **created)
         array[...] = values
     return str(path)
