@@ -25,15 +25,14 @@ def is_deep(value: Any) -> bool:
     """Whether lists and objects lie inside each other more than `MAX_NESTING` deep."""
     level = [value]
     for _ in range(MAX_NESTING):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
+        below: list[Any] = []
+        for outer in level:
+            inner = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
+            below += [each for each in inner if isinstance(each, dict | list)]
+        if not below:
             return False
+        level = below
     return True
-
-
-def _inside(value: Any) -> Iterator[Any]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (each for each in inner if isinstance(each, dict | list))
 
 
 def check_name(name: str, what: str) -> None:

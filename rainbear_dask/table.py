@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import cf
-from rainbear_dask.exceptions import StoreFormatError, UnknownColumnError
+from rainbear_dask.exceptions import RainbearError, StoreFormatError, UnknownColumnError
 from rainbear_dask.groups import (
     Role,
     check_lengths,
@@ -24,6 +24,7 @@ from rainbear_dask.groups import (
     with_times_of_bounds,
 )
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
+from rainbear_dask.redaction import reason
 
 Reader = Callable[[ArrayMeta], npt.NDArray[Any]]
 
@@ -188,7 +189,8 @@ def build_table(
     meta = _prepared(meta, decode=decode)
     found = _Columns(meta, roles_of(meta), read, sample, decode=decode, mask=mask)
     asked = [path for path, role in found.roles.items() if role == "data"] if variables is None else variables
-    data = [path for path, array in meta.arrays.items() if path in asked and found.usable(array)]
+    names = set(asked)
+    data = [path for path, array in meta.arrays.items() if path in names and found.usable(array)]
     _check_named(variables or (), meta, found.left_out)
     return found.table(meta, data)
 
@@ -288,8 +290,12 @@ class _Columns:
                     mask=self._mask,
                     sample=self._sample(array) if sampled else None,
                 )
-            except StoreFormatError as reason:
-                self.left_out[path] = str(reason)
+            except StoreFormatError as err:
+                self.left_out[path] = str(err)
+            except RainbearError:  # of a chunk: it is the store's fault, or the network's
+                raise
+            except Exception as err:  # noqa: BLE001  whatever an attribute makes of NumPy, the others are usable
+                self.left_out[path] = f"its attributes are not understood ({reason(err)})"
         return path in self._decodings
 
     def table(self, meta: StoreMeta, data: Sequence[str]) -> Table:
@@ -306,13 +312,13 @@ class _Columns:
             if array:
                 check_lengths(array, sizes, spanning, label)
             columns[dim] = Column(dim, "dimension", (dim,), array, self._decodings[array.path] if array else None)
-        groups = {group_of(array.path) for array in spanning}
-        beside = [path for path in coordinates if roles[path] == "auxiliary" and "/" not in path and path not in data]
+        groups, named = {group_of(array.path) for array in spanning}, set(data)
+        beside = [path for path in coordinates if roles[path] == "auxiliary" and "/" not in path and path not in named]
         for path in [*beside, *sorted(data, key=lambda path: "/" in path)]:
             array = meta.arrays[path]
             if array.dims == (array.name,) or not set(array.dims) <= sizes.keys():
                 continue  # a dimension's coordinate has its column; what has other dimensions has no row
-            if path not in data and "" not in groups and not self._belongs(array, columns, sizes, meta):
+            if path not in named and "" not in groups and not self._belongs(array, columns, sizes, meta):
                 continue  # it is of another grid than that of the variables
             if path in sizes:
                 self.left_out[path] = f"it has the name of a dimension and the dimensions {array.dims}"
@@ -320,7 +326,7 @@ class _Columns:
                 self.left_out[path] = f"its group has the name of the column {holder!r}"
             elif self.usable(array):
                 check_lengths(array, sizes, spanning, label)
-                role: Role = "data" if path in data else "auxiliary"
+                role: Role = "data" if path in named else "auxiliary"
                 columns[path] = Column(path, role, array.dims, array, self._decodings[path])
         return Table(meta.spec, sizes, columns, dict(self.left_out))
 
