@@ -46,13 +46,14 @@ def scan_zarr(
     variables : collection of str, optional
         The data variables whose dimensions make the rows. By default all of the group.
     group : str, optional
-        Path of a group inside the store.
+        Path of a group inside the store. A dimension may have its coordinate in a group above it.
     prefix : str, optional
         Path of the Zarr store inside the source, as where that is a whole bucket.
     storage_options : mapping, optional
         With a URL: credentials, endpoint, anonymous access, time-outs, retries, and which library reads; see the README.
     decode : bool
-        Whether CF attributes are decoded: times, durations, packed values. False gives stored values.
+        Whether CF attributes are decoded (times, durations, packed values, encodings of text), and letters joined to
+        texts. False gives stored values.
     mask : bool
         Whether masked values (``_FillValue``, ``missing_value``) are null. False gives the values that stand for them.
     client : distributed.Client, optional
@@ -89,7 +90,8 @@ def scan_zarr(
     Notes
     -----
     ``collect`` raises PlanTooLargeError over ``max_chunks_to_read``, and ChunkReadError where a chunk cannot be read.
-    The rows are those of ``xarray.open_zarr(source).to_dataframe()``, with masked values as nulls.
+    The rows are those of ``xarray.open_zarr(source).to_dataframe()``, with masked values as nulls. Labels of a tree are those
+    of ``xarray.open_datatree``: a coordinate is looked for in the variable's own group, then in the groups above it.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import cf
-from rainbear_dask.exceptions import RainbearError, StoreFormatError, UnknownColumnError
+from rainbear_dask.exceptions import ChunkReadError, RainbearError, StoreFormatError, UnknownColumnError
 from rainbear_dask.groups import (
     Role,
     check_lengths,
@@ -250,19 +250,15 @@ _COORDINATES = ("dimension", "auxiliary")
 
 MAX_SAMPLE_BYTES = 2**30
 """Decoded bytes of the chunks that are read, at most, to choose the type of a column; else attributes alone choose it."""
-
 MAX_LABELS = 2**28
 """Labels of a coordinate that are held while a scan is planned, at most; a filter on more is left to the workers."""
-
 MAX_COMPARED = 2**26
-"""Labels of a coordinate that are compared with those of another group, at most; more are taken to differ."""
-
-MAX_COORDINATE = 2**36
+"""Labels of a coordinate that are compared with those of another group, at most; more are taken to differ."""MAX_COORDINATE = 2**36
 """Labels that the coordinate of a dimension may declare; real ones have a thousandth of that."""
 
 
 class _Columns:
-    """Arrays as columns; each is looked at once, when it is first asked for, however many tables it is in."""
+    """Arrays as columns; each is looked at once, when first asked for, however many tables it is in."""
 
     def __init__(
         self, meta: StoreMeta, roles: Mapping[str, Role], read: Reader, sample: Reader, *, decode: bool, mask: bool
@@ -282,13 +278,8 @@ class _Columns:
                 )
                 return False
             try:
-                sampled = cf.needs_sample(array, decode=self._decode) and _sample_bytes(array) <= MAX_SAMPLE_BYTES
                 self._decodings[path] = cf.decoding_of(
-                    array,
-                    coordinate=coordinate,
-                    decode=self._decode,
-                    mask=self._mask,
-                    sample=self._sample(array) if sampled else None,
+                    array, coordinate=coordinate, decode=self._decode, mask=self._mask, sample=self._sampled(array)
                 )
             except StoreFormatError as err:
                 self.left_out[path] = str(err)
@@ -297,6 +288,15 @@ class _Columns:
             except Exception as err:  # noqa: BLE001  whatever an attribute makes of NumPy, the others are usable
                 self.left_out[path] = f"its attributes are not understood ({reason(err)})"
         return path in self._decodings
+
+    def _sampled(self, array: ArrayMeta) -> npt.NDArray[Any] | None:
+        """Read what the type of a column depends on, if anything; None where attributes alone have to choose it."""
+        if not cf.needs_sample(array, decode=self._decode) or _sample_bytes(array) > MAX_SAMPLE_BYTES:
+            return None
+        try:
+            return self._sample(array)
+        except ChunkReadError:  # those who read the column are told; the others need it not
+            return None
 
     def table(self, meta: StoreMeta, data: Sequence[str]) -> Table:
         """Make the table of some usable arrays."""

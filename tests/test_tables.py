@@ -11,6 +11,7 @@ import rainbear_dask as rd
 from rainbear_dask import TableKey
 
 c = pl.col
+pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
 BOTH = pytest.mark.parametrize("zarr_format", [2, 3])
 
 
@@ -193,3 +194,21 @@ def test_tables_pass_on_how_to_decode_and_what_to_allow(tmp_path):
     assert rd.tables(path, decode=False)[key].collect()["v"].to_list() == [0, 1, 2, 3]
     with pytest.raises(rd.exceptions.PlanTooLargeError):
         rd.tables(path, max_rows=2)[key].collect()
+
+
+@BOTH
+def test_a_damaged_chunk_spoils_only_its_own_column(tmp_path, zarr_format):
+    """Also where the type of a column depends on values, as that of times and bytes does."""
+    time = {"units": "days since 2000-01-01"}
+    arrays = {"t": (("t",), cube(3), time), "name": (("t",), np.array(["a", "b", "c"], "S1")), "v": (("t",), cube(3))}
+    path = write(tmp_path, arrays | {"when": (("y",), cube(3), time), "w": (("x",), cube(2))}, zarr_format)
+    for name in ("t", "name", "when"):
+        (tmp_path / name / ("c/0" if zarr_format == 3 else "0")).write_bytes(b"damaged")
+    assert rd.scan_zarr(path, variables=["v", "name"]).select("v").collect()["v"].to_list() == [0, 1, 2]
+    assert rd.scan_zarr(path).collect_schema()["t"] == pl.Datetime("ns")
+    found = rd.tables(path)
+    assert {key.dims for key in found} == {("t",), ("x",), ("y",)}
+    assert found[TableKey("", ("x",), (2,))].collect()["w"].to_list() == [0, 1]
+    for dim, name in (("t", "name"), ("t", "t"), ("y", "when")):
+        with pytest.raises(rd.exceptions.ChunkReadError, match=f"'{name}'"):
+            found[TableKey("", (dim,), (3,))].select(name).collect()
