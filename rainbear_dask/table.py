@@ -250,11 +250,12 @@ _COORDINATES = ("dimension", "auxiliary")
 
 MAX_SAMPLE_BYTES = 2**30
 """Decoded bytes of the chunks that are read, at most, to choose the type of a column; else attributes alone choose it."""
+
 MAX_LABELS = 2**28
 """Labels of a coordinate that are held while a scan is planned, at most; a filter on more is left to the workers."""
-MAX_COMPARED = 2**26
-"""Labels of a coordinate that are compared with those of another group, at most; more are taken to differ."""MAX_COORDINATE = 2**36
-"""Labels that the coordinate of a dimension may declare; real ones have a thousandth of that."""
+
+MAX_COMPARED, MAX_COORDINATE = 2**26, 2**36
+"""Labels that are compared with those of another group, at most (more are taken to differ), and that may be declared."""
 
 
 class _Columns:
