@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -33,6 +33,7 @@ from rainbear_dask.faults import (
     explained,
     is_deep,
 )
+from rainbear_dask.groups import with_texts
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
 
@@ -151,7 +152,14 @@ class Documents:
         held = _consolidated(node)
         return nodes | (await self._listed(group, node) if held is None else held)
 
-    async def above(self, group: str, levels: int, dims: Sequence[str], formats: Collection[int]) -> Nodes:
+    async def above(
+        self,
+        group: str,
+        levels: int,
+        dims: Sequence[str],
+        formats: Collection[int],
+        is_absent: Callable[[BaseException], bool],
+    ) -> Nodes:
         """Read the documents that arrays of some dimensions' names may have in the groups above a group.
 
         Parameters
@@ -164,6 +172,8 @@ class Documents:
             The names.
         formats : collection of int
             Versions of Zarr that the arrays of the group have.
+        is_absent : callable
+            Whether an error says that a document is not there.
 
         Returns
         -------
@@ -178,8 +188,16 @@ class Documents:
             return {place: document for place, document in members.items() if document is not None}
         files = [name for version, name in _DOCUMENTS_OF if version in formats]
         entries = {f"{place}/{name}": join_path(group, place, name) for place in places for name in files}
-        contents = zip(entries, await self._get(*entries.values()), strict=True)
-        found = {key: _read_document(raw) for key, raw in contents if raw is not None}
+        requests = (fetch.get(self.store, key) for key in entries.values())
+        asked = await asyncio.gather(*requests, return_exceptions=True)
+        found: Nodes = {}
+        for key, answer in zip(entries, asked, strict=True):
+            if isinstance(answer, BaseException):
+                if not is_absent(answer):
+                    raise answer
+            elif answer is not None:
+                self._note(entries[key], content := answer.to_bytes())
+                found[key] = _read_document(content)
         of_v3 = {key: document for key, document in found.items() if key.endswith(f"/{V3_DOCUMENT}")}
         return _v2_nodes({key: document for key, document in found.items() if key not in of_v3}) | _v3_nodes(of_v3)
 
@@ -248,9 +266,12 @@ class Documents:
             contents = [None if buffer is None else buffer.to_bytes() for buffer in buffers]
         for key, content in zip(keys, contents, strict=True):
             if content is not None:
-                self.first_key = self.first_key or key
-                self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
+                self._note(key, content)
         return contents
+
+    def _note(self, key: str, content: bytes) -> None:
+        self.first_key = self.first_key or key
+        self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
 
     async def _list(self, *paths: str) -> list[list[str]]:
         """Names in folders, sorted; none where the store cannot tell."""
@@ -443,10 +464,14 @@ def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMet
     found: dict[str, list[ArrayMeta]] = {}
     for path, document in nodes.items():
         level, name = path.count("../"), path.rpartition("/")[2]
-        meta = store_meta(spec, {name: document})
+        meta = with_texts(store_meta(spec, {name: document}))  # nobody knows who else has the letters' dimension
         if name in meta.arrays and meta.arrays[name].dims == (name,):
-            found.setdefault(name, []).append(replace(meta.arrays[name], path="../" * level + name))
+            found.setdefault(name, []).append(_at("../" * level + name, meta.arrays[name]))
     return {name: tuple(sorted(arrays, key=lambda a: a.path.count("/"))) for name, arrays in found.items()}
+
+
+def _at(path: str, array: ArrayMeta) -> ArrayMeta:
+    return replace(array, path=path, letters=array.letters and replace(array.letters, path=path))
 
 
 def _array_meta(path: str, document: Document) -> ArrayMeta:

@@ -1,6 +1,6 @@
 """What a store holds, as plain frozen data: no array is opened and no chunk is read here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -135,7 +135,7 @@ class StoreMeta:
         Attributes of the group itself (path "") and of each group below it, by path.
     left_out : mapping of str to str
         Arrays that cannot be read, by path, each with the reason.
-    above : mapping of str to tuple of ArrayMeta
+    above : mapping of str to sequence of ArrayMeta
         Coordinates that groups above this one have for its dimensions, by dimension, nearest first.
     """
 
@@ -143,4 +143,4 @@ class StoreMeta:
     arrays: Mapping[str, ArrayMeta]
     groups: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, str]
-    above: Mapping[str, tuple[ArrayMeta, ...]] = field(default_factory=dict)
+    above: Mapping[str, Sequence[ArrayMeta]] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 import threading
 import uuid
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 
 from rainbear_dask.addresses import IcechunkAddress, address_of, label_of
 from rainbear_dask.connect import connect
-from rainbear_dask.documents import Documents, Nodes, coordinates_above, join_path, store_meta
+from rainbear_dask.documents import Documents, coordinates_above, join_path, store_meta
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import is_refusal, translated
 from rainbear_dask.groups import unlabelled
@@ -181,19 +181,11 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
         )
         meta = store_meta(spec, nodes)
         if group and (dims := unlabelled(meta)):
-            meta = replace(meta, above=coordinates_above(spec, _above(documents, meta, path, group, dims)))
+            formats = {array.zarr_format for array in meta.arrays.values()}
+            # to callers that may not list, S3 refuses what is not there
+            found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
+            meta = replace(meta, above=coordinates_above(spec, found))
         return meta
-
-
-def _above(documents: Documents, meta: StoreMeta, path: str, group: str, dims: Sequence[str]) -> Nodes:
-    formats = {array.zarr_format for array in meta.arrays.values()}
-    try:
-        found: Nodes = sync(documents.above(path, group.count("/") + 1, dims, formats))
-    except Exception as err:
-        if is_refusal(err):  # to callers that may not list, S3 says so of what is not there
-            return {}
-        raise
-    return found
 
 
 def _version(store: Store, documents: Documents) -> str:

@@ -243,7 +243,9 @@ def _fitting(meta: StoreMeta, roles: Mapping[str, Role], key: TableKey) -> Store
 
 def _prepared(meta: StoreMeta, *, decode: bool) -> StoreMeta:
     meta = with_times_of_bounds(meta)
-    return with_texts(meta) if decode else meta
+    if decode:
+        return with_texts(meta)
+    return replace(meta, above={dim: [a for a in arrays if not a.letters] for dim, arrays in meta.above.items()})
 
 
 _COORDINATES = ("dimension", "auxiliary")

@@ -265,3 +265,34 @@ def test_names_that_no_group_has_are_unknown(tmp_path):
             rd.scan_zarr(path, variables=[name])
     with pytest.raises(UnknownColumnError):
         rd.scan_zarr(path, group="a", variables=["../x"])
+
+
+@ALL_KINDS
+def test_labels_above_that_are_stored_letter_by_letter(tmp_path, zarr_format, consolidated):
+    words = np.array(["KSEA", "KPDX", "EHAM"], "S4")
+    arrays = {"x": (("x", "len"), words.reshape(3, 1).view("S1")), "a/v": (("x",), cube(3))}
+    path = write(tmp_path, arrays, zarr_format, consolidated=consolidated)
+    for options in ({"variables": ["a/v"]}, {"group": "a"}):
+        assert rd.scan_zarr(path, **options).collect()["x"].to_list() == ["KSEA", "KPDX", "EHAM"]
+        assert rd.scan_zarr(path, **options, decode=False).collect()["x"].to_list() == [0, 1, 2]
+        assert rd.scan_zarr(path, **options).filter(c.x == "EHAM").collect().height == 1
+
+
+class Unlisted(zarr.storage.WrapperStore):
+    """As S3 answers who may read and not list: what is not there is forbidden."""
+
+    async def get(self, key, prototype, byte_range=None):
+        """Refuse what is not there."""
+        found = await super().get(key, prototype, byte_range)
+        if found is None and key.startswith(("x/", "y/")):
+            raise PermissionError(key)
+        return found
+
+
+def test_a_coordinate_above_that_may_not_be_asked_for_is_not_there():
+    store = zarr.storage.MemoryStore()
+    write(store, {"x": (("x",), cube(3) + 5), "a/v": (("x", "y"), cube(3, 2))})
+    table = rd.scan_zarr(Unlisted(store), group="a").collect()
+    assert table.columns == ["x", "y", "v"]
+    assert table["x"].unique(maintain_order=True).to_list() == [5, 6, 7]
+    assert table["y"].to_list() == [0, 1] * 3
