@@ -10,6 +10,7 @@ from typing import Any
 _HOMES = {
     "BackendOptions": "backends",
     "IcechunkBackend": "repositories",
+    "TableKey": "table",
     "ZarrBackend": "backends",
     "ZarrBackendSync": "backends",
     "configure_zarr_codecs": "documents",

@@ -12,11 +12,13 @@ from rainbear_dask.documents import configure_zarr_codecs
 from rainbear_dask.read import read_zarr, to_dask_dataframe
 from rainbear_dask.repositories import IcechunkBackend
 from rainbear_dask.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.table import TableKey
 from rainbear_dask.versions import print_extension_info
 
 __all__ = [
     "BackendOptions",
     "IcechunkBackend",
+    "TableKey",
     "ZarrBackend",
     "ZarrBackendSync",
     "configure_zarr_codecs",

@@ -17,25 +17,27 @@ The rules are those of the CF conventions as xarray reads them, with these diffe
 - A plain unit of time, ``hours`` or ``days``, makes a coordinate a duration, and a data variable only together with the
   attribute ``dtype: timedelta64[...]``.
 
+- The attribute ``_Encoding`` says how bytes are text; without it, bytes that are all UTF-8 are text, and others Binary.
+
 A null that no attribute declares comes from NaT alone, and from NaN among times.
 """
 
 import re
-import struct
-from base64 import b64decode
 from dataclasses import dataclass, replace
 from functools import reduce
-from math import isinf, isnan
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rainbear_dask.attributes import declared_fills, fill_numbers, number_attribute
 from rainbear_dask.calendars import NANOSECONDS, NAT, NUMPY_NANOSECONDS, SECOND, Clock, clock_since
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.memory import lend
 from rainbear_dask.metadata import ArrayMeta
+from rainbear_dask.texts import as_column, encoding_of, fills_of, is_foreign
 
 _Array = npt.NDArray[Any]
 
@@ -79,6 +81,8 @@ class Decoding:
         For times and durations, what the numbers count.
     fraction : bool
         For times as text, whether they show microseconds.
+    encoding : str
+        For strings of bytes, Python's name of the codec that the attribute ``_Encoding`` declares; "" for none.
     """
 
     path: str
@@ -91,6 +95,7 @@ class Decoding:
     add_offset: float | None = None
     clock: Clock | None = None
     fraction: bool = False
+    encoding: str = ""
 
     def decode(self, values: _Array) -> pl.Series:
         """Turn stored values into a column.
@@ -173,13 +178,7 @@ class Decoding:
         return series.set(pl.Series(absent), None) if absent.any() else series
 
     def _decode_text(self, flat: _Array) -> pl.Series:
-        try:
-            series = pl.Series(flat.tolist() if flat.dtype.kind == "O" else flat).cast(self.dtype)
-        except (TypeError, pl.exceptions.PolarsError):
-            raise StoreFormatError(
-                f"array {self.path!r} holds values that are not text in UTF-8, unlike those its column, {self.dtype!r}, "
-                "was chosen by. Leave the array out (variables=), or write it as numbers."
-            ) from None
+        series = as_column(flat, self.dtype, self.encoding, self.path)
         return series.replace(list(self.fills), [None] * len(self.fills)) if self.fills else series
 
 
@@ -226,7 +225,7 @@ def decoding_of(
     See the module's docstring for the rules, and where xarray's differ.
     """
     if array.dtype.kind in "SUTO":
-        return _text_decoding(array, mask=decode and mask, sample=sample)
+        return _text_decoding(array, decode=decode, mask=mask, sample=sample)
     if array.dtype.kind in "mM":
         return _numpy_time_decoding(array)
     if array.dtype not in _COLUMN_TYPES:
@@ -239,9 +238,11 @@ def decoding_of(
     return _duration_or_flag_decoding(array, numbers, coordinate=coordinate)
 
 
-def needs_sample(array: ArrayMeta) -> bool:
+def needs_sample(array: ArrayMeta, *, decode: bool = True) -> bool:
     """Whether the type of the column depends on values: CF times, and strings of bytes, which may not be text."""
-    return array.dtype.kind in "SO" or (array.dtype.kind in "iuf" and _time_clock(array) is not None)
+    if array.dtype.kind in "SO":
+        return not decode or "_Encoding" not in array.attributes
+    return decode and array.dtype.kind in "iuf" and _time_clock(array) is not None
 
 
 def _no_column(array: ArrayMeta) -> StoreFormatError:
@@ -250,14 +251,22 @@ def _no_column(array: ArrayMeta) -> StoreFormatError:
     )
 
 
-def _text_decoding(array: ArrayMeta, *, mask: bool, sample: _Array | None) -> Decoding:
-    declared = [
-        fill.encode(errors="surrogatepass") if isinstance(fill, str) else fill for fill in _declared_fills(array)
-    ]
-    fills = tuple(dict.fromkeys(bytes(fill) for fill in declared if isinstance(fill, bytes))) if mask else ()
-    texts = tuple(word for fill in fills if (word := fill.decode(errors="ignore")).encode() == fill)
-    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=texts)
-    return _first_that_holds([text, replace(text, dtype=pl.Binary(), fills=fills)], sample)
+def _text_decoding(array: ArrayMeta, *, decode: bool, mask: bool, sample: _Array | None) -> Decoding:
+    encoding = encoding_of(array) if decode else ""
+    fills = tuple(fills_of(array, declared_fills(array), encoding)) if decode and mask else ()
+    words = tuple(word for fill in fills if (word := fill.decode(errors="ignore")).encode() == fill)
+    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=words, encoding=encoding)
+    if encoding:
+        return text
+    stored = replace(text, dtype=pl.Binary(), fills=fills)
+    return stored if not decode and _is_declared_foreign(array) else _first_that_holds([text, stored], sample)
+
+
+def _is_declared_foreign(array: ArrayMeta) -> bool:
+    try:
+        return is_foreign(encoding_of(array))
+    except StoreFormatError:
+        return True
 
 
 def _numpy_time_decoding(array: ArrayMeta) -> Decoding:
@@ -280,8 +289,8 @@ def _number_decoding(array: ArrayMeta, *, mask: bool) -> Decoding:
     unsigned = str(array.attributes.get("_Unsigned")).lower()
     if (number.kind, unsigned) in (("i", "true"), ("u", "false")):
         number = np.dtype(f"{'u' if number.kind == 'i' else 'i'}{number.itemsize}")
-    fills = _fill_numbers(array, number) if mask else []
-    scale_factor, add_offset = _number_attribute(array, "scale_factor"), _number_attribute(array, "add_offset")
+    fills = fill_numbers(array, number) if mask else []
+    scale_factor, add_offset = number_attribute(array, "scale_factor"), number_attribute(array, "add_offset")
     return Decoding(
         array.path,
         _COLUMN_TYPES[number] if scale_factor is None and add_offset is None else pl.Float64(),
@@ -343,61 +352,4 @@ def _duration(array: ArrayMeta, *, coordinate: bool) -> tuple[pl.Duration, Clock
         return pl.Duration(_polars_unit(declared[1])), Clock(tick or NUMPY_NANOSECONDS[declared[1]])
     if coordinate and tick is not None and len(unit) > 1:
         return pl.Duration("ns"), Clock(tick)
-    return None
-
-
-def _declared_fills(array: ArrayMeta) -> list[Any]:
-    declared = [*_as_list(array.attributes.get("_FillValue")), *_as_list(array.attributes.get("missing_value"))]
-    return [*declared, array.fill_value] if array.zarr_format == 2 else declared
-
-
-def _fill_numbers(array: ArrayMeta, number: np.dtype[Any]) -> list[float]:
-    """Declared fills as ``number`` has them, without those that no stored value can equal."""
-    fills = []
-    for declared in _declared_fills(array):
-        if (fill := _to_number(declared)) is None:
-            continue
-        if (stored := _exact(fill, array.dtype)) is not None:
-            fills.append(np.array(stored, array.dtype).view(number).item())
-        elif (stored := _exact(fill, number)) is not None:  # with _Unsigned, some write 255 for the byte that is -1
-            fills.append(stored)
-    return list(dict.fromkeys(fills))
-
-
-def _exact(fill: float, dtype: np.dtype[Any]) -> float | None:
-    """A fill value in a stored type: rounded to a float type, but unchanged in an integer type, or None."""
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            rounded = float(dtype.type(fill))
-        return rounded if isinf(rounded) == isinf(fill) else None
-    limits = np.iinfo(dtype)
-    return int(fill) if limits.min <= fill <= limits.max and int(fill) == fill else None
-
-
-def _number_attribute(array: ArrayMeta, name: str) -> float | None:
-    listed = _as_list(array.attributes.get(name))
-    if not listed:
-        return None
-    if len(listed) > 1 or (number := _to_number(listed[0])) is None:
-        raise StoreFormatError(
-            f"array {array.path!r} has {name} {array.attributes[name]!r}, which is not a number. "
-            "Read the store with decode=False, or leave the array out (variables=)."
-        )
-    return float(number)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _to_number(value: Any) -> float | None:
-    """A number from JSON, from text, or from base64 of a little-endian double, which is how xarray writes fills."""
-    if not isinstance(value, str):
-        number = value.item() if isinstance(value, np.generic) else value
-        return number if isinstance(number, int | float) else None
-    for parse in (int, float, lambda text: struct.unpack("<d", b64decode(text, validate=True))[0]):
-        try:
-            return parse(value)
-        except (ValueError, struct.error):
-            continue
     return None

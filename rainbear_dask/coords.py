@@ -18,6 +18,8 @@ import polars as pl
 from rainbear_dask import storage
 from rainbear_dask.cache import ByteLRU
 from rainbear_dask.configuration import num_bytes
+from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.limits import WHOLE_VALUES
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
 
@@ -41,6 +43,8 @@ CACHE: ByteLRU[_Key, Any] = ByteLRU(
 
 # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
 _BLOCK = 65_536
+# and at most: a chunk may be declared that no memory holds, of which a few values are wanted
+_LARGEST_BLOCK = 2**24
 
 
 def read(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> list[Values]:
@@ -111,6 +115,7 @@ def _cut(array: ArrayMeta, region: Region, pieces: dict[Region, Values]) -> Valu
 def prefetch(spec: StoreSpec, columns: Sequence[Column]) -> None:
     """Read some columns whole into the cache, all at the same time."""
     arrays = [c.array for c in columns if c.array is not None and _decoded_key(spec, c) not in CACHE]
+    arrays = [array for array in arrays if prod(array.shape) <= WHOLE_VALUES]
     _pieces(spec, "shared", [(array, block) for array in arrays for block in _blocks(array, _all_of(array), "shared")])
 
 
@@ -130,7 +135,17 @@ def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
     -------
     Series
         Flat in C order of the column's dimensions; the positions themselves where a dimension has no array.
+
+    Raises
+    ------
+    PlanTooLargeError
+        If it has more than ``WHOLE_VALUES`` values. (Then the planner leaves its filter to the workers.)
     """
+    if length > WHOLE_VALUES:
+        raise PlanTooLargeError(
+            f"column {column.name!r} of {spec.label} has {length:,} values; {WHOLE_VALUES:,} are held at once, at most. "
+            "Choose another index or filter, or a part of the rows."
+        )
     array, decoding = column.array, column.decoding
     if array is None or decoding is None:
         return pl.int_range(length, dtype=pl.Int64, eager=True).alias(column.name)
@@ -210,6 +225,7 @@ def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:
     lengths = list(array.chunks)
     if lengths and kind == "shared":
         lengths[0] *= max(1, _BLOCK // max(prod(lengths), 1))
+        lengths[0] = max(1, min(lengths[0], _LARGEST_BLOCK // max(prod(lengths[1:]), 1)))
     along = [
         [(first, min(first + length, n)) for first in range(start // length * length, stop, length)]
         for (start, stop), length, n in zip(region, lengths, array.shape, strict=True)

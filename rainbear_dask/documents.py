@@ -8,8 +8,9 @@ import asyncio
 import json
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +26,17 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from rainbear_dask import fetch
 from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
-from rainbear_dask.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, MAX_DIMENSIONS, TooLargeError
+from rainbear_dask.faults import (
+    DocumentError,
+    check_dims,
+    check_document,
+    check_itemsize,
+    check_name,
+    explained,
+    is_deep,
+)
+from rainbear_dask.groups import with_texts
+from rainbear_dask.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, TooLargeError
 from rainbear_dask.localfiles import SpecialFileError, read_part
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
@@ -34,11 +45,11 @@ Document: TypeAlias = dict[str, Any]
 Nodes: TypeAlias = dict[str, Document | str]  # by path: the document of an array or group, or what is wrong with it
 
 MAX_DEPTH = 32  # groups inside groups; a link that leads back to a group above it has no end
-LARGEST = 2**63 - 1
 
 V3_DOCUMENT = "zarr.json"
 V2_CONSOLIDATED = ".zmetadata"
 V2_DOCUMENTS = (".zarray", ".zgroup", ".zattrs")
+_DOCUMENTS_OF = ((3, V3_DOCUMENT), (2, ".zarray"), (2, ".zattrs"))  # of an array, by version
 V2_GROUP: Document = {"zarr_format": 2, "node_type": "group"}
 
 _warning_filters = threading.Lock()  # they are of the whole process
@@ -102,6 +113,7 @@ class Documents:
         self.label = label
         self.digest = blake2b(digest_size=16)
         self.first_key = ""
+        self._members: Nodes | None = None  # what the store's root says of all groups
 
     async def below(self, group: str) -> Nodes:
         """Read the documents of a group and of all below it.
@@ -128,7 +140,8 @@ class Documents:
             If an array is there, or metadata that is not Zarr's.
         """
         if group:
-            members = _consolidated(await self._node("")) or {}
+            self._members = _consolidated(await self._node(""))
+            members = self._members or {}
             below = {path: members[path] for path in members if path == group or path.startswith(f"{group}/")}
             if any(path != group for path in below) or _is_group(below.get(group)):
                 return {"": {}} | {path[len(group) :].lstrip("/"): document for path, document in below.items()}
@@ -142,6 +155,55 @@ class Documents:
         nodes: Nodes = {"": node}
         held = _consolidated(node)
         return nodes | (await self._listed(group, node) if held is None else held)
+
+    async def above(
+        self,
+        group: str,
+        levels: int,
+        dims: Sequence[str],
+        formats: Collection[int],
+        is_absent: Callable[[BaseException], bool],
+    ) -> Nodes:
+        """Read the documents that arrays of some dimensions' names may have in the groups above a group.
+
+        Parameters
+        ----------
+        group : str
+            Path of the group.
+        levels : int
+            How many groups above it to look in.
+        dims : sequence of str
+            The names.
+        formats : collection of int
+            Versions of Zarr that the arrays of the group have.
+        is_absent : callable
+            Whether an error says that a document is not there.
+
+        Returns
+        -------
+        dict of str to (dict or str)
+            By path from the group, such as ``../x``, nearest group first. No request is made where the store's root holds
+            the documents.
+        """
+        names = [dim for dim in dims if dim.strip(".") and "/" not in dim]
+        places = ["../" * level + name for level in range(1, levels + 1) for name in names]
+        if self._members is not None:
+            members = {place: self._members.get(join_path(group, place)) for place in places}
+            return {place: document for place, document in members.items() if document is not None}
+        files = [name for version, name in _DOCUMENTS_OF if version in formats]
+        entries = {f"{place}/{name}": join_path(group, place, name) for place in places for name in files}
+        requests = (fetch.get(self.store, key) for key in entries.values())
+        asked = await asyncio.gather(*requests, return_exceptions=True)
+        found: Nodes = {}
+        for key, answer in zip(entries, asked, strict=True):
+            if isinstance(answer, BaseException):
+                if not is_absent(answer):
+                    raise answer
+            elif answer is not None:
+                self._note(entries[key], content := answer.to_bytes())
+                found[key] = _read_document(content)
+        of_v3 = {key: document for key, document in found.items() if key.endswith(f"/{V3_DOCUMENT}")}
+        return _v2_nodes({key: document for key, document in found.items() if key not in of_v3}) | _v3_nodes(of_v3)
 
     async def _node(self, path: str) -> Document | None:
         """Read the document of one array or group; None if neither is there."""
@@ -207,8 +269,7 @@ class Documents:
             contents = list(await asyncio.gather(*map(self._get_one, keys)))
         for key, content in zip(keys, contents, strict=True):
             if isinstance(content, bytes):
-                self.first_key = self.first_key or key
-                self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
+                self._note(key, content)
         return contents
 
     async def _get_one(self, key: str) -> bytes | str | None:
@@ -217,6 +278,10 @@ class Documents:
         except (TooLargeError, SpecialFileError) as err:
             return str(err)
         return None if buffer is None else buffer.to_bytes()
+
+    def _note(self, key: str, content: bytes) -> None:
+        self.first_key = self.first_key or key
+        self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
 
     async def _list(self, *paths: str) -> list[list[str]]:
         """Names in folders, sorted; none where the store cannot tell."""
@@ -301,8 +366,21 @@ def _read_document(raw: bytes | str) -> Document | str:
         return f"it has more than {DOCUMENT_VALUES:,} values"
     try:
         return _document(json.loads(raw))
-    except (ValueError, RecursionError) as err:
-        return f"it is not JSON ({reason(err)})"
+    except RecursionError:
+        return "it nests too deep"
+    except ValueError:  # perhaps of a number that Python takes for an attack
+        try:
+            return _document(json.loads(raw, parse_int=_integer))
+        except (ValueError, RecursionError) as err:
+            return f"it is not JSON ({reason(err)})"
+
+
+def _integer(digits: str) -> float:
+    """Read a whole number; as a float, mostly infinity, if it has more digits than Python converts."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+_MOST_DIGITS = 640  # fewer cannot be forbidden
 
 
 def _document(entry: Any) -> Document | str:
@@ -384,44 +462,56 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
             groups.setdefault(other, {})
         if not path or _is_group(document):
             attributes = document.get("attributes")
-            groups[path] = attributes if isinstance(attributes, dict) else {}
+            groups[path] = attributes if isinstance(attributes, dict) and not is_deep(attributes) else {}
             continue
         try:
             arrays[path] = _array_meta(path, document)
-        except Exception as err:  # noqa: BLE001  whatever zarr or a codec makes of it, the others are readable
-            left_out[path] = reason(err)
+        except DocumentError as err:  # the others are readable
+            left_out[path] = str(err)
+        except Exception as err:  # noqa: BLE001  nor does what no check foresees spoil them
+            left_out[path] = f"its metadata is not understood ({reason(err)})"
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
 
 
+def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMeta, ...]]:
+    """Understand the documents that `Documents.above` gives, as far as they are coordinates: by dimension, nearest first."""
+    found: dict[str, list[ArrayMeta]] = {}
+    for path, document in nodes.items():
+        level, name = path.count("../"), path.rpartition("/")[2]
+        meta = with_texts(store_meta(spec, {name: document}))  # nobody knows who else has the letters' dimension
+        if name in meta.arrays and meta.arrays[name].dims == (name,):
+            found.setdefault(name, []).append(_at("../" * level + name, meta.arrays[name]))
+    return {name: tuple(sorted(arrays, key=lambda a: a.path.count("/"))) for name, arrays in found.items()}
+
+
+def _at(path: str, array: ArrayMeta) -> ArrayMeta:
+    return replace(array, path=path, letters=array.letters and replace(array.letters, path=path))
+
+
 def _array_meta(path: str, document: Document) -> ArrayMeta:
+    check_name(path, "its path")
+    check_document(document)
     attributes = document.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise TypeError("its attributes are not a JSON object")
+    dims = _dims(document, attributes, len(document["shape"]))
     document = document | {"attributes": {}}  # they are no part of what it takes to read
     if _codec_names and document.get("codecs"):
         document = document | {"codecs": _renamed(document["codecs"])}
     text = json.dumps(document)
-    metadata = array_metadata(text)
+    try:
+        metadata = array_metadata(text)
+        dtype, chunks, shards = metadata.dtype.to_native_dtype(), metadata.chunks, metadata.shards
+    except Exception as err:  # whatever zarr or a codec makes of it
+        raise DocumentError(explained(document, err)) from err
     check_codecs(metadata)
-    shape, chunks, shards = metadata.shape, metadata.chunks, metadata.shards
-    dtype = metadata.dtype.to_native_dtype()
+    check_itemsize(dtype.itemsize)
     if filters := document.get("filters"):
         # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
         unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
         text = json.dumps(document | {"filters": [said if entry == unsaid else entry for entry in filters]})
-    grid = document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", document.get("chunks"))
-    if any(size == 0 < length for length, size in zip(shape, grid, strict=True)):
-        raise ValueError(f"its chunks have no length: {grid}")  # a release of zarr takes 0 for 1
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"it has {len(shape)} dimensions, and NumPy knows {MAX_DIMENSIONS} at most")
-    if min((*shape, *chunks, *(shards or ())), default=0) < 0:
-        raise ValueError(f"its shape {shape} or its chunks {chunks} are negative")
-    if max((*shape, *chunks, *(shards or ())), default=0) > LARGEST:
-        raise ValueError("its shape or its chunks are longer than 2**63 - 1")
     return ArrayMeta(
         path=path,
-        dims=_dims(document, attributes, getattr(metadata, "dimension_names", None), len(shape)),
-        shape=shape,
+        dims=dims,
+        shape=metadata.shape,
         chunks=tuple(max(size, 1) for size in chunks),
         shards=shards,
         dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
@@ -444,21 +534,18 @@ def _renamed(codecs: Any) -> Any:
     return renamed
 
 
-def _dims(document: Document, attributes: Document, named: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+def _dims(document: Document, attributes: Document, ndim: int) -> tuple[str, ...]:
     """Names of the dimensions: Zarr's own, xarray's or NCZarr's, or numbers."""
-    names: Any = attributes.get("_ARRAY_DIMENSIONS") if named is None else named
+    names: Any = document.get("dimension_names") if document["zarr_format"] == 3 else None
     if names is None:
-        netcdf = document.get("_NCZARR_ARRAY") or attributes.get("_nczarr_array") or {}
-        references = netcdf.get("dimrefs", netcdf.get("dimension_references"))
-        names = [None] * ndim if references is None else [str(name).rpartition("/")[2] for name in references]
-    if not isinstance(names, list | tuple) or not all(name is None or isinstance(name, str) for name in names):
-        raise TypeError(f"its dimension names are not a list of names: {names!r:.80}")
-    if len(names) != ndim:
-        raise ValueError(f"it has {ndim} dimensions and {len(names)} names for them")
-    dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
-    if len(set(dims)) < ndim:
-        raise ValueError(f"a dimension is repeated: {dims}")
-    return dims
+        names = attributes.get("_ARRAY_DIMENSIONS")
+    if names is None:
+        netcdf = document.get("_NCZARR_ARRAY") or attributes.get("_nczarr_array")
+        netcdf = netcdf if isinstance(netcdf, dict) else {}
+        names = netcdf.get("dimrefs", netcdf.get("dimension_references"))
+        if isinstance(names, list):
+            names = [name.rpartition("/")[2] if isinstance(name, str) else name for name in names]
+    return check_dims([None] * ndim if names is None else names, ndim)
 
 
 def documents_of(array: ArrayMeta, group: str) -> list[str]:
@@ -497,5 +584,10 @@ def silence() -> Iterator[None]:
 
 
 def join_path(*parts: str) -> str:
-    """Join paths inside a store, of which any may be empty."""
-    return "/".join(part for part in parts if part)
+    """Join paths inside a store, of which any may be empty, and one may lead up by leading ``../``."""
+    joined = ""
+    for part in parts:
+        while part.startswith("../"):
+            joined, part = joined.rpartition("/")[0], part.removeprefix("../")  # noqa: PLW2901
+        joined = f"{joined}/{part}" if joined and part else joined or part
+    return joined

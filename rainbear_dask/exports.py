@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rainbear_dask.documents import join_path
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execute import iter_parts
 from rainbear_dask.planner import ReadPlan
@@ -87,6 +88,11 @@ def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
         whole = xr.open_zarr(connected_store(spec), group=spec.group or None, chunks=chunks)
+        for column in table.columns.values():
+            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a group above
+                holder, _, name = join_path(spec.group, column.array.path).rpartition("/")
+                above = xr.open_zarr(connected_store(spec), group=holder or None, chunks=chunks)
+                whole = whole.assign_coords({column.name: above[name]})
     data = [column.name for column in plan.columns if column.role == "data"]
     cells = whole[data or [column.name for column in plan.columns if column.array]]
     boxes = plan.selection.boxes or [{dim: IndexSet.span(0, 0) for dim in table.sizes}]

@@ -20,10 +20,10 @@ INDEX_BYTES = 2**26
 
 
 WHOLE_VALUES = 2**28
-"""Values of a coordinate that are read as a whole: a longer one is filtered chunk by chunk, and prunes nothing."""
+"""Values of a coordinate that are read as a whole: a filter on a longer one is left to the workers, and prunes nothing."""
 
 FILTERED_VALUES = 2**36
-"""Values of a coordinate that a filter may name: of a longer one no store is known, and to read it has no end."""
+"""Labels of a coordinate, and positions that a filter may name: no store is known that has more, and to read them has no end."""
 
 MAX_DIMENSIONS = 64
 """Dimensions of an array, as many as NumPy knows."""

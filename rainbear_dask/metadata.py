@@ -1,11 +1,14 @@
 """What a store holds, as plain frozen data: no array is opened and no chunk is read here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
+
+MAX_ITEM_BYTES = 2**24
+"""Bytes of one value, at most; a longer text would be larger than any chunk should be."""
 
 Region = tuple[tuple[int, int], ...]
 """A part of an array: the half-open range of positions along each dimension."""
@@ -58,7 +61,7 @@ class ArrayMeta:
     Parameters
     ----------
     path : str
-        Path below the scan's group: ``t2m``, or ``child/t2m`` in a tree.
+        Path below the scan's group: ``t2m``, or ``child/t2m`` in a tree; ``../time`` for a coordinate of a group above.
     dims : tuple of str
         Name of each dimension, in array order.
     shape, chunks : tuple of int
@@ -73,6 +76,8 @@ class ArrayMeta:
         User attributes, JSON types.
     document : str
         The array's metadata document (JSON), enough to open it without asking the store again.
+    letters : ArrayMeta or None
+        For texts that are stored letter by letter: the array as it is stored, with the letters along a last dimension.
     """
 
     path: str
@@ -85,11 +90,17 @@ class ArrayMeta:
     attributes: Mapping[str, Any] = field(hash=False)
     document: str = field(repr=False)
     zarr_format: int = 3
+    letters: "ArrayMeta | None" = None
 
     @property
     def name(self) -> str:
         """Last part of the path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dimension, by name."""
+        return dict(zip(self.dims, self.shape, strict=True))
 
     @property
     def itemsize(self) -> int:
@@ -98,7 +109,10 @@ class ArrayMeta:
 
     @property
     def chunk_bytes(self) -> int:
-        """Decoded bytes of one whole chunk."""
+        """Decoded bytes of one whole chunk; of texts, of all chunks that hold their letters."""
+        if self.letters is not None:
+            length, chunk = self.letters.shape[-1], self.letters.chunks[-1]
+            return prod(self.chunks) * -(-length // chunk) * chunk
         return prod(self.chunks) * self.itemsize
 
     @property
@@ -121,9 +135,12 @@ class StoreMeta:
         Attributes of the group itself (path "") and of each group below it, by path.
     left_out : mapping of str to str
         Arrays that cannot be read, by path, each with the reason.
+    above : mapping of str to sequence of ArrayMeta
+        Coordinates that groups above this one have for its dimensions, by dimension, nearest first.
     """
 
     spec: StoreSpec
     arrays: Mapping[str, ArrayMeta]
     groups: Mapping[str, Mapping[str, Any]]
     left_out: Mapping[str, str]
+    above: Mapping[str, Sequence[ArrayMeta]] = field(default_factory=dict)

@@ -14,9 +14,10 @@ from zarr.storage import LocalStore
 
 from rainbear_dask.addresses import IcechunkAddress, address_of, label_of
 from rainbear_dask.connect import connect
-from rainbear_dask.documents import Documents, join_path, store_meta
+from rainbear_dask.documents import Documents, coordinates_above, join_path, store_meta
 from rainbear_dask.exceptions import StoreNotFoundError
-from rainbear_dask.failures import translated
+from rainbear_dask.failures import is_refusal, translated
+from rainbear_dask.groups import unlabelled
 from rainbear_dask.localfiles import is_regular
 from rainbear_dask.metadata import StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason, secrets_of
@@ -126,7 +127,7 @@ class OpenedStore:
         path = join_path(*group.split("/"))
         with self._lock:
             if path not in self._metas:
-                meta = _read_meta(self._pinned(), label_of(self._address), join_path(self._root, path), self._options)
+                meta = _read_meta(self._pinned(), label_of(self._address), self._root, path, self._options)
                 spec = replace(meta.spec, max_cached=self._max_cached, max_chunks=self._max_chunks)
                 self._metas[path] = replace(meta, spec=spec)
             return self._metas[path]
@@ -166,7 +167,8 @@ def _snapshot(address: IcechunkAddress) -> Store:
         return store
 
 
-def _read_meta(source: str | Store, label: str, path: str, options: dict[str, Any]) -> StoreMeta:
+def _read_meta(source: str | Store, label: str, root: str, group: str, options: dict[str, Any]) -> StoreMeta:
+    path = join_path(root, group)
     with translated(label, secrets_of(source, options)):
         store = connect(source, options)
         documents = Documents(store, label)
@@ -179,7 +181,13 @@ def _read_meta(source: str | Store, label: str, path: str, options: dict[str, An
             options=options,
             opened=uuid.uuid4().hex,
         )
-        return store_meta(spec, nodes)
+        meta = store_meta(spec, nodes)
+        if group and (dims := unlabelled(meta)):
+            formats = {array.zarr_format for array in meta.arrays.values()}
+            # to callers that may not list, S3 refuses what is not there
+            found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
+            meta = replace(meta, above=coordinates_above(spec, found))
+        return meta
 
 
 def _version(store: Store, documents: Documents) -> str:

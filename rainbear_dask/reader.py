@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -20,7 +20,7 @@ from rainbear_dask.limits import WHOLE_VALUES
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
-from rainbear_dask.table import Table, build_table
+from rainbear_dask.table import Table, TableKey, build_table, build_tables
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -38,9 +38,26 @@ def understand(
         decode=decode,
         mask=mask,
     )
-    for path, reason in table.left_out.items():
-        warnings.warn(f"array {path!r} of {table.spec.label} is left out: {reason}", stacklevel=4)
+    _warn_of(table.left_out, meta, stacklevel=5)
     return table
+
+
+def understand_all(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -> dict[TableKey, Table]:
+    """Understand an opened group as one table for each grid, and warn once of each array that is left out."""
+    tables, left_out = build_tables(
+        meta,
+        read=lambda array: coords.whole(meta.spec, array),
+        sample=lambda array: coords.ends(meta.spec, array),
+        decode=decode,
+        mask=mask,
+    )
+    _warn_of(left_out, meta, stacklevel=4)
+    return tables
+
+
+def _warn_of(left_out: Mapping[str, str], meta: StoreMeta, *, stacklevel: int) -> None:
+    for path, reason in left_out.items():
+        warnings.warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", stacklevel=stacklevel)
 
 
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:

@@ -105,6 +105,7 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
     Every chunk has an entry: for looking at a plan, not for running one.
     """
     grids: dict[tuple[Any, ...], list[ArrayMeta]] = {}
+    labels = {column.array.path for column in plan.columns if column.array and column.role == "dimension"}
     for column in plan.columns:
         if column.array is not None and column.dims:
             array = column.array
@@ -112,7 +113,7 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
     listed = []
     for (dims, chunks, _), arrays in sorted(grids.items()):
         covered = any(set(dims) < set(other) for other, *_ in grids)
-        if covered and all(plan.table.columns[array.path].role == "dimension" for array in arrays):
+        if covered and all(array.path in labels for array in arrays):
             continue
         grid = dict(zip(dims, chunks, strict=True))
         blocks = Blocks({dim: plan.table.sizes[dim] for dim in dims}, grid, plan.selection.boxes)

@@ -11,9 +11,9 @@ from rainbear_dask.exceptions import PredicateError
 from rainbear_dask.opening import open_store
 from rainbear_dask.planner import Limits
 from rainbear_dask.plans import ScanPlan
-from rainbear_dask.reader import lazy_table, plans_of, understand
+from rainbear_dask.reader import lazy_table, plans_of, understand, understand_all
 from rainbear_dask.report import as_text
-from rainbear_dask.table import Table, unknown_column, variables_by_dims
+from rainbear_dask.table import Table, TableKey, unknown_column
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,13 +46,14 @@ def scan_zarr(
     variables : collection of str, optional
         The data variables whose dimensions make the rows. By default all of the group.
     group : str, optional
-        Path of a group inside the store.
+        Path of a group inside the store. A dimension may have its coordinate in a group above it.
     prefix : str, optional
         Path of the Zarr store inside the source, as where that is a whole bucket.
     storage_options : mapping, optional
         With a URL: credentials, endpoint, anonymous access, time-outs, retries, and which library reads; see the README.
     decode : bool
-        Whether CF attributes are decoded: times, durations, packed values. False gives stored values.
+        Whether CF attributes are decoded (times, durations, packed values, encodings of text), and letters joined to
+        texts. False gives stored values.
     mask : bool
         Whether masked values (``_FillValue``, ``missing_value``) are null. False gives the values that stand for them.
     client : distributed.Client, optional
@@ -90,7 +91,8 @@ def scan_zarr(
     Notes
     -----
     ``collect`` raises PlanTooLargeError over ``max_chunks_to_read``, and ChunkReadError where a chunk cannot be read.
-    The rows are those of ``xarray.open_zarr(source).to_dataframe()``, with masked values as nulls.
+    The rows are those of ``xarray.open_zarr(source).to_dataframe()``, with masked values as nulls. Labels of a tree are those
+    of ``xarray.open_datatree``: a coordinate is looked for in the variable's own group, then in the groups above it.
 
     Examples
     --------
@@ -141,8 +143,10 @@ def tables(
     max_chunks_to_read: int | None = None,
     max_rows: int | None = None,
     max_bytes: int | None = None,
-) -> dict[tuple[str, ...], pl.LazyFrame]:
-    """Scan a store whose variables do not share one grid: one table for each set of dimensions.
+) -> dict[TableKey, pl.LazyFrame]:
+    """Scan a store whose variables do not share one grid: one table for each group and grid.
+
+    Image pyramids, sparse matrices and trees of groups are such stores.
 
     Parameters
     ----------
@@ -151,15 +155,27 @@ def tables(
 
     Returns
     -------
-    dict of tuple of str to LazyFrame
-        By the dimensions of the variables, in store order; together they hold every data variable once.
+    dict of TableKey to LazyFrame
+        In store order. A key is a named tuple: the variables' ``group``, their ``dims`` and the ``shape``. Variables of a
+        group that have the same dimensions, in whatever order, and the same lengths share a table. Together the
+        tables hold every data variable once; one of a child group is in a Struct, as in `scan_zarr`. A table has those
+        coordinates of its group, and of the groups above it, whose lengths fit.
+
+    Warns
+    -----
+    UserWarning
+        Once for each array that cannot be read and is left out.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> found = rd.tables("image.zarr")  # doctest: +SKIP
+    >>> found[rd.TableKey("", ("y", "x"), (512, 512))].collect()  # doctest: +SKIP
     """
     meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
-    return {
-        dims: lazy_table(understand(meta, variables=paths, decode=decode, mask=mask), client, limits)
-        for dims, paths in variables_by_dims(meta).items()
-    }
+    found = understand_all(meta, decode=decode, mask=mask)
+    return {key: lazy_table(table, client, limits) for key, table in found.items()}
 
 
 def plan(

@@ -55,6 +55,9 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     StoreAccessError
         If the store refuses a chunk.
     """
+    if any(meta.letters for meta, _ in requests):
+        values = read_regions(spec, [_in_letters(*request) for request in requests])
+        return [_as_texts(found, meta) for found, (meta, _) in zip(values, requests, strict=True)]
     with translated(spec.label, _hidden(spec)):
         store = _store(spec)
         readers = [_reader(store, spec.group, meta) for meta, _ in requests]
@@ -71,6 +74,18 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
             place = place_of(meta, err.index, err.array.key(err.index))
             raise_chunk_error(spec.label, meta, place, err.cause, _hidden(spec))
         return [next(found[type(reader)]) for reader in readers]
+
+
+def _in_letters(meta: ArrayMeta, region: Region) -> tuple[ArrayMeta, Region]:
+    """What to read for a part of an array of texts: all letters of each."""
+    return (meta, region) if meta.letters is None else (meta.letters, (*region, (0, meta.letters.shape[-1])))
+
+
+def _as_texts(values: npt.NDArray[Any], meta: ArrayMeta) -> npt.NDArray[Any]:
+    if meta.letters is None:
+        return values
+    shape = values.shape[:-1]
+    return values.view(meta.dtype).reshape(shape) if values.size else np.zeros(shape, meta.dtype)
 
 
 def _reader(store: Store, group: str, meta: ArrayMeta) -> FileArray | ChunkedArray | None:

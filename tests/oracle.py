@@ -62,13 +62,19 @@ def expected_frame(store, variables=None, group=None) -> pl.DataFrame:
     spanning = sorted(data or [path for path in arrays if path in coordinates], key=lambda path: -arrays[path].ndim)
     sizes = {dim: n for path in spanning for dim, n in arrays[path].sizes.items()}
 
-    columns = {}
+    columns, above = {}, labels_above(store, group)
+    labels = {
+        dim: [labels_of(dim, path, arrays, above) for path in spanning if dim in arrays[path].dims] for dim in sizes
+    }
     for dim, size in sizes.items():
-        own = [path for path in arrays if path.rpartition("/")[2] == dim and arrays[path].dims == (dim,)]
-        array = arrays[own[0]] if own else xr.Variable((dim,), np.arange(size, dtype="int64"))
+        own = [found for found in labels[dim] if found is not None]
+        array = own[0] if own else xr.Variable((dim,), np.arange(size, dtype="int64"))
         columns[dim] = column(array, sizes, coordinate=True)
+    in_root = any("/" not in path for path in spanning)
     beside = [path for path in arrays if path in coordinates and "/" not in path and path not in data]
     for path, array in [(path, arrays[path]) for path in [*beside, *data]]:
+        if path in beside and not in_root and not belongs(path, arrays, above, sizes, labels):
+            continue
         if array.dims != (path.rpartition("/")[2],) and set(array.dims) <= sizes.keys():
             columns[path] = column(array, sizes, coordinate=path in coordinates)
     return nested(columns)
@@ -79,6 +85,39 @@ def ranked(shape, lengths) -> np.ndarray:
     places = [axis.reshape(-1) for axis in np.indices(shape)]
     keys = [*places[::-1], *[i // n for i, n in zip(places, lengths, strict=True)][::-1]]
     return np.lexsort(keys) if keys else np.zeros(1, dtype=int)
+
+
+def labels_above(store, group) -> list[dict[str, xr.Variable]]:
+    """Coordinates of dimensions in each group above a group, nearest first."""
+    names = (group or "").strip("/").split("/") if group else []
+    found = []
+    for count in range(len(names) - 1, -1, -1):
+        holder = zarr.open_group(store, path="/".join(names[:count]), mode="r")
+        arrays = [name for name, node in holder.members() if isinstance(node, zarr.Array)]
+        ds = xr.open_zarr(
+            store, group="/".join(names[:count]) or None, consolidated=False, chunks=None, decode_cf=False
+        )
+        found.append({name: ds.variables[name] for name in arrays if ds.variables[name].dims == (name,)})
+    return found
+
+
+def labels_of(dim, path, arrays, above) -> xr.Variable | None:
+    """The coordinate of a dimension in the scope of an array: its own group, then those above it."""
+    length, names = arrays[path].sizes[dim], path.split("/")[:-1]
+    for count in range(len(names), -1, -1):
+        found = arrays.get("/".join([*names[:count], dim]))
+        if found is not None and found.dims == (dim,) and found.sizes[dim] == length:
+            return found
+    return next((held[dim] for held in above if dim in held and held[dim].sizes[dim] == length), None)
+
+
+def belongs(path, arrays, above, sizes, labels) -> bool:
+    """Whether a coordinate of the root lies on the grid of variables that are all of groups below it."""
+    if not set(arrays[path].dims) <= sizes.keys():
+        return False
+    own = {dim: labels_of(dim, path, arrays, above) for dim in arrays[path].dims}
+    fits = all(arrays[path].sizes[dim] == sizes[dim] for dim in own)
+    return fits and all(found is None or any(found is held for held in labels[dim]) for dim, found in own.items())
 
 
 def datasets(store, group=None) -> dict[str, xr.Dataset]:

@@ -1,6 +1,7 @@
 """Documents that declare more than anybody can read: an error, or an array that is left out, and never an attempt."""
 
 import json
+from contextlib import nullcontext
 
 import polars as pl
 import pytest
@@ -32,7 +33,8 @@ def store(root, **arrays):
 
 @pytest.mark.parametrize("coordinate", [{"x": ([N], [2**10], ["x"])}, {}], ids=["coordinate", "index"])
 def test_a_filter_on_a_coordinate_that_nobody_can_read_is_an_error(tmp_path, coordinate):
-    lf = rd.scan_zarr(store(tmp_path, v=([N], [2**10], ["x"]), **coordinate))
+    with pytest.warns(UserWarning, match="'x'.* is left out: it declares") if coordinate else nullcontext():
+        lf = rd.scan_zarr(store(tmp_path, v=([N], [2**10], ["x"]), **coordinate))
     assert lf.head(2).collect()["v"].to_list() == [0, 0]
     for question in (c.x == 5, (c.x > 5) & (c.v > 1), (c.x < 2) | (c.v > 1), ~(c.x > 7)):
         caught(PlanTooLargeError, lambda q=question: lf.filter(q).collect(), "x", f"{N:,}", "filter")
@@ -50,7 +52,7 @@ def test_a_long_coordinate_is_filtered_chunk_by_chunk(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [65, 100, 10_000])
 def test_an_array_of_more_dimensions_than_numpy_knows_is_left_out(tmp_path, count):
     root = store(tmp_path, many=([1] * count, [1] * count, [f"d{i}" for i in range(count)]), good=([2], [2], ["x"]))
-    with pytest.warns(UserWarning, match=f"'many'.*{count} dimensions"):
+    with pytest.warns(UserWarning, match=f"'many'.*{count:,} dimensions"):
         lf = rd.scan_zarr(root)
     assert lf.collect().to_dict(as_series=False) == {"x": [0, 1], "good": [0.0, 0.0]}
 
@@ -61,5 +63,5 @@ def test_an_array_of_as_many_dimensions_as_numpy_knows_is_read(tmp_path):
 
 
 def test_a_chunk_that_nobody_can_hold_is_an_error(tmp_path):
-    lf = rd.scan_zarr(store(tmp_path, v=([2**60], [2**60], ["x"])))
+    lf = rd.scan_zarr(store(tmp_path, v=([2**48], [2**48], ["x"])))
     caught(rd.exceptions.ChunkReadError, lf.collect, "'v'")

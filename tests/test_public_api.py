@@ -44,6 +44,7 @@ def test_the_public_names():
     assert rainbear_dask.__all__ == [
         "BackendOptions",
         "IcechunkBackend",
+        "TableKey",
         "ZarrBackend",
         "ZarrBackendSync",
         "configure_zarr_codecs",

@@ -274,7 +274,7 @@ def test_bounds_that_are_named_are_columns(variables, write):
 
 def test_a_mesh_is_one_table_for_each_set_of_dimensions(write):
     path = write(real("mesh_C4_synthetic_float.nc"))
-    tables = rd.tables(path)
+    tables = {key.dims: table for key, table in rd.tables(path).items()}
     kinds: dict[frozenset[str], list[str]] = {}
     ds = xr.open_zarr(path, consolidated=False, chunks=None)
     for name, array in ds.data_vars.items():

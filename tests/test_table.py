@@ -158,30 +158,6 @@ def test_a_table_that_repeats_its_variables_many_times_says_so(store):
         rd.scan_zarr(store)
 
 
-def test_tables_gives_one_table_for_each_set_of_dimensions(store):
-    write(
-        store,
-        {
-            "t2m": (("t", "x"), cube(3, 4)),
-            "sst": (("x", "t"), cube(4, 3)),
-            "z": (("t", "l", "x"), cube(3, 2, 4)),
-            "orog": (("x",), count(4)),
-            "x": (("x",), count(4)),
-        },
-    )
-    found = rd.tables(store)
-    assert {dims: lazy.collect_schema().names() for dims, lazy in found.items()} == {
-        ("x",): ["x", "orog"],
-        ("x", "t"): ["x", "t", "sst", "t2m"],
-        ("t", "l", "x"): ["t", "l", "x", "z"],
-    }
-    assert {dims: lazy.collect().height for dims, lazy in found.items()} == {
-        ("x",): 4,
-        ("x", "t"): 12,
-        ("t", "l", "x"): 24,
-    }
-
-
 def test_one_length_for_each_dimension(store):
     write(store, {"d": (("x",), count(3)), "s": (("x",), count(4))})
     with pytest.raises(StoreFormatError, match=r"'x' has more than one length in .*3 in d, 4 in s.*variables="):
