@@ -3,12 +3,15 @@
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial, reduce
 from itertools import chain
 from math import prod
+from operator import and_
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
+from polars.exceptions import PanicException
 from polars.io.plugins import register_io_source
 
 from rainbear_dask import coords
@@ -18,7 +21,8 @@ from rainbear_dask.configuration import num_bytes
 from rainbear_dask.execute import iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
-from rainbear_dask.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.predicate import MAX_CELLS, compile_predicate, conjuncts_of
+from rainbear_dask.pushdown import EnoughError, fallible_parts
 from rainbear_dask.table import Table, build_table
 
 if TYPE_CHECKING:
@@ -44,13 +48,49 @@ def understand(
 
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:
     """A table as Polars sees it; nothing is read for it."""
-    return register_io_source(
-        ZarrReader(table, client, limits or Limits()),
-        schema=table.schema,
-        is_pure=True,
-        explain_name="SCAN ZARR",
-        explain_detail=table.spec.label,
-    )
+    return ScannedFrame.over(ZarrReader(table, client, limits or Limits()))
+
+
+class ScannedFrame(pl.LazyFrame):
+    """A lazy table that also tells its reader the conditions that Polars keeps to itself as they may fail.
+
+    Polars hands a reader a strict cast that stands alone. Beside another condition it filters by the cast itself, above
+    the reader. As far as a query begins with elementwise filters, the reader gets these conditions from here, and
+    Polars filters by them once more. All other methods give a frame that is only a LazyFrame.
+    """
+
+    _reader: "ZarrReader | None" = None
+    _filters: tuple[tuple[pl.Expr, ...], ...] = ()
+
+    @classmethod
+    def over(cls, reader: "ZarrReader", filters: tuple[tuple[pl.Expr, ...], ...] = ()) -> "pl.LazyFrame":
+        """The table of a reader, filtered."""
+        frame = register_io_source(
+            reader,
+            schema=reader.table.schema,
+            is_pure=True,
+            explain_name="SCAN ZARR",
+            explain_detail=reader.table.spec.label,
+        )
+        for predicates in filters:
+            frame = frame.filter(*predicates)
+        frame.__class__ = cls
+        frame._reader, frame._filters = reader, filters
+        return frame
+
+    def filter(self, *predicates: Any, **constraints: Any) -> pl.LazyFrame:
+        """Filter as a LazyFrame does."""
+        filtered = super().filter(*predicates, **constraints)
+        if self._reader is None or constraints or not all(isinstance(each, pl.Expr) for each in predicates):
+            return filtered
+        found = [fallible_parts(each, self._reader.table.schema) for each in predicates]
+        if any(parts is None for parts in found):  # it sees the rows that the filters so far leave, so no later one may drop any
+            return filtered
+        reader, filters = self._reader, (*self._filters, predicates)
+        if kept := [part for parts in found for part in parts or ()]:
+            return ScannedFrame.over(reader.knowing(kept), filters)
+        filtered._reader, filtered._filters = reader, filters
+        return filtered
 
 
 class ZarrReader:
@@ -64,18 +104,25 @@ class ZarrReader:
         table: Table,
         client: "Client | None" = None,
         limits: Limits | None = None,
-        record: list[ReadPlan] | None = None,
+        known: tuple[pl.Expr, ...] = (),
+        recording: "_Recording | None" = None,
     ) -> None:
         self.table = table
         self.client = client
         self.limits = limits or Limits()
-        self.record = record
+        self.known = known
+        """Conditions that Polars filters by above this reader, whatever it hands over."""
+        self.recording = recording
         """Where to put the plan instead of running it."""
 
     def __reduce__(self) -> tuple[Callable[..., "ZarrReader"], tuple[Any, ...]]:
         if _this_thread.recording is not None:
-            return _twin, (_this_thread.recording.register(self.table),)
-        return ZarrReader, (self.table, None, self.limits)
+            return _twin, (_this_thread.recording.register(self),)
+        return ZarrReader, (self.table, None, self.limits, self.known)
+
+    def knowing(self, conditions: Sequence[pl.Expr]) -> "ZarrReader":
+        """The same reader below a filter by some more conditions."""
+        return ZarrReader(self.table, self.client, self.limits, (*self.known, *conditions))
 
     def __call__(
         self,
@@ -84,16 +131,22 @@ class ZarrReader:
         n_rows: int | None,
         batch_size: int | None,  # a hint; so many small frames would cost more than they save
     ) -> Iterator[pl.DataFrame]:
-        todo = plan_scan(self.table, columns=with_columns, predicate=predicate, n_rows=n_rows)
+        if self.recording is not None:
+            return self.recording.add(partial(self._plan, with_columns, predicate, n_rows))
+        todo = self._plan(with_columns, predicate, n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
         empty = pl.DataFrame(schema={name: self.table.schema[name] for name in names})
-        if self.record is not None:
-            self.record.append(todo)
-            return iter([empty])
         todo.check(self.limits)
         # here, not when the first frame is asked for: Polars does that on a thread without the caller's annotations
         frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=n_rows), todo)
         return chain([empty], chain.from_iterable(map(_pieces, frames)))
+
+    def _plan(self, columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None) -> ReadPlan:
+        if self.known and n_rows is None:  # rows are limited before Polars filters
+            given = [] if predicate is None else conjuncts_of(predicate)
+            new = [part for part in self.known if not any(part.meta.eq(each) for each in given)]
+            predicate = reduce(and_, [*given, *new])
+        return plan_scan(self.table, columns=columns, predicate=predicate, n_rows=n_rows)
 
 
 _LARGE_BYTES = 2**27
@@ -136,24 +189,46 @@ def plan_scan(
 
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     """Plan of each Zarr scan in a query, in the order in which Polars starts them; nothing is run."""
-    recording = _this_thread.recording = _Recording([], [])
+    recording = _this_thread.recording = _Recording()
     try:
         # a copy of the query, in which each reader has a twin that records
         copy = pl.LazyFrame.deserialize(lf.serialize())
     finally:
         _this_thread.recording = None
-    copy.collect()
+    if recording.readers:
+        try:
+            # this engine calls all readers before it takes a frame of any; there is none, so no expression is evaluated
+            copy.collect(engine="streaming")
+        except EnoughError:
+            pass
+        except (Exception, PanicException):
+            if recording.has_failed or not recording.plans:
+                raise  # else it is of some other source of the query, which is not what is asked about
     return recording.plans
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Recording:
-    tables: list[Table]
-    plans: list[ReadPlan]
+    readers: list[ZarrReader] = field(default_factory=list)
+    plans: list[ReadPlan] = field(default_factory=list)
+    has_failed: bool = False
 
-    def register(self, table: Table) -> int:
-        self.tables.append(table)
-        return len(self.tables) - 1
+    def register(self, reader: ZarrReader) -> int:
+        self.readers.append(reader)
+        return len(self.readers) - 1
+
+    def add(self, plan: Callable[[], ReadPlan]) -> Iterator[pl.DataFrame]:
+        """Plan, and give what ends the query when its first frame is wanted."""
+        try:
+            self.plans.append(plan())
+        except Exception:
+            self.has_failed = True
+            raise
+        return map(_end, [None])
+
+
+def _end(_: None) -> pl.DataFrame:
+    raise EnoughError
 
 
 class _ThisThread(threading.local):
@@ -166,4 +241,5 @@ _this_thread = _ThisThread()
 def _twin(number: int) -> ZarrReader:
     """The copy of a reader in a query that is copied to record its plans: no store is pickled for it."""
     recording = cast(_Recording, _this_thread.recording)
-    return ZarrReader(recording.tables[number], record=recording.plans)
+    reader = recording.readers[number]
+    return ZarrReader(reader.table, known=reader.known, recording=recording)

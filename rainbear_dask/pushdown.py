@@ -1,0 +1,82 @@
+"""What Polars hands to a reader: Polars itself is asked, with a source that only records."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+
+import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
+
+from rainbear_dask.predicate import conjuncts_of
+
+Schema = Mapping[str, pl.DataType]
+Request = tuple[list[str] | None, pl.Expr | None]
+
+
+class EnoughError(Exception):
+    """Ends a query that was begun only to see what it requests."""
+
+
+def request_of(query: Callable[[pl.LazyFrame], pl.LazyFrame], schema: Schema) -> Request | None:
+    """Return the columns and the filter that a query requests of its source; None if it never calls it. Nothing is run."""
+    requests: list[Request] = []
+
+    def read(
+        with_columns: list[str] | None, predicate: pl.Expr | None, _rows: int | None, _batch: int | None
+    ) -> Iterator[pl.DataFrame]:
+        requests.append((with_columns, predicate))
+        raise EnoughError
+
+    with suppress(EnoughError):
+        # by name, as the caller may have set another engine for all queries
+        query(register_io_source(read, schema=schema)).collect(engine="in-memory")
+    return requests[0] if requests else None
+
+
+def columns_of(expr: pl.Expr, schema: Schema) -> list[str]:
+    """Return the columns that an expression needs; for one that only counts rows, some column."""
+    request = request_of(lambda table: table.select(expr), schema)
+    if request is None:
+        return []
+    return list(schema) if request[0] is None else request[0]
+
+
+def pushed_part(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
+    """Return the part of a filter that Polars lets a reader apply before it filters by the rest; None if there is none."""
+    with suppress(PolarsError):  # it is several expressions in one, say
+        request = request_of(lambda table: table.filter(predicate), schema)
+        return pl.lit(value=False) if request is None else request[1]  # without its source, it gives no row
+    return None
+
+
+def elementwise(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
+    """Return the whole of a filter that needs no other row, prepared by Polars; None if it needs other rows.
+
+    Polars keeps parts that may fail from a reader, but only beside others. So it is asked for one expression, of which
+    the filter is the only operand. Names are expanded in what it prepares, and types are settled.
+    """
+    with suppress(PolarsError):  # it is several expressions in one, say
+        match request_of(lambda table: table.filter(predicate.is_null()), schema):
+            case (_, pl.Expr() as asked):
+                (whole,) = asked.meta.pop()
+                return whole
+    return None
+
+
+def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
+    """Return the conjuncts of a filter that Polars keeps from a reader as they may fail; None if it needs other rows."""
+    whole = elementwise(predicate, schema)
+    if whole is None or not schema:
+        return None
+    if not _is_kept(whole.is_null(), schema):
+        return []
+    return [part for part in conjuncts_of(whole) if not part.meta.is_literal() and _is_kept(part, schema)]
+
+
+def _is_kept(predicate: pl.Expr, schema: Schema) -> bool:
+    """Whether Polars keeps a filter from a reader, beside another one."""
+    beside = pl.col(next(iter(schema))).is_null()
+    with suppress(PolarsError):
+        request = request_of(lambda table: table.filter(predicate).filter(beside), schema)
+        return request is not None and (request[1] is None or len(conjuncts_of(request[1])) < 2)
+    return True
