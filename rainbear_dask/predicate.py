@@ -140,12 +140,13 @@ class _Compiler:
         box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
         if len(dims) > 1 and cells > MAX_CELLS:
             return self._unknown(f"{' x '.join(dims)} has {cells:,} combinations, {MAX_CELLS:,} are tried at most")
+        values = [spread(self._read(name), self._coordinates[name], box) for name in names]
         try:
-            values = [spread(self._read(name), self._coordinates[name], box) for name in names]
             result = pl.DataFrame(values or None, height=cells).select(expr).to_series()
         except (Exception, PanicException) as error:  # noqa: BLE001  a cast, or a function of the user's, fails on a label
             # where no other condition drops its rows, the worker fails too
-            return self._unknown(f"cannot be evaluated on coordinates: {error}")
+            why = str(error).partition("\n")[0] or type(error).__name__
+            return self._unknown(f"cannot be evaluated on coordinates: {why}")
         if len(result) == 1:  # no column, or one value: the same for every row
             result = result.new_from_index(0, cells)
         if result.dtype != pl.Boolean or len(result) != cells:

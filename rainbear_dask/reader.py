@@ -48,49 +48,54 @@ def understand(
 
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:
     """A table as Polars sees it; nothing is read for it."""
-    return ScannedFrame.over(ZarrReader(table, client, limits or Limits()))
+    return _scanned(ZarrReader(table, client, limits or Limits()))
+
+
+Filters = tuple[tuple[pl.Expr, ...], ...]
+"""The arguments of each of several calls of ``filter``."""
 
 
 class ScannedFrame(pl.LazyFrame):
-    """A lazy table that also tells its reader the conditions that Polars keeps to itself as they may fail.
+    """A lazy table whose reader also knows the conditions that Polars keeps to itself because they may fail.
 
-    Polars hands a reader a strict cast that stands alone. Beside another condition it filters by the cast itself, above
-    the reader. As far as a query begins with elementwise filters, the reader gets these conditions from here, and
-    Polars filters by them once more. All other methods give a frame that is only a LazyFrame.
+    Polars hands a strict cast to a reader if it is the only condition. Beside another one, Polars applies the cast itself,
+    above the reader, which then could not prune by it. So as long as a query only filters, row by row, each filter
+    tells the reader such conditions, and Polars applies them once more. Other methods return a frame without ``origin``.
     """
 
-    _reader: "ZarrReader | None" = None
-    _filters: tuple[tuple[pl.Expr, ...], ...] = ()
-
-    @classmethod
-    def over(cls, reader: "ZarrReader", filters: tuple[tuple[pl.Expr, ...], ...] = ()) -> "pl.LazyFrame":
-        """The table of a reader, filtered."""
-        frame = register_io_source(
-            reader,
-            schema=reader.table.schema,
-            is_pure=True,
-            explain_name="SCAN ZARR",
-            explain_detail=reader.table.spec.label,
-        )
-        for predicates in filters:
-            frame = frame.filter(*predicates)
-        frame.__class__ = cls
-        frame._reader, frame._filters = reader, filters
-        return frame
+    origin: "tuple[ZarrReader, Filters] | None" = None
+    """The reader below, and the filters between it and this frame; None if there is anything else between them."""
 
     def filter(self, *predicates: Any, **constraints: Any) -> pl.LazyFrame:
-        """Filter as a LazyFrame does."""
+        """Filter as any LazyFrame does."""
         filtered = super().filter(*predicates, **constraints)
-        if self._reader is None or constraints or not all(isinstance(each, pl.Expr) for each in predicates):
+        if self.origin is None or constraints or not all(isinstance(each, pl.Expr) for each in predicates):
             return filtered
-        found = [fallible_parts(each, self._reader.table.schema) for each in predicates]
-        if any(parts is None for parts in found):  # it sees the rows that the filters so far leave, so no later one may drop any
+        reader, filters = self.origin[0], (*self.origin[1], predicates)
+        found = [fallible_parts(each, reader.table.schema) for each in predicates]
+        if None in found:  # it looks at all rows that are left here, so no condition of a later filter may drop any
             return filtered
-        reader, filters = self._reader, (*self._filters, predicates)
-        if kept := [part for parts in found for part in parts or ()]:
-            return ScannedFrame.over(reader.knowing(kept), filters)
-        filtered._reader, filtered._filters = reader, filters
-        return filtered
+        kept = [part for parts in found for part in parts or ()]
+        return _scanned(reader.knowing(kept), filters) if kept else _from(filtered, reader, filters)
+
+
+def _scanned(reader: "ZarrReader", filters: Filters = ()) -> pl.LazyFrame:
+    frame = register_io_source(
+        reader,
+        schema=reader.table.schema,
+        is_pure=True,
+        explain_name="SCAN ZARR",
+        explain_detail=reader.table.spec.label,
+    )
+    for predicates in filters:
+        frame = frame.filter(*predicates)
+    return _from(frame, reader, filters)
+
+
+def _from(frame: pl.LazyFrame, reader: "ZarrReader", filters: Filters) -> pl.LazyFrame:
+    frame.__class__ = ScannedFrame
+    cast(ScannedFrame, frame).origin = (reader, filters)
+    return frame
 
 
 class ZarrReader:

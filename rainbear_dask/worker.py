@@ -1,6 +1,7 @@
 """What a worker does: from a scan task to rows."""
 
 import io
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars.exceptions import PanicException
 
 from rainbear_dask import coords, storage
 from rainbear_dask.exceptions import RainbearError
@@ -56,11 +58,21 @@ def _run(task: ScanTask) -> Parts:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
     cells = Cells({dim: len(positions) for dim, positions in index.items()})
     known: dict[str, pl.Series] = {}
-    for test in scan.filters:
+    tests, failed = deque(scan.filters), 0
+    while tests:
+        test = tests.popleft()
         more = [c for c in test.columns if c.name not in known]
         values = read_columns(scan.spec, more, index, cells)
         known |= {c.name: cells.lay_out(values.pop(c.name), c.dims) for c in more}
-        passed = _passed(test, known, cells.count)
+        try:
+            passed = _passed(test, known, cells.count)
+        except (Exception, PanicException):
+            # it may fail only on rows that another filter drops, and Polars filters last by what may fail
+            tests.append(test)
+            if (failed := failed + 1) == len(tests):
+                raise
+            continue
+        failed = 0
         if passed.all():
             continue
         known = {name: values.filter(passed) for name, values in known.items()}
