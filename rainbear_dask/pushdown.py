@@ -1,7 +1,9 @@
 """What Polars hands to a reader: Polars itself is asked, with a source that only records."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
+from operator import and_
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -61,6 +63,24 @@ def elementwise(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
                 (whole,) = asked.meta.pop()
                 return whole
     return None
+
+
+def prepared(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
+    """Return the whole of an elementwise filter as Polars hands it to a reader, with what it keeps; None if it needs other rows.
+
+    Polars simplifies what it hands over further than an operand.
+    """
+    whole = elementwise(predicate, schema)
+    part = None if whole is None else pushed_part(predicate, schema)
+    if whole is None or part is None or not schema:
+        return whole
+    return also(part, conjuncts_of(whole)) if _is_kept(whole.is_null(), schema) else part
+
+
+def also(predicate: pl.Expr, conditions: Sequence[pl.Expr]) -> pl.Expr:
+    """Return a filter by some more conditions; those that it has are not repeated."""
+    given = conjuncts_of(predicate)
+    return reduce(and_, (part for part in conditions if not any(part.meta.eq(each) for each in given)), predicate)
 
 
 def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:

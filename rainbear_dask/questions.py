@@ -13,7 +13,7 @@ import polars as pl
 from rainbear_dask.exceptions import PredicateError, QueryError
 from rainbear_dask.planner import ReadPlan
 from rainbear_dask.predicate import Connective, conjuncts_of, connective
-from rainbear_dask.pushdown import Schema, columns_of, elementwise, pushed_part
+from rainbear_dask.pushdown import Schema, columns_of, elementwise, prepared, pushed_part
 from rainbear_dask.reader import plan_scan
 from rainbear_dask.table import Table, unknown_column
 
@@ -153,7 +153,7 @@ def _is_per_row(expr: pl.Expr, schema: Schema) -> bool:
     for frame in (nulls, zeros):
         with suppress(Exception):  # a user's own function may not know nulls
             return frame.select(expr).height == _UNUSUAL
-    return False
+    return True  # one number for all rows would hardly fail on all of these
 
 
 def _has_zero(dtype: pl.DataType) -> bool:
@@ -166,7 +166,7 @@ _UNUSUAL = 1009  # rows; what gives a fixed number of values gives another
 def _rows_seen(expr: pl.Expr, schema: Schema, *, loosely: bool) -> pl.Expr | None:
     """A filter that holds wherever an expression looks at a row; None if it looks at all of them, or at none."""
     filters = _filters(expr, schema, loosely=loosely)
-    return elementwise(reduce(or_, filters), schema) if filters else None
+    return prepared(reduce(or_, filters), schema) if filters else None
 
 
 def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] | None:
@@ -236,10 +236,10 @@ def _grouped(expr: pl.Expr, mappings: Sequence[Mapped] = _MAPPINGS) -> pl.Expr |
 
 def _row_by_row(expr: pl.Expr, schema: Schema, *, loosely: bool = False) -> pl.Expr | None:
     """The whole of a predicate as an elementwise expression; None if it needs other rows."""
-    whole = elementwise(expr, schema)
+    whole = prepared(expr, schema)
     if whole is None:
         with suppress(RecursionError):  # connectives within others, hundreds deep: they stay as they are
-            whole = elementwise(_simplified(expr, loosely=loosely), schema)
+            whole = prepared(_simplified(expr, loosely=loosely), schema)
     if whole is None and (part := pushed_part(expr, schema)) is not None and _constant(part) is False:
         return part
     return whole

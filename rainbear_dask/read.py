@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import chain
 from operator import and_
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,8 @@ import polars as pl
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.planner import ReadPlan
 from rainbear_dask.plans import ScanPlan
-from rainbear_dask.reader import lazy_table, plans_of
+from rainbear_dask.questions import plan_filter
+from rainbear_dask.reader import ScannedFrame, lazy_table, plans_of
 from rainbear_dask.scan import plan
 
 if TYPE_CHECKING:
@@ -117,6 +119,10 @@ def to_dask_dataframe(
     QueryError
         If the query does more than to filter row by row and to choose columns.
     """
+    if isinstance(lf, ScannedFrame) and lf.origin is not None:
+        reader, filters = lf.origin
+        found = plan_filter(reader.table, reduce(and_, chain.from_iterable(filters)) if filters else None)
+        return ScanPlan.of(found).to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
     names = lf.collect_schema().names()
     steps = _steps(lf)
     scans = plans_of(lf) if steps[0].startswith((_SCAN, _FILTER)) else []

@@ -21,8 +21,8 @@ from rainbear_dask.configuration import num_bytes
 from rainbear_dask.execute import iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
-from rainbear_dask.predicate import MAX_CELLS, compile_predicate, conjuncts_of
-from rainbear_dask.pushdown import EnoughError, fallible_parts
+from rainbear_dask.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.pushdown import EnoughError, also, fallible_parts
 from rainbear_dask.table import Table, build_table
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ class ZarrReader:
 
     def _plan(self, columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None) -> ReadPlan:
         if self.known and n_rows is None:  # rows are limited before Polars filters
-            given = [] if predicate is None else conjuncts_of(predicate)
-            new = [part for part in self.known if not any(part.meta.eq(each) for each in given)]
-            predicate = reduce(and_, [*given, *new])
+            predicate = reduce(and_, self.known) if predicate is None else also(predicate, self.known)
         return plan_scan(self.table, columns=columns, predicate=predicate, n_rows=n_rows)
 
 
