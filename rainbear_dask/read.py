@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
-from itertools import chain
 from operator import and_
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,11 +118,11 @@ def to_dask_dataframe(
     QueryError
         If the query does more than to filter row by row and to choose columns.
     """
-    if isinstance(lf, ScannedFrame) and lf.origin is not None:
-        reader, filters = lf.origin
-        found = plan_filter(reader.table, reduce(and_, chain.from_iterable(filters)) if filters else None)
-        return ScanPlan.of(found).to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
     names = lf.collect_schema().names()
+    if isinstance(lf, ScannedFrame) and lf.origin is not None:
+        table, filters = lf.origin.reader.table, lf.origin.filters
+        begun = plan_filter(table, reduce(and_, filters) if filters else None, names)
+        return ScanPlan.of(begun).to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
     steps = _steps(lf)
     scans = plans_of(lf) if steps[0].startswith((_SCAN, _FILTER)) else []
     if len(scans) != 1 or (steps[0].startswith(_FILTER) and steps not in map(_steps, _rebuilt(scans[0], names))):

@@ -2,12 +2,12 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import chain
 from math import prod
-from operator import and_
+from operator import and_, methodcaller
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
@@ -48,54 +48,107 @@ def understand(
 
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:
     """A table as Polars sees it; nothing is read for it."""
-    return _scanned(ZarrReader(table, client, limits or Limits()))
+    return _scanned(Origin(ZarrReader(table, client, limits or Limits())))
 
 
-Filters = tuple[tuple[pl.Expr, ...], ...]
-"""The arguments of each of several calls of ``filter``."""
+Step = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """How a query began.
+
+    Parameters
+    ----------
+    reader : ZarrReader
+        What it reads.
+    filters : tuple of Expr
+        Conditions that rows pass, each row by itself.
+    steps : tuple of callable
+        All that was done so far, from frame to frame: these filters, and choices of columns.
+    """
+
+    reader: "ZarrReader"
+    filters: tuple[pl.Expr, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 class ScannedFrame(pl.LazyFrame):
     """A lazy table whose reader also knows the conditions that Polars keeps to itself because they may fail.
 
     Polars hands a strict cast to a reader if it is the only condition. Beside another one, Polars applies the cast itself,
-    above the reader, which then could not prune by it. So as long as a query only filters, row by row, each filter
-    tells the reader such conditions, and Polars applies them once more. Other methods return a frame without ``origin``.
+    above the reader, which then could not prune by it. So as long as a query only filters row by row and chooses columns,
+    each filter tells the reader such conditions, and Polars applies them once more.
     """
 
-    origin: "tuple[ZarrReader, Filters] | None" = None
-    """The reader below, and the filters between it and this frame; None if there is anything else between them."""
+    origin: Origin | None = None
+    """How the query began; None if anything else was done since."""
 
     def filter(self, *predicates: Any, **constraints: Any) -> pl.LazyFrame:
         """Filter as any LazyFrame does."""
         filtered = super().filter(*predicates, **constraints)
-        if self.origin is None or constraints or not all(isinstance(each, pl.Expr) for each in predicates):
+        conditions = _conditions(predicates, constraints)
+        if self.origin is None or conditions is None:
             return filtered
-        reader, filters = self.origin[0], (*self.origin[1], predicates)
-        found = [fallible_parts(each, reader.table.schema) for each in predicates]
+        reader = self.origin.reader
+        found = [fallible_parts(each, reader.table.schema) for each in conditions]
         if None in found:  # it looks at all rows that are left here, so no condition of a later filter may drop any
             return filtered
+        step: Step = methodcaller("filter", *conditions)
         kept = [part for parts in found for part in parts or ()]
-        return _scanned(reader.knowing(kept), filters) if kept else _from(filtered, reader, filters)
+        origin = Origin(reader.knowing(kept), (*self.origin.filters, *conditions), (*self.origin.steps, step))
+        return _scanned(origin) if kept else _begun(filtered, origin)
+
+    def select(self, *exprs: Any, **named_exprs: Any) -> pl.LazyFrame:
+        """Select as any LazyFrame does."""
+        selected = super().select(*exprs, **named_exprs)
+        names = _names(exprs)
+        if self.origin is None or named_exprs or not all(name in self.origin.reader.table.schema for name in names):
+            return selected
+        step: Step = methodcaller("select", *names)
+        return _begun(selected, replace(self.origin, steps=(*self.origin.steps, step)))
 
 
-def _scanned(reader: "ZarrReader", filters: Filters = ()) -> pl.LazyFrame:
+def _scanned(origin: Origin) -> pl.LazyFrame:
+    table = origin.reader.table
     frame = register_io_source(
-        reader,
-        schema=reader.table.schema,
-        is_pure=True,
-        explain_name="SCAN ZARR",
-        explain_detail=reader.table.spec.label,
+        origin.reader, schema=table.schema, is_pure=True, explain_name="SCAN ZARR", explain_detail=table.spec.label
     )
-    for predicates in filters:
-        frame = frame.filter(*predicates)
-    return _from(frame, reader, filters)
+    return _begun(reduce(lambda done, step: step(done), origin.steps, frame), origin)
 
 
-def _from(frame: pl.LazyFrame, reader: "ZarrReader", filters: Filters) -> pl.LazyFrame:
+def _begun(frame: pl.LazyFrame, origin: Origin) -> pl.LazyFrame:
     frame.__class__ = ScannedFrame
-    cast(ScannedFrame, frame).origin = (reader, filters)
+    cast(ScannedFrame, frame).origin = origin
     return frame
+
+
+def _conditions(predicates: Iterable[Any], constraints: Mapping[str, Any]) -> list[pl.Expr] | None:
+    """The arguments of a filter as expressions; None if one is anything else, as a mask or a name is."""
+    found: list[pl.Expr] = [pl.col(name).eq(value) for name, value in constraints.items()]
+    for each in predicates:
+        several = each if isinstance(each, list | tuple) else [each]
+        if not all(isinstance(one, pl.Expr) for one in several):
+            return None
+        found += several
+    return found
+
+
+def _names(exprs: Iterable[Any]) -> list[str | None]:
+    """Names of the columns that are chosen; None in place of what is no name."""
+    several = [one for each in exprs for one in (each if isinstance(each, list | tuple) else [each])]
+    return [
+        one
+        if isinstance(one, str)
+        else one.meta.output_name()
+        if isinstance(one, pl.Expr) and _is_column(one)
+        else None
+        for one in several
+    ]
+
+
+def _is_column(expr: pl.Expr) -> bool:
+    return expr.meta.is_column() and expr.meta.eq(pl.col(expr.meta.output_name()))
 
 
 class ZarrReader:
