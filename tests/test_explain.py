@@ -47,6 +47,15 @@ def rows_only(frame: pl.DataFrame) -> pl.DataFrame:
     return frame if frame["v"].item(0) is not None else frame.clear()
 
 
+CALLS = []
+
+
+def noted(values):
+    """Of the module, as the copy of a query has copies of all other functions."""
+    CALLS.append(len(values))
+    return values
+
+
 def of_values(column: pl.Expr, *, each: bool = False) -> pl.Expr:
     return column.map_batches(values_only, return_dtype=pl.Float64, is_elementwise=each)
 
@@ -89,6 +98,13 @@ def test_functions_are_not_called(table, other, name):
     shown = [plan.num_chunks_kept for plan in plans_of(query)]
     assert shown == [2] * (1 if name in WITH_ONE else 2)
     assert rd.explain(query).count("SCAN ") == len(shown)
+
+
+def test_nothing_is_called_that_is_not_needed_to_plan(table, other):
+    CALLS.clear()
+    query = table.filter(c.x < 4).with_columns(c.v.map_batches(noted, return_dtype=pl.Float64)).map_batches(noted)
+    assert len(plans_of(query.join(other.map_batches(noted), on="x"))) == 2
+    assert CALLS == []
 
 
 def test_a_function_of_a_coordinate_plans_as_it_reads(table):
