@@ -66,15 +66,16 @@ def elementwise(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
 
 
 def prepared(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
-    """Return the whole of an elementwise filter as Polars hands it to a reader, with what it keeps; None if it needs other rows.
-
-    Polars simplifies what it hands over further than an operand.
-    """
+    """Return the whole of an elementwise filter, a literal if Polars knows that it is never true; None if it needs other rows."""
     whole = elementwise(predicate, schema)
-    part = None if whole is None else pushed_part(predicate, schema)
-    if whole is None or part is None or not schema:
-        return whole
-    return also(part, conjuncts_of(whole)) if _is_kept(whole.is_null(), schema) else part
+    part = pushed_part(predicate, schema)
+    if part is not None and any(_is_false(each) for each in conjuncts_of(part)):
+        return pl.lit(value=False)
+    return whole
+
+
+def _is_false(expr: pl.Expr) -> bool:
+    return expr.meta.eq(pl.lit(value=False))
 
 
 def also(predicate: pl.Expr, conditions: Sequence[pl.Expr]) -> pl.Expr:
@@ -84,19 +85,26 @@ def also(predicate: pl.Expr, conditions: Sequence[pl.Expr]) -> pl.Expr:
 
 
 def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
-    """Return the conjuncts of a filter that Polars keeps from a reader as they may fail; None if it needs other rows."""
+    """Return the conjuncts of a filter that Polars keeps from a reader as they may fail; None if it needs other rows.
+
+    Some may be missing: Polars forgets that a cast may fail once it has prepared it.
+    """
     whole = elementwise(predicate, schema)
     if whole is None or not schema:
         return None
-    if not _is_kept(whole.is_null(), schema):
+    parts, given = conjuncts_of(whole), _beside_another(predicate, schema)
+    num_kept = len(parts) + 1 - len(given)
+    if num_kept <= 0:
         return []
-    return [part for part in conjuncts_of(whole) if not part.meta.is_literal() and _is_kept(part, schema)]
+    left = [part for part in parts if not any(part.meta.eq(each) for each in given)]
+    # two Python functions are never the same to Polars, so some may have been handed over all the same
+    return left if len(left) == num_kept else [part for part in left if len(_beside_another(part, schema)) < 2]
 
 
-def _is_kept(predicate: pl.Expr, schema: Schema) -> bool:
-    """Whether Polars keeps a filter from a reader, beside another one."""
+def _beside_another(predicate: pl.Expr, schema: Schema) -> list[pl.Expr]:
+    """What Polars hands to a reader of a filter and another one that cannot fail."""
     beside = pl.col(next(iter(schema))).is_null()
     with suppress(PolarsError):
         request = request_of(lambda table: table.filter(predicate).filter(beside), schema)
-        return request is not None and (request[1] is None or len(conjuncts_of(request[1])) < 2)
-    return True
+        return conjuncts_of(request[1]) if request is not None and request[1] is not None else []
+    return []

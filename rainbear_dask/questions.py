@@ -240,8 +240,6 @@ def _row_by_row(expr: pl.Expr, schema: Schema, *, loosely: bool = False) -> pl.E
     if whole is None:
         with suppress(RecursionError):  # connectives within others, hundreds deep: they stay as they are
             whole = prepared(_simplified(expr, loosely=loosely), schema)
-    if whole is None and (part := pushed_part(expr, schema)) is not None and _constant(part) is False:
-        return part
     return whole
 
 

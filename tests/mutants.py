@@ -138,14 +138,14 @@ FAULTS = [
     Fault(
         "a dropped conjunct: what Polars keeps",
         "pushdown test_whole_predicates",
-        "also(part, conjuncts_of(whole)) if _is_kept(whole.is_null(), schema) else part",
-        "part",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return part",
     ),
     Fault(
-        "a dropped conjunct: what stands beside what may fail",
+        "a dropped conjunct: what is hidden in a prepared one",
         "pushdown test_whole_predicates",
-        "also(part, conjuncts_of(whole))",
-        "also(part, [each for each in conjuncts_of(whole) if _is_kept(each, schema)])",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return whole if whole is None or fallible_parts(whole, schema) else part",
     ),
     Fault(
         "a dropped conjunct: one that fails",

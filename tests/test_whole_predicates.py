@@ -138,6 +138,7 @@ FALLIBLE = {
     "cast of a coordinate": c.time.cast(pl.Date) > date(2020, 1, 2),
     "cast of a variable": c.v.cast(pl.Int32) > 2,
     "cast in between": c.n.is_between(-2.0, 2.5),
+    "cast outside": ~c.n.is_between(-2.0, 2.5),
     "date of a text": c.day.str.to_date("%Y-%m-%d") < date(2020, 1, 4),
     "number of a text": c.label.str.replace("x", "7").cast(pl.Int64) > 2,
     "replaced": c.label.replace_strict({"1": 1, "22": 2, "3": 3, "x": 4}) > 1,
