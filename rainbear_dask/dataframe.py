@@ -75,10 +75,10 @@ def dask_dataframe(
     if index is not None:
         table, columns = _led_by(index, table), (*(c for c in columns if c.name != index), table.columns[index])
     form = form_of(table, dtype_backend, index, categories)
-    tests = {str(conjunct.expr): conjunct.expr for conjunct in plan.conjuncts}
+    tests = [(str(conjunct.expr), conjunct.expr) for conjunct in plan.conjuncts]
     if (condition := from_lists(filters or ())) is not None:
         known = {name: column_of(name, table) for name in condition.names()}
-        tests[str(condition)] = to_polars(condition, known, replace(form, categories=()))  # values are meant
+        tests.append((str(condition), to_polars(condition, known, replace(form, categories=()))))  # values are meant
     return new_collection(ReadZarr(Source(table, columns, tests, form)))
 
 
@@ -192,7 +192,7 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
         plan = replace(self.source.plan(self.conditions), columns=self._read_columns)
         shown = {"columns": self.columns, "index": self.source.form.index, "rows": self.most}
         facts = [f"{name}={value!r}" for name, value in shown.items() if value is not None]
-        filters = " & ".join(f"({test})" for test in [*self.source.tests, *self.conditions])
+        filters = " & ".join(f"({test})" for test in [*(text for text, _ in self.source.tests), *self.conditions])
         facts += [f"filters={filters!r}"] if filters else []
         chunks = f"{plan.num_chunks_kept:,} of {plan.num_chunks:,} chunks"
         return [f"{' ' * indent}ReadZarr: {self.source!r} {' '.join(facts)} ({chunks})"]

@@ -1,6 +1,6 @@
 """What a Dask DataFrame is read from, and how its rows are cut into partitions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, reduce
 from io import BytesIO
@@ -30,16 +30,18 @@ class Source:
         Its first dimension is that of the index, if there is one.
     columns : tuple of Column
         All columns of the frame; the index is the last.
-    tests : mapping of str to Expr
-        Filters that rows pass before any of Dask's, each with its text.
+    tests : sequence of (str, Expr)
+        Filters that rows pass before any of Dask's, each with its text, which others may have too.
     form : Form
         How columns become pandas'.
     """
 
-    def __init__(self, table: Table, columns: tuple[Column, ...], tests: Mapping[str, pl.Expr], form: Form) -> None:
+    def __init__(
+        self, table: Table, columns: tuple[Column, ...], tests: Sequence[tuple[str, pl.Expr]], form: Form
+    ) -> None:
         self.table, self.columns, self.form = table, columns, form
         self.home = home_of(table.spec)
-        self.tests = {text: test.meta.serialize() for text, test in tests.items()}
+        self.tests = [(text, test.meta.serialize()) for text, test in tests]
         # of this opening: dask takes expressions of one token for one, and an earlier one may have read another state
         self._token = tokenize(table.spec.opened, table, columns, self.tests, form, ensure_deterministic=True)
         self._plans: dict[str, ReadPlan] = {}
@@ -62,7 +64,7 @@ class Source:
         """What is read for all columns: how rows are cut into partitions does not depend on which columns are wanted."""
         key = tokenize(*conditions)
         if key not in self._plans:
-            tests = [pl.Expr.deserialize(BytesIO(test)) for test in self.tests.values()]
+            tests = [pl.Expr.deserialize(BytesIO(test)) for _, test in self.tests]
             tests += [to_polars(condition, self.table.columns, self.form) for condition in conditions]
             found = plan_scan(self.table, predicate=reduce(and_, tests) if tests else None)
             self._plans[key] = replace(found, columns=self.columns)

@@ -13,7 +13,7 @@ from operator import and_, or_
 from typing import Literal
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.limits import FILTERED_VALUES, WHOLE_VALUES
@@ -54,7 +54,7 @@ def compile_predicate(
     Parameters
     ----------
     predicate : Expr
-        A Boolean, elementwise expression: what Polars hands to a reader.
+        A Boolean, elementwise expression. It may fail on some values.
     coordinates : mapping of str to tuple of str
         Dimensions of each column whose values may be read for planning.
     sizes : mapping of str to int
@@ -69,7 +69,7 @@ def compile_predicate(
         Exact where a conjunct names coordinates alone, of one dimension or of few enough together. What is not
         understood selects everything: a gap here costs time, never rows.
     """
-    parts = _operands(predicate, "and")
+    parts = conjuncts_of(predicate)
     joined = _Compiler(coordinates, sizes, read).joined(parts, and_)
     conjuncts = []
     for expr in joined:
@@ -149,11 +149,13 @@ class _Compiler:
             return self._unknown(f"{dims[0]} has {cells:,} values, {WHOLE_VALUES:,} are tried at most")
         if len(dims) > 1 and cells > MAX_CELLS:
             return self._unknown(f"{' x '.join(dims)} has {cells:,} combinations, {MAX_CELLS:,} are tried at most")
+        values = [spread(self._read(name), self._coordinates[name], box) for name in names]
         try:
-            values = [spread(self._read(name), self._coordinates[name], box) for name in names]
             result = pl.DataFrame(values or None, height=cells).select(expr).to_series()
-        except PolarsError as error:  # say a cast that fails on a value: the filter will tell, if it comes to that
-            return self._unknown(f"cannot be evaluated on coordinates: {error}")
+        except (Exception, PanicException) as error:  # noqa: BLE001  a cast, or a function of the user's, fails on a label
+            # where no other condition drops its rows, the worker fails too
+            why = str(error).partition("\n")[0] or type(error).__name__
+            return self._unknown(f"cannot be evaluated on coordinates: {why}")
         if len(result) == 1:  # no column, or one value: the same for every row
             result = result.new_from_index(0, cells)
         if result.dtype != pl.Boolean or len(result) != cells:
@@ -178,8 +180,14 @@ _BINARY: dict[Connective, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }
 
 
+def conjuncts_of(predicate: pl.Expr) -> list[pl.Expr]:
+    """Return the operands of nested "and", from left to right; a row must pass all of them."""
+    return _operands(predicate, "and")
+
+
 def connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
     """Say which connective an expression is, and give its operands from left to right."""
+    expr = _unnamed(expr)
     parts = expr.meta.pop()[::-1]  # Polars pops the last operand first
     if len(parts) == 1 and (~parts[0]).meta.eq(expr):
         return "not", parts
@@ -199,10 +207,18 @@ def _operands(expr: pl.Expr, kind: Connective) -> list[pl.Expr]:
     found: list[pl.Expr] = []
     todo = [expr]
     while todo:
-        node = todo.pop()
+        node = _unnamed(todo.pop())
         parts = node.meta.pop()
         if len(parts) == 2 and _BINARY[kind](parts[1], parts[0]).meta.eq(node):
             todo += parts  # the left one is last, so it is taken first
         else:
             found.append(node)
     return found
+
+
+def _unnamed(expr: pl.Expr) -> pl.Expr:
+    """Return the expression without the names that it is given at the top, as those stand before a connective."""
+    match expr.meta.pop():
+        case [named] if named.alias(expr.meta.output_name(raise_if_undetermined=False) or "").meta.eq(expr):
+            return _unnamed(named)
+    return expr

@@ -2,18 +2,17 @@
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rainbear_dask.exceptions import PredicateError
 from rainbear_dask.opening import open_store
 from rainbear_dask.planner import Limits
 from rainbear_dask.plans import ScanPlan
+from rainbear_dask.questions import plan_filter
 from rainbear_dask.reader import lazy_table, plans_of, understand, understand_all
 from rainbear_dask.report import as_text
-from rainbear_dask.table import Table, TableKey, unknown_column
+from rainbear_dask.table import Table, TableKey
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -209,28 +208,12 @@ def plan(
     Raises
     ------
     PredicateError
-        If the predicate is not a Polars expression, or not one that is evaluated row by row.
+        If the predicate is not a Polars expression, or a condition in it is not one that is evaluated row by row; the
+        message names it.
     UnknownColumnError
         If it or ``columns`` names a column that the table does not have.
     """
-    table = _open_table(source, **options)
-    if predicate is not None and not isinstance(predicate, pl.Expr):
-        raise PredicateError(
-            f"the predicate is a {type(predicate).__name__}, not a Polars expression. "
-            "Write it as pl.col('lat') > 45, or as pl.sql_expr('lat > 45')."
-        )
-    for name in predicate.meta.root_names() if predicate is not None else ():
-        if name not in table.schema:
-            raise unknown_column(name, table.schema, table.spec.label)
-    query = lazy_table(table)
-    query = query if predicate is None else query.filter(predicate)
-    (found,) = plans_of(query)
-    if predicate is not None and not found.conjuncts:
-        raise PredicateError(
-            "the predicate needs more than one row to tell whether a row passes (an aggregate, a shift, a rank), so a plan "
-            "cannot hold it. Filter the table: scan_zarr(...).filter(...)."
-        )
-    return ScanPlan.of(replace(found, columns=table.leaves(columns), limit=n_rows))
+    return ScanPlan.of(plan_filter(_open_table(source, **options), predicate, columns, n_rows))
 
 
 def explain(lf: pl.LazyFrame) -> str:

@@ -1,6 +1,7 @@
 """What a worker does: from a scan task to rows."""
 
 import io
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars.exceptions import PanicException
 
 from rainbear_dask import coords, storage
 from rainbear_dask.exceptions import RainbearError
@@ -57,15 +59,25 @@ def _run(task: ScanTask) -> Parts:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
     cells = Cells({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
     known: dict[str, pl.Series] = {}  # a value for each wanted cell
-    for test in scan.filters:
+    tests, failed = deque(scan.filters), 0
+    while tests:
+        test = tests.popleft()
         # once for each cell of the filter's own dimensions, and not once for each row
         own = cells.along({dim for column in test.columns for dim in column.dims})
         more = [c for c in test.columns if own is not cells or c.name not in known]
         values = read_columns(scan.spec, more, index, cells)
         laid_out = known | {c.name: own.lay_out(values.pop(c.name), c.dims) for c in more}
-        passed = _passed(test, laid_out, own.count)
         if own is cells:
             known = laid_out
+        try:
+            passed = _passed(test, laid_out, own.count)
+        except (Exception, PanicException):
+            # it may fail only on rows that another filter drops, and Polars filters last by what may fail
+            tests.append(test)
+            if (failed := failed + 1) == len(tests):
+                raise
+            continue
+        failed = 0
         if passed.all():
             continue
         kept = own.where(_mask(passed))

@@ -131,8 +131,81 @@ FAULTS = [
     Fault(
         "filters of what sees other rows",
         "questions test_selected_chunks",
-        "if _handed_over(pl.any_horizontal(values.is_null()), schema) is None or",
+        "if elementwise(pl.any_horizontal(values.is_null()), schema) is None or",
         "if",
+    ),
+    # The whole predicate
+    Fault(
+        "a dropped conjunct: what Polars keeps",
+        "pushdown test_whole_predicates",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return part",
+    ),
+    Fault(
+        "a dropped conjunct: what is hidden in a prepared one",
+        "pushdown test_whole_predicates",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return whole if whole is None or fallible_parts(whole, schema) else part",
+    ),
+    Fault(
+        "a dropped conjunct: one that fails",
+        "worker test_kept_conditions",
+        "            tests.append(test)\n            if (failed := failed + 1) == len(tests):\n                raise\n",
+        "",
+    ),
+    Fault(
+        "a dropped conjunct: one of two of the same text",
+        "partitions test_kept_conditions",
+        "for text, test in tests]",
+        "for text, test in dict(tests).items()]",
+    ),
+    Fault(
+        "a dropped conjunct: in a Dask DataFrame",
+        "read test_kept_conditions",
+        "steps not in map(_steps, _rebuilt(scans[0], names))",
+        "False",
+    ),
+    Fault(
+        "a filter that needs other rows sees too few",
+        "questions test_whole_predicates",
+        "predicate=pushed_part(expr, schema))",
+        "predicate=elementwise(conjuncts_of(expr)[-1], schema))",
+    ),
+    Fault(
+        "what may fail is filtered by in any order",
+        "worker test_kept_conditions",
+        "if (failed := failed + 1) == len(tests):",
+        "if True:",
+    ),
+    Fault(
+        "a condition that Polars keeps does not prune",
+        "reader test_kept_conditions",
+        "if kept else _begun(filtered, origin)",
+        "if False else _begun(filtered, origin)",
+    ),
+    Fault(
+        "a condition prunes below one that needs other rows",
+        "reader test_kept_conditions",
+        "        if None in found:",
+        "        if False:",
+    ),
+    Fault(
+        "a condition prunes below a mask",
+        "reader test_kept_conditions",
+        "        if not all(isinstance(one, pl.Expr) for one in several):\n            return None\n        found += several",
+        "        found += [one for one in several if isinstance(one, pl.Expr)]",
+    ),
+    Fault(
+        "explain runs the query",
+        "reader test_explain",
+        "        return map(_end, [None])",
+        "        return iter([pl.DataFrame(schema=self.readers[0].table.schema)])",
+    ),
+    Fault(
+        "what fails on a label selects nothing",
+        "predicate test_kept_conditions",
+        '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
+        "            return Selection.nothing()",
     ),
     # Index sets and boxes
     Fault(

@@ -97,6 +97,8 @@ GENERAL: list[Leaf] = [
     lambda draw, column, values: column.eq_missing(pl.lit(None, values.dtype)),
     lambda draw, column, values: compared(draw, column, column.max()),  # not elementwise: never reaches a reader
     lambda draw, column, values: column.map_elements(values.to_list()[:3].__contains__, return_dtype=pl.Boolean),
+    lambda draw, column, values: column.is_in(pl.Series([], dtype=values.dtype).implode()),
+    lambda draw, column, values: pl.lit(draw(st.sampled_from([True, False, None])), dtype=pl.Boolean),
 ]
 BOOLEAN: list[Leaf] = [
     lambda draw, column, values: column,
@@ -117,6 +119,7 @@ DATETIME: list[Leaf] = [
     lambda draw, column, values: compared(draw, column, MOMENT + timedelta(hours=draw(st.integers(-50, 50)))),
     lambda draw, column, values: compared(draw, column.dt.truncate("1d"), column),
     lambda draw, column, values: compared(draw, column.dt.offset_by("1mo").dt.date(), MOMENT.date()),
+    lambda draw, column, values: compared(draw, column.cast(pl.Date), MOMENT.date()),  # may fail, to Polars
 ]
 DURATION: list[Leaf] = [
     lambda draw, column, values: compared(draw, column, timedelta(hours=draw(st.integers(-50, 50)))),
@@ -132,6 +135,8 @@ NUMBER: list[Leaf] = [
     lambda draw, column, values: compared(draw, column.cast(pl.Int8, strict=False), draw(digits)),
     lambda draw, column, values: compared(draw, column.cast(pl.String).str.len_chars(), draw(st.integers(1, 5))),
     lambda draw, column, values: column.is_between(low := draw(digits), low + draw(st.integers(-1, 9))),
+    lambda draw, column, values: column.is_between(draw(digits) - 0.5, 3.0),  # may fail, if it is of integers
+    lambda draw, column, values: compared(draw, column.cast(pl.Int32), draw(digits)),  # may fail
     lambda draw, column, values: column.is_in(draw(st.lists(st.integers(0, 9), min_size=1))),
     lambda draw, column, values: pl.when(column > (n := draw(digits))).then(True).otherwise(column < -n),
 ]

@@ -198,11 +198,6 @@ def test_the_length_behind_filters_that_ask_for_all_rows_with_an_index(url):
     assert len(above[above.lon > 20])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="a filter is asked of all labels of a coordinate, not of those alone that another left",
-)
 def test_a_filter_that_fails_for_rows_that_an_earlier_one_left_out(url, whole):
     def is_far(degrees):
         return math.log(degrees) > 4
