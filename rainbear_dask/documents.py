@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from zarr.registry import get_codec_class
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from rainbear_dask import fetch
+from rainbear_dask.cache import remembered
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
 from rainbear_dask.metadata import ArrayMeta, StoreMeta, StoreSpec
 from rainbear_dask.redaction import reason
@@ -461,7 +461,12 @@ def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
         return AsyncArray(metadata=metadata, store_path=StorePath(store, path))
 
 
-@lru_cache(maxsize=4096)
+def document_bytes(document: str) -> int:
+    """Bytes that a document takes in memory with what zarr makes of it, at most."""
+    return 8192 + 16 * len(document)
+
+
+@remembered(2**25, lambda arguments, _: document_bytes(*arguments))
 def array_metadata(document: str) -> ArrayMetadata:
     """A document as zarr understands it, which takes longer than most small reads; the same for whoever opens it again."""
     with silence():

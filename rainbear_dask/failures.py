@@ -1,7 +1,7 @@
 """Whatever stores, file systems and codecs raise, as errors of ours: what, where and what to do, without secrets."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -34,13 +34,14 @@ _ICECHUNK_REFUSAL = re.compile(  # in its text alone
 
 
 @contextmanager
-def translated(label: str, secrets: Sequence[str]) -> Iterator[None]:
+def translated(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
     """Turn whatever a store or its file system raises into an error of ours, without secrets."""
     try:
         yield
     except RainbearError:
         raise
     except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
+        secrets = find_secrets() if callable(find_secrets) else find_secrets
         err = _cause(error)
         what, why = f"the Zarr store at {label}", reason(err, secrets)
         if is_refusal(err):

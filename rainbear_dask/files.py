@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from io import FileIO
 from math import prod
 from pathlib import Path
@@ -20,9 +19,10 @@ from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
 from rainbear_dask import memory
+from rainbear_dask.cache import remembered
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import Buffer, ChunkForm, decode_blosc, decode_zstd
-from rainbear_dask.documents import array_metadata, silence
+from rainbear_dask.documents import array_metadata, document_bytes, silence
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm
 
@@ -215,7 +215,7 @@ def file_array(store: Store, group: str, meta: ArrayMeta) -> FileArray | None:
     return _opened(str(store.root), group, meta) if isinstance(store, LocalStore) else None
 
 
-@lru_cache(maxsize=4096)
+@remembered(2**24, lambda arguments, _: document_bytes(arguments[2].document))
 def _opened(root: str, group: str, meta: ArrayMeta) -> FileArray | None:
     """Kept for all openings of a store, as it depends on the array's document, and on where it is, alone."""
     chunked = chunked_array(group, meta)

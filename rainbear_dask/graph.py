@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import polars as pl
 from dask.base import normalize_token, tokenize
@@ -100,15 +100,22 @@ def _content(task: ScanTask) -> tuple[str, str]:
 normalize_token.register(ScanTask, _content)
 
 
-@lru_cache(maxsize=64)
 def _token(scan: Scan) -> str:
-    return str(tokenize(scan, ensure_deterministic=True))
+    found = _tokens.get(scan)
+    if found is None:
+        found = _tokens[scan] = str(tokenize(scan, ensure_deterministic=True))
+    return found
 
 
-@lru_cache(maxsize=64)
 def _sealed_scan(scan: Scan) -> Scan:
-    spec = seal(scan.spec)
-    return scan if spec is scan.spec else replace(scan, spec=spec)
+    if scan not in _sealed_scans:
+        spec = seal(scan.spec)
+        _sealed_scans[scan] = None if spec is scan.spec else replace(scan, spec=spec)
+    return _sealed_scans[scan] or scan
+
+
+_tokens: WeakKeyDictionary[Scan, str] = WeakKeyDictionary()
+_sealed_scans: WeakKeyDictionary[Scan, Scan | None] = WeakKeyDictionary()  # None, where that is the scan itself
 
 
 def _short_name(task: ScanTask) -> str:

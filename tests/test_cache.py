@@ -12,7 +12,7 @@ from rainbear_dask.cache import ByteLRU
 
 def new_cache(max_bytes=10) -> ByteLRU:
     """Values are numbers, each as large as it says; the first part of a key is its owner."""
-    return ByteLRU(lambda: max_bytes, sizeof=lambda value: value, owner=lambda key: key[0])
+    return ByteLRU(lambda: max_bytes, sizeof=lambda _, value: value, owner=lambda key: key[0], overhead=0)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 5), max_size=6)), max_size=20))
