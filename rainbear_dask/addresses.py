@@ -13,7 +13,7 @@ from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from rainbear_dask.exceptions import StoreError, StoreFormatError
 from rainbear_dask.metadata import StoreSpec
-from rainbear_dask.redaction import without_secrets
+from rainbear_dask.redaction import presentable, secrets_of
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,11 @@ def check_travels(spec: StoreSpec) -> None:
 def label_of(source: str | Store | IcechunkAddress) -> str:
     """How messages name a source."""
     if isinstance(source, ObjectStore):
-        return without_secrets(str(source.store))
+        return presentable(str(source.store), secrets_of(source, {}))
     session = getattr(source, "session", None)
-    return f"Icechunk snapshot {session.snapshot_id}" if session is not None else without_secrets(str(source))
+    if session is not None:
+        return f"Icechunk snapshot {session.snapshot_id}"
+    return presentable(str(source), secrets_of(source, {}) if isinstance(source, Store) else ())
 
 
 def is_url(address: str) -> bool:

@@ -61,9 +61,9 @@ def bears_threads(file_system: AbstractFileSystem) -> bool:
 
 
 def opened_file_system(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
-    """Make the file system of a URL, for zarr's event loop to ask, and of no other owner; and the path in it."""
+    """Make the file system of a URL, for zarr's event loop to ask, and the path in it: one of its own if it holds an index."""
     first, *others = map(_protocol, url.split("::"))
-    given = unshared(url, options)
+    given = unshared(url, options) if url_has_index(url) else options
     if fsspec.get_filesystem_class(first).async_impl and (first == "reference" or not others):
         return url_to_fs(url, **{"asynchronous": True, **given})  # type: ignore[no-any-return]
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415  of fsspec 2024.12

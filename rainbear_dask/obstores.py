@@ -264,11 +264,7 @@ class _WebStore(ObjectStore[Any]):
 
     def __init__(self, store: Any, url: str, headers: Mapping[str, str]) -> None:
         super().__init__(store, read_only=True)
-        self._knows_ranges = True
-        self._listed = partial(  # fsspec would keep what is made with these headers as long as the process lives
-            FsspecStore.from_url, url, {"headers": dict(headers), "skip_instance_cache": True}, read_only=True
-        )
-        self._lister: FsspecStore | None = None
+        self._url, self._headers, self._knows_ranges = url, dict(headers), True
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Get an object or a part of it."""
@@ -286,8 +282,8 @@ class _WebStore(ObjectStore[Any]):
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # zarr's own is declared so
         """Names that the page of a folder links to."""
-        lister = self._lister = self._lister or self._listed()
-        async for name in lister.list_dir(prefix):
+        listed = FsspecStore.from_url(self._url, storage_options={"headers": self._headers}, read_only=True)
+        async for name in listed.list_dir(prefix):
             yield name
 
 

@@ -1,7 +1,6 @@
 """What Polars calls to read a table: plans, runs, and hands on the frames."""
 
 import threading
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ from rainbear_dask.execute import iter_frames
 from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.redaction import warn
 from rainbear_dask.table import Table, build_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def understand(
         mask=mask,
     )
     for path, reason in table.left_out.items():
-        warnings.warn(f"array {path!r} of {table.spec.label} is left out: {reason}", stacklevel=4)
+        warn(f"array {path!r} of {table.spec.label} is left out: {reason}", stacklevel=4)
     return table
 
 
