@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from rainbear_dask.addresses import IcechunkAddress, is_icechunk
 from rainbear_dask.asynchronous import in_thread
 from rainbear_dask.backends import AwaitedBackend, BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
+from rainbear_dask.redaction import shown
 
 
 class IcechunkBackend(AwaitedBackend):
@@ -85,7 +87,8 @@ class IcechunkBackend(AwaitedBackend):
         Parameters
         ----------
         session : icechunk.Session or bytes
-            One that can only be read, as ``repo.readonly_session`` gives it; or its pickle, which is trusted.
+            One that can only be read, as ``repo.readonly_session`` gives it; or its bytes, in either form: Icechunk's own
+            (``as_bytes()``), or a pickle. A pickle can run any code when it is loaded, so give none from others.
         root : str, optional
             Path of a group inside; by default the root.
         options : BackendOptions, optional
@@ -103,13 +106,8 @@ class IcechunkBackend(AwaitedBackend):
         StoreFormatError
             If it is not a session.
         """
-        if isinstance(session, bytes):
-            try:
-                session = pickle.loads(session)  # noqa: S301  the caller's own
-            except Exception as err:
-                raise StoreFormatError(
-                    "these bytes are not a pickled Icechunk session. Give pickle.dumps(session)."
-                ) from err
+        if isinstance(session, bytes | bytearray | memoryview):
+            session = _session_of(bytes(session))
         if not is_icechunk(session):
             raise StoreFormatError(
                 f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."
@@ -146,3 +144,21 @@ class IcechunkBackend(AwaitedBackend):
         """
         question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
         return self._frames(question, batch_size, max_concurrency)
+
+
+def _session_of(content: bytes) -> Any:
+    """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
+    try:
+        from icechunk.session import PySession, Session  # noqa: PLC0415  an extra
+    except ImportError as err:
+        raise StoreFormatError(
+            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
+        ) from err
+    with suppress(Exception):  # Icechunk has no class for it
+        return Session(PySession.from_bytes(content))
+    try:
+        return pickle.loads(content)  # noqa: S301  the caller's own
+    except Exception as err:  # noqa: BLE001  a pickle may raise anything
+        raise StoreFormatError(
+            "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
+        ) from shown(err, ())
