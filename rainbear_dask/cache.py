@@ -166,10 +166,10 @@ class ByteLRU(Generic[K, V]):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        self._sweep()
         with self._lock:
             yield
-        if self._gone:
-            self._sweep()
+        self._sweep()
 
     def _sweep(self) -> None:
         """Drop what finalizers have named, unless another thread has the lock: it sweeps when it gives it back."""
@@ -248,17 +248,25 @@ _CHARACTER_BYTES = 4  # of UTF-8, at most
 # ---------------------------------------------------------------------- openings
 
 
-class Opening(str):
-    """Name of one opening of a store. A process has one object for each name, as long as anything refers to it.
+class Opening:
+    """Stands for one opening of a store. A process has one object for each name, as long as anything refers to it.
 
-    Caches hold the name as a plain text. So when the object goes, no scan, plan or backend of this process can ask for
-    what is kept under the name, and all caches drop it.
+    Caches hold the name. So when the object goes, no scan, plan or backend of this process can ask for what is kept under
+    the name, and all caches drop it.
+
+    Parameters
+    ----------
+    name : str
+        The name.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return arrived_opening, (str(self),)
+        return arrived_opening, (self.name,)
 
 
 def new_opening() -> Opening:
@@ -268,8 +276,6 @@ def new_opening() -> Opening:
 
 def opening(name: str) -> Opening:
     """The object that stands for a name in this process."""
-    if isinstance(name, Opening):
-        return name
     with _openings_lock:
         found = _openings.get(name)
         if found is None:

@@ -77,8 +77,8 @@ def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *
         If there are no credentials.
     """
     if has_index(source):
-        make, name = partial(_indexed, source, options), str(opened)
-        found = _indexed_stores.get_all([name], lambda _: [make()])[0] if name else make()
+        make = partial(_indexed, source, options)
+        found = _indexed_stores.get_all([opened], lambda _: [make()])[0] if opened else make()
     elif isinstance(source, Store):
         found = source
     elif is_url(source):

@@ -30,7 +30,7 @@ Kind = Literal["shared", "data", "decoded"]
 
 class _Key(NamedTuple):
     opened: str
-    """Name of the opening, as a plain text: a key must not keep alive what it is dropped with."""
+    """Name of the opening."""
     kind: Kind
     what: str | Decoding
     """Path of the array, or how it is decoded."""
@@ -102,8 +102,7 @@ def _pieces(
     spec: StoreSpec, kind: Kind, wanted: Sequence[tuple[ArrayMeta, Region]]
 ) -> dict[tuple[str, Region], Values]:
     """Pieces by path and region, from the cache or read all together."""
-    opened = str(spec.opened)
-    by_key = {_Key(opened, kind, array.path, block): (array, block) for array, block in wanted}
+    by_key = {_Key(spec.opened, kind, array.path, block): (array, block) for array, block in wanted}
 
     def load(keys: Sequence[_Key]) -> list[Values]:
         loaded = storage.read_regions(spec, [by_key[key] for key in keys])
@@ -230,7 +229,7 @@ when_gone(_forget_soon)
 
 
 def _decoded_key(spec: StoreSpec, decoding: Decoding) -> _Key:
-    return _Key(str(spec.opened), "decoded", decoding, ())
+    return _Key(spec.opened, "decoded", decoding, ())
 
 
 def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:

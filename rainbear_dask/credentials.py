@@ -79,7 +79,7 @@ def seal(spec: StoreSpec) -> StoreSpec:
     """The recipe that a graph may hold: one with a token for what is secret, or the same if nothing is."""
     if isinstance(spec.source, Sealed):
         return spec
-    key = str(spec.opened), spec.label, spec.version, spec.group
+    key = spec.opened, spec.label, spec.version, spec.group
     (sealed,) = _sealed.get_all([key], lambda _: [_new_seal(spec)])
     return spec if sealed is None else replace(spec, source=sealed, options={})
 

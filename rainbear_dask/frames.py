@@ -126,7 +126,7 @@ _CATEGORY_BYTES = 2**26
 
 _kept_categories: ByteLRU[tuple[str, cf.Decoding | None, str], Any] = ByteLRU(
     lambda: _CATEGORY_BYTES,
-    lambda _, dtype: int(dtype.categories.memory_usage(index=True, deep=True)),
+    lambda _, dtype: int(dtype.categories.memory_usage(deep=True)),
     lambda key: key[0],
 )
 when_gone(_kept_categories.forget_soon)
@@ -134,7 +134,7 @@ when_gone(_kept_categories.forget_soon)
 
 def _categories(spec: StoreSpec, column: Column, length: int) -> Any:
     """The values of a coordinate in ascending order, once each."""
-    key = str(spec.opened), column.decoding, column.name
+    key = spec.opened, column.decoding, column.name
     return _kept_categories.get_all([key], lambda _: [_found_categories(spec, column, length)])[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rainbear_dask.cache import opening
+from rainbear_dask.cache import Opening, opening
 
 Region = tuple[tuple[int, int], ...]
 """A part of an array: the half-open range of positions along each dimension."""
@@ -31,7 +31,7 @@ class StoreSpec:
     options : mapping of str to object
         Storage options that go with a URL. They may hold credentials, so no repr and no key shows them.
     opened : str
-        Names this opening (an `Opening`, unless it is empty). Caches are keyed by it, so that a scan made after the store was rewritten never meets
+        Names this opening. Caches are keyed by it, so that a scan made after the store was rewritten never meets
         what an earlier scan had cached; results are not, so that the same question has the same Dask key.
     max_cached : int or None
         Pieces of coordinates that a process keeps of this opening at most.
@@ -48,9 +48,12 @@ class StoreSpec:
     max_cached: int | None = field(default=None, compare=False)
     max_chunks: int | None = field(default=None, compare=False)
 
+    _alive: Opening | None = field(default=None, init=False, repr=False, compare=False)
+    """Lives as long as anybody can ask for what caches keep of this opening; no key of a cache may hold it, nor this recipe."""
+
     def __post_init__(self) -> None:
         if self.opened:
-            object.__setattr__(self, "opened", opening(self.opened))  # what lives as long as anybody can ask
+            object.__setattr__(self, "_alive", opening(self.opened))
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

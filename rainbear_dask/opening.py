@@ -165,7 +165,8 @@ def _snapshot(address: IcechunkAddress) -> Store:
 
 
 def _read_meta(source: str | Store, label: str, path: str, options: dict[str, Any]) -> StoreMeta:
-    opened = new_opening()
+    alive = new_opening()  # until there is a recipe that holds it
+    opened = alive.name
     with translated(label, lambda: secrets_of(source, options)):
         store = connect(source, options, opened, is_new=True)
         documents = Documents(store, label)

@@ -1,19 +1,16 @@
 """The backend of repositories of Icechunk: one snapshot of the data, by branch, tag, snapshot or session."""
 
-import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
 
-from rainbear_dask.addresses import IcechunkAddress, is_icechunk
+from rainbear_dask.addresses import IcechunkAddress, is_icechunk, session_of_bytes
 from rainbear_dask.asynchronous import in_thread
 from rainbear_dask.backends import AwaitedBackend, BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
-from rainbear_dask.redaction import shown
 
 
 class IcechunkBackend(AwaitedBackend):
@@ -107,7 +104,7 @@ class IcechunkBackend(AwaitedBackend):
             If it is not a session.
         """
         if isinstance(session, bytes | bytearray | memoryview):
-            session = _session_of(bytes(session))
+            session = session_of_bytes(bytes(session))
         if not is_icechunk(session):
             raise StoreFormatError(
                 f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."
@@ -144,21 +141,3 @@ class IcechunkBackend(AwaitedBackend):
         """
         question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
         return self._frames(question, batch_size, max_concurrency)
-
-
-def _session_of(content: bytes) -> Any:
-    """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
-    try:
-        from icechunk.session import PySession, Session  # noqa: PLC0415  an extra
-    except ImportError as err:
-        raise StoreFormatError(
-            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
-        ) from err
-    with suppress(Exception):  # Icechunk has no class for it
-        return Session(PySession.from_bytes(content))
-    try:
-        return pickle.loads(content)  # noqa: S301  the caller's own
-    except Exception as err:  # noqa: BLE001  a pickle may raise anything
-        raise StoreFormatError(
-            "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
-        ) from shown(err, ())

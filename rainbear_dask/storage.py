@@ -126,8 +126,8 @@ _Opened = tuple[str, str, str, str]
 
 
 def _opened(spec: StoreSpec) -> _Opened:
-    """What tells openings apart in caches. It is plain text, because what is kept must not keep an opening alive."""
-    return (str(spec.opened), spec.label, spec.version, spec.group)
+    """What tells openings apart in caches; not the recipe, because what is kept must not keep an opening alive."""
+    return (spec.opened, spec.label, spec.version, spec.group)
 
 
 _stores: ByteLRU[_Opened, Store] = ByteLRU(lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0)
@@ -177,7 +177,7 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
 def _new_array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    return array if _is_here(store) else fetch.fetching(array, str(spec.opened), documents_of(meta, spec.group))
+    return array if _is_here(store) else fetch.fetching(array, spec.opened, documents_of(meta, spec.group))
 
 
 def _is_here(store: Store) -> bool:
