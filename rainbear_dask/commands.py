@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     int
         The exit code. An error is a line on standard error.
     """
-    secrets = secrets_of(args.url, _source(args)["storage_options"]) + secrets_of(getattr(args, "output", ""), {})
+    secrets = secrets_of(args.url, _source(args)["storage_options"])
+    for name in ("output", "cluster"):
+        secrets += secrets_of(getattr(args, name, None) or "", {})
     # of what it is given, the message is enough
     warnings.showwarning = partial(_say_warning, secrets)
     try:

@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from rainbear_dask.filesystems import (
     bears_threads,
     can_be_copied,
     copied,
+    copied_from,
     forget_listings,
     holds_index,
     opened_file_system,
@@ -145,7 +146,9 @@ def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
 def _new(url: str, options: dict[str, Any]) -> Store:
     library = options.pop("library", None)
     if library not in (None, "obstore", "fsspec"):
-        raise QueryError(f"library is {library!r} in storage_options. Give 'obstore', 'fsspec', or leave it out.")
+        raise QueryError(
+            "library in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or leave it out."
+        )
     scheme = url.partition("://")[0]
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
         try:
@@ -193,15 +196,21 @@ class _CheckedStore(FsspecStore):
     """What fsspec reads; of a server that sends the whole where a part was asked for, the part is taken here.
 
     A file system that reads all files by one handle, or keeps a list of its copies, is asked for one file at a time: asked
-    on several threads it gives bytes of one file for another's.
+    on several threads it gives bytes of one file for another's. One that copies files says of any failure that there is no
+    such file, so what it does not have is asked of the file system beneath.
     """
 
     def __init__(self, fs: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(fs, *arguments, **options)
         self._turns = None if bears_threads(fs) else asyncio.Lock()
+        self._original = copied_from(fs)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Get an object or a part of it."""
         async with self._turns or nullcontext():
             found = await super().get(key, prototype, byte_range)
+        if found is None and self._original is not None:
+            with suppress(FileNotFoundError):
+                content = await asyncio.to_thread(self._original.cat_file, f"{self.path.rstrip('/')}/{key}")
+                found = cut(prototype.buffer.from_bytes(content), byte_range)
         return None if found is None else cut(found, byte_range, if_longer=True)

@@ -24,6 +24,7 @@ _BEAR_THREADS = _WITHOUT_INDEX | {"zip", "reference", "simplecache", "dir"}
 """Protocols whose file systems may be asked for several files at the same time."""
 
 _CACHES = frozenset({"filecache", "blockcache", "cached"})  # of which fsspec can say whether a copy is still right
+_COPIES = _CACHES | {"simplecache"}
 
 
 def url_has_index(url: str) -> bool:
@@ -49,7 +50,7 @@ def copied(file_system: AbstractFileSystem) -> AbstractFileSystem:
     """The same file system, made anew."""
     inner = _inner(file_system)
     again = _copied(inner)
-    return again if inner is file_system else type(file_system)(again, asynchronous=True)
+    return again if type(again).async_impl else _wrapped(again)
 
 
 def bears_threads(file_system: AbstractFileSystem) -> bool:
@@ -60,16 +61,27 @@ def bears_threads(file_system: AbstractFileSystem) -> bool:
     return not _BEAR_THREADS.isdisjoint(_protocols(file_system))
 
 
+def copied_from(file_system: AbstractFileSystem) -> AbstractFileSystem | None:
+    """The file system of which one keeps copies; None for one that keeps none."""
+    inner = _inner(file_system)
+    beneath = getattr(inner, "fs", None)
+    return beneath if not _COPIES.isdisjoint(_protocols(inner)) and isinstance(beneath, AbstractFileSystem) else None
+
+
 def opened_file_system(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
     """Make the file system of a URL, for zarr's event loop to ask, and the path in it: one of its own if it holds an index."""
     first, *others = map(_protocol, url.split("::"))
     given = unshared(url, options) if url_has_index(url) else options
     if fsspec.get_filesystem_class(first).async_impl and (first == "reference" or not others):
         return url_to_fs(url, **{"asynchronous": True, **given})  # type: ignore[no-any-return]
+    found, path = url_to_fs(url, **given)
+    return _wrapped(found), path
+
+
+def _wrapped(file_system: AbstractFileSystem) -> AbstractFileSystem:
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # noqa: PLC0415  of fsspec 2024.12
 
-    found, path = url_to_fs(url, **given)
-    return AsyncFileSystemWrapper(found, asynchronous=True), path
+    return AsyncFileSystemWrapper(file_system, asynchronous=True)
 
 
 def forget_listings(file_system: AbstractFileSystem) -> None:

@@ -24,14 +24,16 @@ _CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # of Icechu
 _CAUSE = re.compile(r"\s*[|`]->\s*")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
 _SCHEME = re.compile(r"(?i)\b(basic|bearer|digest|negotiate|token)\s+(?=[\w+/=~.-]*[\d=])[\w+/=~.-]{8,}")
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\s*:\s*)[^\s\"'][^\r\n\"']*")
 _NAMED = re.compile(  # whatever a server says of a request: its headers, its query, a signature
     r"""(?ix) \b (
-        (?: x-(?:amz|goog|ms)-[\w-]* (?:signature|credential|token) | x-api-key | proxy-authorization | authorization | cookie
+        (?: x-(?:amz|goog|ms)-[\w-]* (?:signature|credential|token) | x-api-key | (?:proxy-)?authorization | cookie
           | signature | sig | credential | access[_-]?token | refresh[_-]?token | id[_-]?token | session[_-]?token
           | api[_-]?key | account[_-]?key | secret[_-]?access[_-]?key | client[_-]?secret | shared[_-]?access[_-]?signature
           | password | passwd | secret ) ["']? \s* (?: = | :(?!//) ) \s* )
-    (?: "(?:[^"\\]|\\.)+" | '(?:[^'\\]|\\.)+' | (?:(?:basic|bearer|digest|negotiate|token|aws4-hmac-sha256)\ +)? [^\s"',;&<>)\]}]{4,} )"""
+    (?: "(?:[^"\\]|\\.)+" | '(?:[^'\\]|\\.)+' | (?<=:)\ *[^\s"',<>)\]}]{4,} | [^\s"',;&<>)\]}]{4,} )"""
 )
+_LOGIN = re.compile(r"(?<![\w/.:@-])[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[])")  # without a scheme
 _KNOWN = re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*|ya29\.[\w.-]{8,})")
 _ENVIRONMENT = re.compile("SECRET|PASSW|TOKEN|ACCESS_KEY|ACCOUNT_KEY|API_KEY|SAS|CONNECTION_STRING|CREDENTIALS?$")
 _HIDDEN = "***"
@@ -209,6 +211,7 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
             if core in text:
                 text = re.sub(rf"[\w+/-]*{re.escape(core)}[\w+/=-]*", _HIDDEN, text)
     text = _QUERY.sub(r"\1", _USER.sub("", _ANSWERED.sub("", _SAID.sub(r"\1", text))))
+    text = _LOGIN.sub("", _HEADER.sub(rf"\1\2{_HIDDEN}", text))
     text = _SCHEME.sub(rf"\1 {_HIDDEN}", _NAMED.sub(rf"\1{_HIDDEN}", text))
     return _KNOWN.sub(_HIDDEN, text)
 
