@@ -207,16 +207,33 @@ class _Entry(Generic[V]):
         return self.value if loading is None else loading.result()  # type: ignore[return-value]  # not None: it is loaded
 
 
+class _Arguments:
+    """Arguments of a call, hashed once."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.values, self._hash = values, hash(values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and self.values == other.values
+
+
 class Remembered(Generic[V]):
     """A function that keeps its answers, up to a number of bytes."""
 
     def __init__(self, function: Callable[..., V], max_bytes: int, sizeof: Callable[..., int]) -> None:
-        self.answers: ByteLRU[tuple[Any, ...], V] = ByteLRU(lambda: max_bytes, sizeof, lambda _: None)
+        self.answers: ByteLRU[_Arguments, V] = ByteLRU(
+            lambda: max_bytes, lambda key, value: sizeof(key.values, value), lambda _: None
+        )
         self._function = function
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> V:
-        (found,) = self.answers.get_all([arguments], lambda _: [self._function(*arguments)])
+        (found,) = self.answers.get_all([_Arguments(arguments)], lambda _: [self._function(*arguments)])
         return found
 
     def cache_clear(self) -> None:
@@ -236,13 +253,14 @@ def bytes_of_array(values: np.typing.NDArray[Any]) -> int:
         buffer = buffer.base
     size = max(values.nbytes, getattr(buffer, "nbytes", 0))
     if values.dtype == object:
-        return size + sum(map(sys.getsizeof, values.flat))
+        return size + sum(map(sys.getsizeof, values.flat)) + _ALLOCATION_BYTES * values.size
     if isinstance(values.dtype, np.dtypes.StringDType):
         return size + sum(len(text) for text in values.flat if isinstance(text, str)) * _CHARACTER_BYTES
     return size
 
 
 _CHARACTER_BYTES = 4  # of UTF-8, at most
+_ALLOCATION_BYTES = 16  # that an object takes beside its own size, at most
 
 
 # ---------------------------------------------------------------------- openings
@@ -252,7 +270,7 @@ class Opening:
     """Stands for one opening of a store. A process has one object for each name, as long as anything refers to it.
 
     Caches hold the name. So when the object goes, no scan, plan or backend of this process can ask for what is kept under
-    the name, and all caches drop it.
+    the name, and all caches drop it. A pickle has no opening: a scheduler that holds tasks, and logs them, asks for nothing.
 
     Parameters
     ----------
@@ -266,7 +284,7 @@ class Opening:
         self.name = name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return arrived_opening, (self.name,)
+        return type(None), ()
 
 
 def new_opening() -> Opening:
@@ -285,10 +303,10 @@ def opening(name: str) -> Opening:
 
 
 def arrived_opening(name: str) -> Opening:
-    """The same for a name that comes from a pickle: it lives on while other tasks of its scan may follow.
+    """The same for a recipe that came by pickle and is used: it lives on while other tasks of its scan may follow.
 
-    A worker has no scan, only tasks, between which nothing refers to the opening. So the last `_MAX_ARRIVED` that came are
-    kept.
+    A worker has no scan, only tasks, between which nothing refers to the opening. So the last `_MAX_ARRIVED` that were used
+    are kept.
     """
     found = opening(name)
     with _openings_lock:

@@ -102,7 +102,7 @@ def _pieces(
     spec: StoreSpec, kind: Kind, wanted: Sequence[tuple[ArrayMeta, Region]]
 ) -> dict[tuple[str, Region], Values]:
     """Pieces by path and region, from the cache or read all together."""
-    by_key = {_Key(spec.opened, kind, array.path, block): (array, block) for array, block in wanted}
+    by_key = {_Key(spec.key(), kind, array.path, block): (array, block) for array, block in wanted}
 
     def load(keys: Sequence[_Key]) -> list[Values]:
         loaded = storage.read_regions(spec, [by_key[key] for key in keys])
@@ -229,7 +229,7 @@ when_gone(_forget_soon)
 
 
 def _decoded_key(spec: StoreSpec, decoding: Decoding) -> _Key:
-    return _Key(spec.opened, "decoded", decoding, ())
+    return _Key(spec.key(), "decoded", decoding, ())
 
 
 def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:

@@ -79,7 +79,7 @@ def seal(spec: StoreSpec) -> StoreSpec:
     """The recipe that a graph may hold: one with a token for what is secret, or the same if nothing is."""
     if isinstance(spec.source, Sealed):
         return spec
-    key = spec.opened, spec.label, spec.version, spec.group
+    key = spec.key(), spec.label, spec.version, spec.group
     (sealed,) = _sealed.get_all([key], lambda _: [_new_seal(spec)])
     return spec if sealed is None else replace(spec, source=sealed, options={})
 
@@ -122,6 +122,11 @@ def unseal(spec: StoreSpec) -> tuple[Any, Mapping[str, Any]]:
             "plan.to_delayed(client)."
         )
     return sealed.address if secret.source is None else secret.source, secret.options
+
+
+def is_known(token: str) -> bool:
+    """Whether this process has what a token stands for."""
+    return token in _secrets
 
 
 def _unpacked(token: str, content: bytes) -> Secret:

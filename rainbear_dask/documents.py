@@ -363,6 +363,9 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
         if isinstance(document, str):
             left_out[path] = f"its metadata is unusable: {document}"
             continue
+        if not _is_text(path):
+            left_out[path] = "its name holds half a character"
+            continue
         if any(isinstance(nodes.get(other), dict) and not _is_group(nodes[other]) for other in above):
             left_out[path] = "it lies inside an array"
             continue
@@ -377,6 +380,15 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
         except Exception as err:  # noqa: BLE001  whatever zarr or a codec makes of it, the others are readable
             left_out[path] = reason(err)
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written in UTF-8; JSON may hold half a character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _array_meta(path: str, document: Document) -> ArrayMeta:
@@ -444,6 +456,8 @@ def _dims(document: Document, attributes: Document, named: Sequence[str | None] 
     dims = tuple(f"dim_{i}" if name is None else name for i, name in enumerate(names))
     if len(set(dims)) < ndim:
         raise ValueError(f"a dimension is repeated: {dims}")
+    if not all(map(_is_text, dims)):
+        raise ValueError(f"a dimension has half a character in its name: {dims}")
     return dims
 
 

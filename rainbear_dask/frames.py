@@ -134,7 +134,7 @@ when_gone(_kept_categories.forget_soon)
 
 def _categories(spec: StoreSpec, column: Column, length: int) -> Any:
     """The values of a coordinate in ascending order, once each."""
-    key = spec.opened, column.decoding, column.name
+    key = spec.key(), column.decoding, column.name
     return _kept_categories.get_all([key], lambda _: [_found_categories(spec, column, length)])[0]
 
 

@@ -108,14 +108,15 @@ def _token(scan: Scan) -> str:
 
 
 def _sealed_scan(scan: Scan) -> Scan:
-    if scan not in _sealed_scans:
+    found = _sealed_scans.get(scan)
+    if found is None:
         spec = seal(scan.spec)
-        _sealed_scans[scan] = None if spec is scan.spec else replace(scan, spec=spec)
-    return _sealed_scans[scan] or scan
+        found = _sealed_scans[scan] = () if spec is scan.spec else (replace(scan, spec=spec),)
+    return found[0] if found else scan
 
 
 _tokens: WeakKeyDictionary[Scan, str] = WeakKeyDictionary()
-_sealed_scans: WeakKeyDictionary[Scan, Scan | None] = WeakKeyDictionary()  # None, where that is the scan itself
+_sealed_scans: WeakKeyDictionary[Scan, tuple[Scan, ...]] = WeakKeyDictionary()  # empty, where that is the scan itself
 
 
 def _short_name(task: ScanTask) -> str:

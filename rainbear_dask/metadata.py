@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rainbear_dask.cache import Opening, opening
+from rainbear_dask.cache import Opening, arrived_opening, opening
 
 Region = tuple[tuple[int, int], ...]
 """A part of an array: the half-open range of positions along each dimension."""
@@ -54,6 +54,12 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if self.opened:
             object.__setattr__(self, "_alive", opening(self.opened))
+
+    def key(self) -> str:
+        """Name of the opening for the key of a cache, which drops what it has under it some time after the last recipe is gone."""
+        if self.opened and self._alive is None:  # from a pickle
+            object.__setattr__(self, "_alive", arrived_opening(self.opened))
+        return self.opened
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

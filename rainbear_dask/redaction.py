@@ -280,7 +280,7 @@ def _chain(err: BaseException | None) -> Iterator[BaseException]:
 
 
 def _may_be_seen(err: BaseException, secrets: Sequence[str]) -> bool:
-    lines = [line for text in (str(err), *getattr(err, "__notes__", ())) for line in text.splitlines()]
+    lines = [line for text in (str(err), *getattr(err, "__notes__", ())) for line in text.split("\n")]
     if any(presentable(line.replace("\t", " "), secrets) != line.replace("\t", " ") for line in lines):
         return False
     try:

@@ -127,7 +127,7 @@ _Opened = tuple[str, str, str, str]
 
 def _opened(spec: StoreSpec) -> _Opened:
     """What tells openings apart in caches; not the recipe, because what is kept must not keep an opening alive."""
-    return (spec.opened, spec.label, spec.version, spec.group)
+    return (spec.key(), spec.label, spec.version, spec.group)
 
 
 _stores: ByteLRU[_Opened, Store] = ByteLRU(lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0)

@@ -131,13 +131,14 @@ def quiet(monkeypatch):
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ask", KINDS)
-def test_nothing_is_kept_of_openings_that_nobody_can_reach(ask, tmp_path, monkeypatch):
+def test_nothing_is_kept_of_openings_that_nobody_can_reach(ask, tmp_path):
+    before = by_opening()  # other tests may hold what they opened
     for number in range(3):
         frame, length = ask(str(tmp_path / "store"), number)
         assert frame.height == length - 1
     cache._arrived.clear()  # what came by pickle stays until others have come
     gc.collect()
-    assert by_opening() == 0
+    assert by_opening() <= before
 
 
 @pytest.mark.usefixtures("quiet")
@@ -161,7 +162,8 @@ def test_what_can_still_be_asked_for_is_kept(tmp_path):
     assert coords.CACHE.bytes == 0
 
 
-def test_many_scans_of_changing_stores_take_no_more_memory(tmp_path):
+@pytest.mark.usefixtures("quiet")
+def test_many_scans_of_changing_stores_take_no_more_memory(tmp_path, monkeypatch):
     """Less than a kilobyte for each after the first few; what is kept by content has its own bound."""
 
     def work(first, count):
@@ -174,6 +176,7 @@ def test_many_scans_of_changing_stores_take_no_more_memory(tmp_path):
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
+    monkeypatch.setattr(cache, "_MAX_ARRIVED", 4)
     work(0, 36)
     tracemalloc.start()
     try:
