@@ -35,7 +35,9 @@ _NAMED = re.compile(  # whatever a server says of a request: its headers, its qu
 )
 _LOGIN = re.compile(r"(?<![\w/.:@-])[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[])")  # without a scheme
 _KNOWN = re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*|ya29\.[\w.-]{8,})")
-_ENVIRONMENT = re.compile("SECRET|PASSW|TOKEN|ACCESS_KEY|ACCOUNT_KEY|API_KEY|SAS|CONNECTION_STRING|CREDENTIALS?$")
+_ENVIRONMENT = re.compile(
+    "SECRET|PASSW|TOKEN|ACCESS_KEY|ACCOUNT_KEY|API_KEY|(?:^|_)SAS(?:_|$)|CONNECTION_STRING|CREDENTIALS?$"
+)
 _HIDDEN = "***"
 
 

@@ -88,12 +88,14 @@ def _fetched(
 ) -> dict[type, Iterator[npt.NDArray[Any]]]:
     """Fetch regions of arrays, all at the same time; again, where what came was refused or damaged."""
 
-    async def read_others(*, renewed: bool) -> list[npt.NDArray[Any]]:
-        return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in others))
+    async def read_others(arrays: Sequence[AsyncArray[Any]], *, renewed: bool) -> list[npt.NDArray[Any]]:
+        asked = zip(arrays, others, strict=True)
+        return await asyncio.gather(*(_read(array, spec, m, part, renewed=renewed) for array, (m, part) in asked))
 
     def fetch_all(*, renewed: bool) -> dict[type, Iterator[npt.NDArray[Any]]]:
+        arrays = [_array(spec, meta) for meta, _ in others]  # not on the event loop, which a connection may wait for
         with fetched(_store(spec), spec.opened, objects) as decoded:
-            by_zarr = sync(read_others(renewed=renewed)) if others else []
+            by_zarr = sync(read_others(arrays, renewed=renewed)) if others else []
             return {ChunkedArray: iter(decoded()), type(None): iter(by_zarr)}
 
     try:

@@ -25,6 +25,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 import rainbear_dask as rd
 from rainbear_dask.cli import main
+from rainbear_dask.cluster import connect
 from rainbear_dask.exceptions import RainbearError
 from tests.errors import caught
 
@@ -339,6 +340,12 @@ def test_an_awaited_scan(server):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert_hidden(told(caught(RainbearError, lambda: asyncio.run(rd.scan_zarr_async(with_user(server), c.y > 1)))))
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls", "ws"])
+def test_the_address_of_a_cluster(scheme):
+    address = f"{scheme}://someone:{WORD}@127.0.0.1:1"
+    assert_hidden(told(caught(RainbearError, lambda: connect(address, timeout="1s"))))
 
 
 # ---------------------------------------------------------------------- the command line
