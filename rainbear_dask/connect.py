@@ -210,7 +210,7 @@ class _CheckedStore(FsspecStore):
         async with self._turns or nullcontext():
             found = await super().get(key, prototype, byte_range)
         if found is None and self._original is not None:
-            with suppress(FileNotFoundError):
+            with suppress(*self.allowed_exceptions):
                 content = await asyncio.to_thread(self._original.cat_file, f"{self.path.rstrip('/')}/{key}")
                 found = cut(prototype.buffer.from_bytes(content), byte_range)
         return None if found is None else cut(found, byte_range, if_longer=True)
