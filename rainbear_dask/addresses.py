@@ -1,7 +1,9 @@
 """What users name a store by: an address, a store of a library or a state of a repository; which travel, how messages name them."""
 
 import os
+import pickle
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +15,7 @@ from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from rainbear_dask.exceptions import StoreError, StoreFormatError
 from rainbear_dask.metadata import StoreSpec
-from rainbear_dask.redaction import without_secrets
+from rainbear_dask.redaction import presentable, secrets_of, shown
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,25 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
 def is_icechunk(source: Any) -> bool:
     """Whether something is of Icechunk."""
     return _is_of("icechunk", source)
+
+
+def session_of_bytes(content: bytes) -> Any:
+    """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
+    try:
+        from icechunk import Session  # noqa: PLC0415  an extra
+        from icechunk._icechunk_python import PySession  # noqa: PLC0415
+    except ImportError as err:
+        raise StoreFormatError(
+            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
+        ) from err
+    with suppress(Exception):  # Icechunk has no class for it
+        return Session(PySession.from_bytes(content))
+    try:
+        return pickle.loads(content)  # noqa: S301  the caller's own
+    except Exception as err:  # noqa: BLE001  a pickle may raise anything
+        raise StoreFormatError(
+            "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
+        ) from shown(err, ())
 
 
 def _is_of(package: str, source: Any) -> bool:
@@ -131,9 +152,11 @@ def check_travels(spec: StoreSpec) -> None:
 def label_of(source: str | Store | IcechunkAddress) -> str:
     """How messages name a source."""
     if isinstance(source, ObjectStore):
-        return without_secrets(str(source.store))
+        return presentable(str(source.store), secrets_of(source, {}))
     session = getattr(source, "session", None)
-    return f"Icechunk snapshot {session.snapshot_id}" if session is not None else without_secrets(str(source))
+    if session is not None:
+        return f"Icechunk snapshot {session.snapshot_id}"
+    return presentable(str(source), secrets_of(source, {}) if isinstance(source, Store) else ())
 
 
 def is_url(address: str) -> bool:

@@ -1,27 +1,39 @@
-"""A cache that is bounded by bytes and loads each value once, however many threads ask for it."""
+"""Caches that are bounded by bytes, load each value once, and drop the values of store openings that are gone."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+import sys
+import threading
+import uuid
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
-from threading import Lock
-from typing import Generic, TypeVar
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+ENTRY_BYTES = 1024
+"""Bytes that an entry takes beside its value and the texts of its key: three dictionary places, the key, counters."""
+
 
 class ByteLRU(Generic[K, V]):
-    """Keep the values used last, up to ``max_bytes`` in all.
+    """Keep the values used last, up to ``max_bytes`` in all, keys and bookkeeping included.
 
     Parameters
     ----------
     max_bytes : callable
-        Gives the bound on the sum of ``sizeof`` over the values kept, whenever one is added. A value larger than that is
+        Gives the bound on the sum of the entries' sizes, whenever one is added. A value larger than that is
         given out and not kept.
     sizeof : callable
-        Bytes of one value.
+        Bytes of a key and its value.
     owner : callable
         Whom the value of a key belongs to.
+    overhead : int
+        Bytes that each entry takes besides.
 
     Attributes
     ----------
@@ -30,29 +42,50 @@ class ByteLRU(Generic[K, V]):
     """
 
     def __init__(
-        self, max_bytes: Callable[[], int], sizeof: Callable[[V], int], owner: Callable[[K], Hashable]
+        self,
+        max_bytes: Callable[[], int],
+        sizeof: Callable[[K, V], int],
+        owner: Callable[[K], Hashable],
+        overhead: int = ENTRY_BYTES,
     ) -> None:
         self.hits, self.misses = Counter[Hashable](), Counter[Hashable]()
-        self._max_bytes, self._sizeof, self._owner, self._lock = max_bytes, sizeof, owner, Lock()
-        self._kept: OrderedDict[K, Future[V]] = OrderedDict()
-        self._owned = Counter[Hashable]()
+        self._max_bytes, self._sizeof, self._owner, self._overhead = max_bytes, sizeof, owner, overhead
+        self._kept: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._owned: dict[Hashable, OrderedDict[K, None]] = {}
+        self._lock = threading.Lock()
+        self._gone: deque[Hashable] = deque()
         self._bytes = 0
 
     def __contains__(self, key: K) -> bool:
-        with self._lock:
+        with self._locked():
             return key in self._kept
 
+    @property
+    def bytes(self) -> int:
+        """Sum of the sizes of all entries."""
+        with self._locked():
+            return self._bytes
+
     def sizes(self, owner: Hashable) -> dict[K, int]:
-        """Bytes of each value kept for an owner."""
-        with self._lock:
-            kept = [(key, future) for key, future in self._kept.items() if self._owner(key) == owner and future.done()]
-        return {key: self._sizeof(future.result()) for key, future in kept}
+        """Bytes of each entry of an owner."""
+        with self._locked():
+            return {key: entry.size for key in self._owned.get(owner, ()) if (entry := self._kept[key]).loading is None}
 
     def forget(self, owner: Hashable) -> None:
         """Drop the values of an owner; loads that are under way are not kept either."""
-        with self._lock:
-            for key in [key for key in self._kept if self._owner(key) == owner]:
-                self._drop(key)
+        with self._locked():
+            self._drop_all_of(owner)
+
+    def clear(self) -> None:
+        """Drop all values."""
+        with self._locked():
+            for owner in list(self._owned):
+                self._drop_all_of(owner)
+
+    def forget_soon(self, owner: Hashable) -> None:
+        """Drop the values of an owner without ever waiting: for a finalizer, which may run while this thread has the lock."""
+        self._gone.append(owner)
+        self._sweep()
 
     def get_all(
         self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]], most: int | None = None
@@ -62,61 +95,240 @@ class ByteLRU(Generic[K, V]):
         The first thread to ask for a value loads it; others wait for it and get the same value, or the same error. Of
         the owner no more than ``most`` values are kept.
         """
-        futures: dict[K, Future[V]] = {}
-        mine: dict[K, Future[V]] = {}
-        with self._lock:
+        found: dict[K, _Entry[V]] = {}
+        mine: dict[K, _Entry[V]] = {}
+        with self._locked():
             for key in dict.fromkeys(keys):
                 owner = self._owner(key)
-                kept = self._kept.get(key)
-                if kept is not None:
+                entry = self._kept.get(key)
+                if entry is not None:
                     self.hits[owner] += 1
                     self._kept.move_to_end(key)
+                    self._owned[owner].move_to_end(key)
                 else:
                     self.misses[owner] += 1
-                    self._owned[owner] += 1
-                    kept = mine[key] = self._kept[key] = Future()
-                futures[key] = kept
+                    entry = mine[key] = self._kept[key] = _Entry()
+                    self._owned.setdefault(owner, OrderedDict())[key] = None
+                found[key] = entry
         if mine:
             self._load(mine, load, most)
-        return [futures[key].result() for key in keys]
+        values = {key: entry.get() for key, entry in found.items()}
+        return [values[key] for key in keys]
 
-    def _load(self, mine: dict[K, Future[V]], load: Callable[[Sequence[K]], Sequence[V]], most: int | None) -> None:
+    def _load(self, mine: "dict[K, _Entry[V]]", load: Callable[[Sequence[K]], Sequence[V]], most: int | None) -> None:
         try:
             values = load(list(mine))
         except BaseException as error:
-            with self._lock:
-                for key, future in mine.items():
-                    if self._kept.get(key) is future:
+            with self._locked():
+                for key, entry in mine.items():
+                    if self._kept.get(key) is entry:
                         self._drop(key)
-            for future in mine.values():
-                future.set_exception(error)
+            for entry in mine.values():
+                entry.fail(error)
             raise
-        with self._lock:
-            for (key, future), value in zip(mine.items(), values, strict=True):
-                future.set_result(value)  # here, as what is done may be dropped
-                if self._kept.get(key) is future:
-                    self._bytes += self._sizeof(value)
+        sizes = [self._sizeof(key, value) + self._overhead for key, value in zip(mine, values, strict=True)]
+        with self._locked():
+            for (key, entry), value, size in zip(mine.items(), values, sizes, strict=True):
+                entry.put(value, size)  # here, because a loaded entry may be dropped
+                if self._kept.get(key) is entry:
+                    self._bytes += size
             self._shrink(self._owner(next(iter(mine))), most)
 
     def _shrink(self, owner: Hashable, most: int | None) -> None:
-        too_large = self._bytes - self._max_bytes()
-        too_many = 0 if most is None else self._owned[owner] - most
-        gone: list[K] = []
-        for key, future in self._kept.items():  # not copied: with many values that alone takes longer than a load
-            if too_large <= 0 and too_many <= 0:
-                break
-            theirs = self._owner(key) == owner
-            if future.done() and (too_large > 0 or theirs):
-                gone.append(key)
-                too_large -= self._sizeof(future.result())
-                too_many -= theirs
-        for key in gone:
-            self._drop(key)
+        self._drop_first(self._kept, lambda: self._bytes > self._max_bytes())
+        theirs = self._owned.get(owner)
+        if theirs is not None and most is not None:
+            self._drop_first(theirs, lambda: len(theirs) > most)
+
+    def _drop_first(self, keys: "OrderedDict[K, Any]", too_many: Callable[[], bool]) -> None:
+        loading: list[K] = []
+        while len(keys) > len(loading) and too_many():
+            key = next(iter(keys))
+            if self._kept[key].loading is None:
+                self._drop(key)
+            else:
+                loading.append(key)
+                keys.move_to_end(key)
 
     def _drop(self, key: K) -> None:
-        future, owner = self._kept.pop(key), self._owner(key)
-        if future.done():
-            self._bytes -= self._sizeof(future.result())
-        self._owned[owner] -= 1
-        if not self._owned[owner]:
-            del self._owned[owner], self.hits[owner], self.misses[owner]
+        entry, owner = self._kept.pop(key), self._owner(key)
+        self._bytes -= entry.size
+        theirs = self._owned[owner]
+        del theirs[key]
+        if not theirs:
+            del self._owned[owner]
+            self.hits.pop(owner, None)
+            self.misses.pop(owner, None)
+
+    def _drop_all_of(self, owner: Hashable) -> None:
+        for key in list(self._owned.get(owner, ())):
+            self._drop(key)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._sweep()
+        with self._lock:
+            yield
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop what finalizers have named, unless another thread has the lock: it sweeps when it gives it back."""
+        while self._gone and self._lock.acquire(blocking=False):
+            try:
+                self._drop_all_of(self._gone.popleft())
+            except IndexError:  # another thread has dropped it
+                pass
+            finally:
+                self._lock.release()
+
+
+class _Entry(Generic[V]):
+    """A value, or one that a thread loads."""
+
+    __slots__ = ("loading", "size", "value")
+
+    def __init__(self) -> None:
+        self.loading: Future[V] | None = Future()
+        self.size = 0
+        self.value: V | None = None
+
+    def put(self, value: V, size: int) -> None:
+        loading, self.value, self.size = self.loading, value, size
+        self.loading = None
+        if loading is not None:
+            loading.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        if self.loading is not None:
+            self.loading.set_exception(error)
+
+    def get(self) -> V:
+        loading = self.loading  # once, because the thread that loads takes it away
+        return self.value if loading is None else loading.result()  # type: ignore[return-value]  # not None: it is loaded
+
+
+class _Arguments:
+    """Arguments of a call, hashed once."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.values, self._hash = values, hash(values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and self.values == other.values
+
+
+class Remembered(Generic[V]):
+    """A function that keeps its answers, up to a number of bytes."""
+
+    def __init__(self, function: Callable[..., V], max_bytes: int, sizeof: Callable[..., int]) -> None:
+        self.answers: ByteLRU[_Arguments, V] = ByteLRU(
+            lambda: max_bytes, lambda key, value: sizeof(key.values, value), lambda _: None
+        )
+        self._function = function
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> V:
+        (found,) = self.answers.get_all([_Arguments(arguments)], lambda _: [self._function(*arguments)])
+        return found
+
+    def cache_clear(self) -> None:
+        """Forget all answers."""
+        self.answers.clear()
+
+
+def remembered(max_bytes: int, sizeof: Callable[..., int]) -> Callable[[Callable[..., V]], Remembered[V]]:
+    """Let a function keep its answers; ``sizeof`` gives the bytes of the arguments, as a tuple, and the answer."""
+    return lambda function: Remembered(function, max_bytes, sizeof)
+
+
+def bytes_of_array(values: np.typing.NDArray[Any]) -> int:
+    """Bytes that an array keeps in memory: all of the buffer that it is a part of, and the texts that it refers to."""
+    buffer: Any = values
+    while isinstance(buffer, np.ndarray) and buffer.base is not None:
+        buffer = buffer.base
+    size = max(values.nbytes, getattr(buffer, "nbytes", 0))
+    if values.dtype == object:
+        return size + sum(map(sys.getsizeof, values.flat)) + _ALLOCATION_BYTES * values.size
+    if isinstance(values.dtype, np.dtypes.StringDType):
+        return size + sum(len(text) for text in values.flat if isinstance(text, str)) * _CHARACTER_BYTES
+    return size
+
+
+_CHARACTER_BYTES = 4  # of UTF-8, at most
+_ALLOCATION_BYTES = 16  # that an object takes beside its own size, at most
+
+
+# ---------------------------------------------------------------------- openings
+
+
+class Opening:
+    """Stands for one opening of a store. A process has one object for each name, as long as anything refers to it.
+
+    Caches hold the name. So when the object goes, no scan, plan or backend of this process can ask for what is kept under
+    the name, and all caches drop it. A pickle has no opening: a scheduler that holds tasks, and logs them, asks for nothing.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    """
+
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+def new_opening() -> Opening:
+    """Name an opening that is made here."""
+    return opening(uuid.uuid4().hex)
+
+
+def opening(name: str) -> Opening:
+    """The object that stands for a name in this process."""
+    with _openings_lock:
+        found = _openings.get(name)
+        if found is None:
+            found = _openings[name] = Opening(name)
+            weakref.finalize(found, _end, name).atexit = False
+        return found
+
+
+def arrived_opening(name: str) -> Opening:
+    """The same for a recipe that came by pickle and is used: it lives on while other tasks of its scan may follow.
+
+    A worker has no scan, only tasks, between which nothing refers to the opening. So the last `_MAX_ARRIVED` that were used
+    are kept.
+    """
+    found = opening(name)
+    with _openings_lock:
+        _arrived[name] = found
+        _arrived.move_to_end(name)
+        oldest = _arrived.popitem(last=False) if len(_arrived) > _MAX_ARRIVED else None
+    del oldest  # after the lock: caches drop what belongs to it
+    return found
+
+
+def when_gone(forget: Callable[[str], None]) -> None:
+    """Have a function called with the name of each opening that is gone, on any thread and in the middle of anything."""
+    _forgetters.append(forget)
+
+
+def _end(name: str) -> None:
+    for forget in _forgetters:
+        forget(name)
+
+
+_MAX_ARRIVED = 32
+_arrived: OrderedDict[str, Opening] = OrderedDict()
+_openings: weakref.WeakValueDictionary[str, Opening] = weakref.WeakValueDictionary()
+_openings_lock = threading.Lock()
+_forgetters: list[Callable[[str], None]] = []

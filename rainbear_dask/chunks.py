@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from zarr.codecs import ShardingCodec
 
+from rainbear_dask.cache import remembered
 from rainbear_dask.decoders import ChunkForm, chunk_form
-from rainbear_dask.documents import array_metadata, documents_of, join_path
+from rainbear_dask.documents import array_metadata, document_bytes, documents_of, join_path
 from rainbear_dask.inflate import Buffer
 from rainbear_dask.limits import shard_limit, stored_limit
 from rainbear_dask.memory import Scratch
@@ -145,7 +145,7 @@ class ChunkedArray:
                 self.decode(read(span[0], span[1] - span[0]), part, out[place], scratch)
 
 
-@lru_cache(maxsize=4096)
+@remembered(2**24, lambda arguments, _: document_bytes(arguments[1].document))
 def chunked_array(group: str, meta: ArrayMeta) -> ChunkedArray | None:
     """An array of a group as it is decoded here; None where only zarr knows how."""
     metadata, indexes = array_metadata(meta.document), None

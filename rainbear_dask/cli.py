@@ -24,7 +24,7 @@ exit codes:
   3  the store is not there, refuses, or is damaged
   4  the question is over a limit
   5  no cluster
-  130, 141, 143  stopped by Ctrl-C, by the end of a pipe, by SIGTERM
+  129, 130, 141, 143  stopped by the end of the terminal (SIGHUP), by Ctrl-C, by the end of a pipe, by SIGTERM
 """
 
 _WHERE = """\
@@ -56,8 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + (stop.signal if isinstance(stop, _Stopped) else signal.SIGINT)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line; an argument that is not understood may be a secret, or hold one."""
+        from rainbear_dask.redaction import presentable  # noqa: PLC0415  not needed else
+
+        start, colon, rest = message.partition("unrecognized arguments:")
+        if colon:
+            names = [word.partition("=")[0] for word in rest.split() if word.startswith("-")]
+            message = f"{start}unrecognized arguments: {' '.join(names) or '(not shown)'}"
+        super().error(presentable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rainbear-dask",
         description="Ask questions of Zarr stores as if they were tables, on this machine or on a Dask cluster.",
         epilog=EXAMPLES,
@@ -65,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="say which versions are in use")
     commands = parser.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
-    source = argparse.ArgumentParser(add_help=False)
+    source = _Parser(add_help=False)
     source.add_argument("url", metavar="URL", help="a folder, or a URL that fsspec knows: s3://, gs://, https://, ...")
     source.add_argument("--group", help="path of a group inside the store")
     source.add_argument("--variables", metavar="A,B", type=_names, help="data variables whose dimensions make the rows")
@@ -77,14 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_option,
         help="storage option for the URL's file system, as anon=true; a.b=value sets b inside a; more than once",
     )
-    question = argparse.ArgumentParser(add_help=False)
+    question = _Parser(add_help=False)
     question.add_argument("--where", metavar="SQL", help=_WHERE)
     question.add_argument("--select", metavar="A,B", type=_names, help="columns wanted; by default all")
     question.add_argument("--head", metavar="N", type=_count, help="rows wanted at most, from the first")
     question.add_argument("--max-chunks", metavar="N", type=_count, help="refuse a question that needs more chunks")
     question.add_argument("--max-rows", metavar="N", type=_count, help="refuse one that reads more rows")
     question.add_argument("--max-bytes", metavar="N", type=_count, help="refuse one that decodes more bytes")
-    place = argparse.ArgumentParser(add_help=False)
+    place = _Parser(add_help=False)
     place.add_argument(
         "--cluster",
         help="local, slurm, pbs, lsf, ..., kubernetes, or the address of a Dask scheduler; by default what Dask's "
@@ -97,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--wait", metavar="TIME", help="how long to wait for a first worker: 30s, 2h; by default 10 minutes"
     )
 
-    def command(name: str, text: str, *parents: argparse.ArgumentParser) -> Any:
+    def command(name: str, text: str, *parents: _Parser) -> Any:
         return commands.add_parser(
             name,
             help=text,
@@ -136,8 +148,8 @@ def _names(text: str) -> list[str]:
 
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    if not equals:  # it may be a secret, so it is not repeated
+        raise argparse.ArgumentTypeError("an option is not KEY=VALUE")
     return key, {"true": True, "false": False, "null": None}.get(value.lower(), value)
 
 
@@ -176,17 +188,29 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise `_Stopped` for Ctrl-C and SIGTERM, which a batch system sends: jobs started for this one are then cancelled."""
+    """Raise `_Stopped` for Ctrl-C, for SIGTERM, which a batch system sends, and for SIGHUP, when a terminal ends.
+
+    Jobs started for this one are then cancelled, and what is half written goes. Signals that the caller has this process
+    ignore, as nohup does, stay ignored.
+    """
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
+        for other in _STOPPING - {signal.SIGINT}:
+            signal.signal(other, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         raise _Stopped(number)
 
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def wanted(number: int) -> Any:
+        return signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else stop
+
+    handlers = {number: signal.signal(number, wanted(number)) for number in _STOPPING}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+_STOPPING = {getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rainbear_dask.configuration import DEFAULTS, SECTION
 from rainbear_dask.delivery import register
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.plugin import WorkerSettings
+from rainbear_dask.redaction import secrets_of, shown, without_secrets
 
 Workers = int | tuple[int, int]
 """How many workers, or between how many and how many, as the work asks for them."""
@@ -143,9 +144,11 @@ def _reach(address: str, seconds: float) -> Client:
             return Client(scheduler_file=address.removeprefix("file:"), timeout=seconds)
         return Client(address, timeout=seconds)
     except (OSError, TypeError, ValueError) as err:  # TypeError: tls:// without a certificate
-        raise ClusterError(
-            f"the Dask scheduler at {address} does not answer: {_reason(err)}. {_CHECK_ADDRESS}"
-        ) from err
+        secrets = secrets_of(address, {})
+        why = without_secrets(_reason(err), secrets)
+        raise ClusterError(f"the Dask scheduler at {address} does not answer: {why}. {_CHECK_ADDRESS}") from shown(
+            err, secrets
+        )
 
 
 def _start(name: str, workers: tuple[int, int] | None, seconds: float) -> Any:
@@ -179,7 +182,9 @@ def _start_jobs(system: str, least: int, most: int) -> Any:
         cluster.__init__()
     except ValueError as err:  # it asks for what a job must say and the configuration does not
         cluster.status = Status.closed  # it never opened; else it would complain of that when it is collected
-        raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from err
+        raise ClusterError(f"a job of {system} is not described: {_reason(err)}. {_SECTION.format(system)}") from shown(
+            err, ()
+        )
 
     async def submitted() -> None:
         await cluster
@@ -222,7 +227,7 @@ def _start_pods(least: int, most: int, seconds: float) -> Any:
             cluster.close(timeout=_DELETION_SECONDS)
         cluster.status = Status.closed  # else it is closed again, and fails again, when the process ends
         if isinstance(err, Exception):  # kr8s, httpx and the operator have no common base
-            raise ClusterError(f"Kubernetes starts no cluster: {_reason(err)}. {_CHECK_KUBERNETES}") from err
+            raise ClusterError(f"Kubernetes starts no cluster: {_reason(err)}. {_CHECK_KUBERNETES}") from shown(err, ())
         raise
     if least == most:
         cluster.scale(least)

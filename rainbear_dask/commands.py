@@ -7,10 +7,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import dask.config
 import polars as pl
@@ -25,7 +26,8 @@ from rainbear_dask.exceptions import (
     RainbearError,
     StoreError,
 )
-from rainbear_dask.redaction import without_secrets
+from rainbear_dask.outputs import check_output, opened_output
+from rainbear_dask.redaction import escaped, presentable, secrets_of
 from rainbear_dask.scan import explain, plan, scan_zarr
 from rainbear_dask.table import Table, unknown_column
 
@@ -48,22 +50,29 @@ def run(args: argparse.Namespace) -> int:
     int
         The exit code. An error is a line on standard error.
     """
-    warnings.showwarning = _say_warning  # type: ignore[assignment]  # of what it is given, the message is enough
+    secrets = secrets_of(args.url, _source(args)["storage_options"])
+    for name in ("output", "cluster"):
+        secrets += secrets_of(getattr(args, name, None) or "", {})
+    # of what it is given, the message is enough
+    warnings.showwarning = partial(_say_warning, secrets)
     try:
         _COMMANDS[args.command](args)
-    except Exception as err:  # noqa: BLE001  whatever it is, a line says it better than a traceback
-        if "Broken pipe" in str(err):  # the reader of a pipe has seen enough; Polars has no class for it
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
-            return 128 + signal.SIGPIPE
-        print(f"rainbear-dask: {_told(err)}", file=sys.stderr)
+        return 128 + signal.SIGPIPE
+    except Exception as err:  # noqa: BLE001  whatever it is, a line says it better than a traceback
+        print(f"rainbear-dask: {_told(err, secrets)}", file=sys.stderr)
         return _code(err)
     return 0
 
 
 def _info(args: argparse.Namespace) -> None:
     table = plan(args.url, **_source(args)).table
-    print(f"{table.spec.label}: {table.num_rows:,} rows")
-    print("\n".join(_aligned(_described(table))))
+    _show(f"{table.spec.label}: {table.num_rows:,} rows")
+    _show("\n".join(_aligned(_described(table))))
 
 
 def _described(table: Table) -> Iterator[tuple[str, ...]]:
@@ -82,14 +91,20 @@ def _described(table: Table) -> Iterator[tuple[str, ...]]:
 
 
 def _aligned(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    cells = list(rows)
+    cells = [tuple(map(escaped, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _plan(args: argparse.Namespace) -> None:
-    print(explain(_query(args)))
+    _show(explain(_query(args)))
+
+
+def _show(text: str) -> None:
+    """Print what is escaped already; where the terminal lacks a character, by its number."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _scan(args: argparse.Namespace) -> None:
@@ -116,7 +131,7 @@ def _source(args: argparse.Namespace) -> dict[str, Any]:
 def _query(args: argparse.Namespace, client: "Client | None" = None) -> pl.LazyFrame:
     limits = {"max_chunks_to_read": args.max_chunks, "max_rows": args.max_rows, "max_bytes": args.max_bytes}
     lf = scan_zarr(args.url, client=client, **_source(args), **limits)
-    known, label = lf.collect_schema(), without_secrets(args.url)
+    known, label = lf.collect_schema(), presentable(args.url)
     if args.where is not None:
         lf = _filtered(lf, args.where, known, label)
     if args.select is not None:
@@ -190,26 +205,16 @@ def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
         raise QueryError(
             f"--output {output} does not say what to write. Add --format {', '.join(_SINKS)}, or a suffix."
         )
-    if Path(output).is_dir():
-        raise QueryError(f"--output {output} is a folder. Name a file in it.")
+    check_output(output)
     sink = _SINKS[form]
-    if output == "-":
-        return lambda lf: _on_thread(lambda: sink(lf, sys.stdout.buffer))
     if "://" in output:
         return lambda lf: _on_thread(lambda: sink(lf, output))
-    return lambda lf: _write_file(lambda half: sink(lf, half), Path(output))
 
+    def write(lf: pl.LazyFrame) -> None:
+        with opened_output(output, text=form == "csv") as file:
+            _on_thread(lambda: sink(lf, file))
 
-def _write_file(write: Callable[[BinaryIO], None], path: Path) -> None:
-    """Write under another name first: a file that is there is whole."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        # opened here: Polars might make it after a signal had it deleted
-        with half.open("wb") as file:
-            _on_thread(lambda: write(file))
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    return write
 
 
 # ---------------------------------------------------------------------- errors
@@ -225,14 +230,14 @@ def _code(err: Exception) -> int:
     return USAGE if isinstance(err, QueryError) else FAILURE
 
 
-def _told(err: Exception) -> str:
+def _told(err: Exception, secrets: Sequence[str]) -> str:
     """An error in one line; of Polars' only what comes before the plan that it shows."""
     text = str(err).partition("\n")[0] if isinstance(err, PolarsError) else str(err)
-    return text if isinstance(err, RainbearError) else f"{type(err).__name__}: {text}"
+    return presentable(text if isinstance(err, RainbearError) else f"{type(err).__name__}: {text}", secrets)
 
 
-def _say_warning(message: Warning | str, *_: Any) -> None:
-    print(f"rainbear-dask: warning: {message}", file=sys.stderr)
+def _say_warning(secrets: Sequence[str], message: Warning | str, *_: Any) -> None:
+    print(f"rainbear-dask: warning: {presentable(str(message), secrets)}", file=sys.stderr)
 
 
 def _on_thread(work: Callable[[], None]) -> None:

@@ -1,11 +1,11 @@
 """Addresses and their options to stores; URLs of s3 and http by obstore, unless only fsspec can do what is asked."""
 
+import asyncio
 import json
 import os
-import threading
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,18 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.addresses import is_url
+from rainbear_dask.cache import ByteLRU, when_gone
 from rainbear_dask.exceptions import QueryError
+from rainbear_dask.filesystems import (
+    bears_threads,
+    can_be_copied,
+    copied,
+    copied_from,
+    forget_listings,
+    holds_index,
+    opened_file_system,
+    url_has_index,
+)
 from rainbear_dask.localfiles import is_regular
 from rainbear_dask.obstores import OPENERS, NotForObstoreError, open_any
 
@@ -28,20 +39,28 @@ S3FS_CONFIG = {
 }
 """What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""
 
-_KEPT = 64
+_KEPT = 64  # connections, of each kind
 
 
-def connect(source: str | Store, options: Mapping[str, Any]) -> Store:
-    """Connect to what is read from; in one process, the same URL with the same options gives the same connection again.
+def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *, is_new: bool = False) -> Store:
+    """Connect to what is read from.
+
+    In one process, the same URL with the same options gives the same connection again, unless it holds an index (of an
+    archive, of reference files, of files that were copied): such a connection belongs to one opening of the store.
 
     Parameters
     ----------
     source : str or store
-        A path, a zip file, or any URL that fsspec knows; a store is taken as it is. What begins with ``s3://``, ``http://``
-        or ``https://`` is read by obstore, where it is installed and can do all that the options ask for.
+        A path, a zip file, or any URL that fsspec knows. A store is taken as it is, but without an index that it has of
+        what may have changed since. What begins with ``s3://``, ``http://`` or ``https://`` is read by obstore, where it is
+        installed and can do all that the options ask for.
     options : mapping
         For a URL, what s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore;
         and ``library``, "obstore" or "fsspec", to say which of the two it has to be.
+    opened : str
+        Name of the opening; an empty one is like no other.
+    is_new : bool
+        Whether this is the opening itself: what fsspec remembers of folders is then listed anew.
 
     Returns
     -------
@@ -57,38 +76,64 @@ def connect(source: str | Store, options: Mapping[str, Any]) -> Store:
     StoreAccessError
         If there are no credentials.
     """
-    if isinstance(source, Store):
-        store = source
+    if has_index(source):
+        make = partial(_indexed, source, options)
+        found = _indexed_stores.get_all([opened], lambda _: [make()])[0] if opened else make()
+    elif isinstance(source, Store):
+        found = source
     elif is_url(source):
-        store = _connection(source, options)
-    elif is_regular(source) and zipfile.is_zipfile(source):
-        store = ZipStore(source, mode="r")
+        found = _connection(source, options)
     elif not Path(source).exists():
         raise FileNotFoundError(f"{source} does not exist")
     else:
         return LocalStore(source, read_only=True)
-    return sync(StorePath.open(store, path="")).store  # some stores wait to be opened
+    if is_new and isinstance(found, FsspecStore):
+        forget_listings(found.fs)
+    return sync(StorePath.open(found, path="")).store  # some stores wait to be opened
+
+
+def has_index(source: str | Store) -> bool:
+    """Whether a connection holds an index of what it reads, so that it has to be made anew for each opening."""
+    if isinstance(source, ZipStore):
+        return source.read_only
+    if isinstance(source, FsspecStore):
+        return holds_index(source.fs) and can_be_copied(source.fs)
+    if isinstance(source, Store):
+        return False
+    return url_has_index(source) if is_url(source) else is_regular(source) and zipfile.is_zipfile(source)
+
+
+def _indexed(source: str | Store, options: Mapping[str, Any]) -> Store:
+    if isinstance(source, str):
+        return _new(source, dict(options)) if is_url(source) else ZipStore(source, mode="r")
+    if isinstance(source, ZipStore):
+        return ZipStore(source.path, mode="r")
+    if isinstance(source, FsspecStore):
+        fs: Any = copied(source.fs)
+        return _FileSystemStore(fs, read_only=True, path=source.path, allowed_exceptions=source.allowed_exceptions)
+    return source
 
 
 def _connection(url: str, options: Mapping[str, Any]) -> Store:
-    key = _key(url, options)
-    with _lock:
-        if key not in _connections:
-            _connections[key] = _new(url, dict(options))
-        _connections.move_to_end(key)
-        while len(_connections) > _KEPT:
-            _connections.popitem(last=False)
-        return _connections[key]
+    (found,) = _connections.get_all([_key(url, options)], lambda _: [_new(url, dict(options))])
+    return found
 
 
 def forget_connection(url: str, options: Mapping[str, Any]) -> None:
     """Let the next `connect` look for credentials anew."""
-    with _lock:
-        _connections.pop(_key(url, options), None)
+    _connections.forget(_key(url, options))
+    _indexed_stores.clear()
 
 
-_connections: OrderedDict[tuple[str, str], Store] = OrderedDict()
-_lock = threading.Lock()
+def disconnect_all() -> None:
+    """Let go of all connections."""
+    _connections.clear()
+    _indexed_stores.clear()
+
+
+_connections: ByteLRU[tuple[str, str], Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda key: key, overhead=0)
+_indexed_stores: ByteLRU[str, Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda opened: opened, overhead=0)
+when_gone(_indexed_stores.forget_soon)
 
 
 def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
@@ -100,7 +145,9 @@ def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
 def _new(url: str, options: dict[str, Any]) -> Store:
     library = options.pop("library", None)
     if library not in (None, "obstore", "fsspec"):
-        raise QueryError(f"library is {library!r} in storage_options. Give 'obstore', 'fsspec', or leave it out.")
+        raise QueryError(
+            "library in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or leave it out."
+        )
     scheme = url.partition("://")[0]
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
         try:
@@ -120,7 +167,8 @@ def _new(url: str, options: dict[str, Any]) -> Store:
                 f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
             )
     translate = _FOR_FSSPEC.get(scheme, dict)
-    return FsspecStore.from_url(url, storage_options=translate(options), read_only=True)
+    fs, path = opened_file_system(url, translate(options))
+    return _FileSystemStore(fs, read_only=True, path=path)
 
 
 def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
@@ -141,3 +189,26 @@ def _for_references(options: dict[str, Any]) -> dict[str, Any]:
 
 
 _FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
+
+
+class _FileSystemStore(FsspecStore):
+    """What fsspec reads. `responses` heeds the two attributes.
+
+    Parameters
+    ----------
+    fs, arguments, options
+        As zarr's own store takes them.
+
+    Attributes
+    ----------
+    turns : asyncio.Lock or None
+        For a file system that reads all files by one handle, or keeps a list of its copies: asked on several threads it
+        gives bytes of one file for another's.
+    original : AbstractFileSystem or None
+        The file system beneath one that copies files, which says of any failure that there is no such file.
+    """
+
+    def __init__(self, fs: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(fs, *arguments, **options)
+        self.turns = None if bears_threads(fs) else asyncio.Lock()
+        self.original = copied_from(fs)

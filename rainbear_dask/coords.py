@@ -5,6 +5,7 @@ any part of the array can be cut from what any other part has left; and decoded 
 data variables only what a backend's small questions touched.
 """
 
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -16,10 +17,12 @@ import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask import storage
-from rainbear_dask.cache import ByteLRU
+from rainbear_dask.cache import ByteLRU, bytes_of_array, when_gone
+from rainbear_dask.cf import Decoding
 from rainbear_dask.configuration import num_bytes
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.limits import WHOLE_VALUES
+from rainbear_dask.memory import LOOSE
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.table import Column
 
@@ -28,17 +31,31 @@ Kind = Literal["shared", "data", "decoded"]
 
 
 class _Key(NamedTuple):
-    spec: StoreSpec
+    opened: str
+    """Name of the opening."""
     kind: Kind
-    what: str | Column
-    """Path of the array, or the column that is decoded."""
+    what: str | Decoding
+    """Path of the array, or how it is decoded."""
     block: Region
 
 
+def _sizeof(key: _Key, values: Values | pl.Series) -> int:
+    if isinstance(values, np.ndarray):
+        own = bytes_of_array(values)
+    else:
+        own = int(values.estimated_size() * LOOSE) + _SERIES_BYTES
+    if isinstance(key.what, str):
+        what = sys.getsizeof(key.what)
+    else:
+        what = sys.getsizeof(key.what.path) + sum(map(sys.getsizeof, key.what.fills))
+    return own + what + _DIMENSION_BYTES * len(key.block)
+
+
+_SERIES_BYTES = 2048  # of a Series beside its values, and of what says how it is decoded
+_DIMENSION_BYTES = 128  # of a range of positions
+
 CACHE: ByteLRU[_Key, Any] = ByteLRU(
-    max_bytes=partial(num_bytes, "cache-bytes"),
-    sizeof=lambda values: int(values.estimated_size() if isinstance(values, pl.Series) else values.nbytes) + 100,
-    owner=lambda key: (key.spec.opened, key.kind),
+    max_bytes=partial(num_bytes, "cache-bytes"), sizeof=_sizeof, owner=lambda key: (key.opened, key.kind)
 )
 
 # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
@@ -89,7 +106,7 @@ def _pieces(
     spec: StoreSpec, kind: Kind, wanted: Sequence[tuple[ArrayMeta, Region]]
 ) -> dict[tuple[str, Region], Values]:
     """Pieces by path and region, from the cache or read all together."""
-    by_key = {_Key(spec, kind, array.path, block): (array, block) for array, block in wanted}
+    by_key = {_Key(spec.key(), kind, array.path, block): (array, block) for array, block in wanted}
 
     def load(keys: Sequence[_Key]) -> list[Values]:
         loaded = storage.read_regions(spec, [by_key[key] for key in keys])
@@ -114,7 +131,11 @@ def _cut(array: ArrayMeta, region: Region, pieces: dict[Region, Values]) -> Valu
 
 def prefetch(spec: StoreSpec, columns: Sequence[Column]) -> None:
     """Read some columns whole into the cache, all at the same time."""
-    arrays = [c.array for c in columns if c.array is not None and _decoded_key(spec, c) not in CACHE]
+    arrays = [
+        c.array
+        for c in columns
+        if c.array is not None and (c.decoding is None or _decoded_key(spec, c.decoding) not in CACHE)
+    ]
     arrays = [array for array in arrays if prod(array.shape) <= WHOLE_VALUES]
     _pieces(spec, "shared", [(array, block) for array in arrays for block in _blocks(array, _all_of(array), "shared")])
 
@@ -151,11 +172,9 @@ def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
         return pl.int_range(length, dtype=pl.Int64, eager=True).alias(column.name)
     values: pl.Series
     (values,) = CACHE.get_all(
-        [_decoded_key(spec, column)],
-        lambda _: [decoding.decode(whole(spec, array)).alias(column.name)],
-        spec.max_cached,
+        [_decoded_key(spec, decoding)], lambda _: [decoding.decode(whole(spec, array))], spec.max_cached
     )
-    return values
+    return values.alias(column.name)
 
 
 def whole(spec: StoreSpec, array: ArrayMeta) -> Values:
@@ -216,8 +235,16 @@ def _all_of(array: ArrayMeta) -> Region:
     return tuple((0, n) for n in array.shape)
 
 
-def _decoded_key(spec: StoreSpec, column: Column) -> _Key:
-    return _Key(spec, "decoded", column, ())
+def _forget_soon(opened: str) -> None:
+    for kind in get_args(Kind):
+        CACHE.forget_soon((opened, kind))
+
+
+when_gone(_forget_soon)
+
+
+def _decoded_key(spec: StoreSpec, decoding: Decoding) -> _Key:
+    return _Key(spec.key(), "decoded", decoding, ())
 
 
 def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:

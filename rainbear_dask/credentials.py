@@ -10,12 +10,12 @@ import secrets
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
 import cloudpickle
 
+from rainbear_dask.cache import ByteLRU, when_gone
 from rainbear_dask.exceptions import StoreAccessError
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.redaction import holds_secrets
@@ -69,11 +69,24 @@ class Sealed:
         return Sealed, (self.token, self.address)
 
 
-@lru_cache(maxsize=64)
+_sealed: ByteLRU[tuple[str, str, str, str], Sealed | None] = ByteLRU(
+    lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0
+)
+when_gone(_sealed.forget_soon)
+
+
 def seal(spec: StoreSpec) -> StoreSpec:
     """The recipe that a graph may hold: one with a token for what is secret, or the same if nothing is."""
-    if not holds_secrets(spec.source, spec.options):
+    if isinstance(spec.source, Sealed):
         return spec
+    key = spec.key(), spec.label, spec.version, spec.group
+    (sealed,) = _sealed.get_all([key], lambda _: [_new_seal(spec)])
+    return spec if sealed is None else replace(spec, source=sealed, options={})
+
+
+def _new_seal(spec: StoreSpec) -> Sealed | None:
+    if not holds_secrets(spec.source, spec.options):
+        return None
     address = spec.source if isinstance(spec.source, str) and not holds_secrets(spec.source, {}) else None
     source = spec.source if address is None else None
     try:
@@ -81,8 +94,7 @@ def seal(spec: StoreSpec) -> StoreSpec:
         token = hmac.digest(_SALT, content, "sha256").hex()  # stores with the same credentials have one
     except Exception:  # noqa: BLE001  whatever a store raises that does not pickle; it can be read in this process
         token = uuid.uuid4().hex
-    secret = _known(token, source, spec.options)
-    return replace(spec, source=Sealed(token, address, secret), options={})
+    return Sealed(token, address, _known(token, source, spec.options))
 
 
 def secret_of(spec: StoreSpec) -> Secret | None:
@@ -110,6 +122,11 @@ def unseal(spec: StoreSpec) -> tuple[Any, Mapping[str, Any]]:
             "plan.to_delayed(client)."
         )
     return sealed.address if secret.source is None else secret.source, secret.options
+
+
+def is_known(token: str) -> bool:
+    """Whether this process has what a token stands for."""
+    return token in _secrets
 
 
 def _unpacked(token: str, content: bytes) -> Secret:

@@ -8,7 +8,7 @@ from distributed import Client, Scheduler, Worker
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
 from rainbear_dask import storage
-from rainbear_dask.credentials import Secret
+from rainbear_dask.credentials import Secret, is_known
 
 _PREFIX = "rainbear-dask-credentials"
 
@@ -19,7 +19,7 @@ class _Keeper(WorkerPlugin):
     idempotent = False  # what was registered, but did not reach all, is registered again
 
     def __init__(self, secret: Secret, client: str) -> None:
-        self.name = f"{_PREFIX}-{client}-{secret.token}"
+        self.name = _keeper_name(client, secret.token)
         self.secret: Secret | None = secret
 
     def teardown(self, worker: Worker) -> None:
@@ -69,6 +69,21 @@ async def deliver(client: Client, secret: Secret) -> None:
     if secret.token not in begun or _failed(begun[secret.token]):
         begun[secret.token] = asyncio.ensure_future(_bring(client, secret))
     await asyncio.shield(begun[secret.token])  # whoever comes second waits for the first, and is not in its way
+    await _withdraw_old(client, begun)
+
+
+async def _withdraw_old(client: Client, begun: dict[str, asyncio.Task[None]]) -> None:
+    """Have workers forget the oldest secrets of many, if no scan of this process can ask with them any more."""
+    for token in [token for token in list(begun)[:-_MAX_SECRETS] if begun[token].done() and not is_known(token)]:
+        del begun[token]
+        await client.unregister_worker_plugin(name=_keeper_name(client.id, token))
+
+
+_MAX_SECRETS = 256  # of a client; tasks that are under way may need those that nothing in the client holds
+
+
+def _keeper_name(client: str, token: str) -> str:
+    return f"{_PREFIX}-{client}-{token}"
 
 
 def is_delivered(client: Client, secret: Secret) -> bool:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +23,7 @@ from zarr.registry import get_codec_class
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from rainbear_dask import fetch
+from rainbear_dask.cache import remembered
 from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
 from rainbear_dask.faults import (
@@ -566,7 +566,12 @@ def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
 _PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
-@lru_cache(maxsize=4096)
+def document_bytes(document: str) -> int:
+    """Bytes that a document takes in memory with what zarr makes of it, at most."""
+    return 8192 + 16 * len(document)
+
+
+@remembered(2**25, lambda arguments, _: document_bytes(*arguments))
 def array_metadata(document: str) -> ArrayMetadata:
     """A document as zarr understands it, which takes longer than most small reads; the same for whoever opens it again."""
     with silence():

@@ -16,17 +16,19 @@
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its
-message, so that it pickles from a worker to the client, and no message holds a secret.
+message, so that it pickles from a worker to the client. No message holds a secret or a control character.
 """
 
 from polars.exceptions import ComputeError
+
+from rainbear_dask.redaction import presentable
 
 
 class RainbearError(Exception):
     """Base of all errors that this package raises on purpose."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(presentable(message))
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0])

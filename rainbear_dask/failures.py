@@ -1,7 +1,7 @@
 """Whatever stores, file systems and codecs raise, as errors of ours: what, where and what to do, without secrets."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ from rainbear_dask.exceptions import (
 from rainbear_dask.fetch import FetchError
 from rainbear_dask.metadata import ArrayMeta
 from rainbear_dask.obstores import plain
-from rainbear_dask.redaction import reason, shown
+from rainbear_dask.redaction import presentable, reason, shown
 
 _CHECK_CREDENTIALS = (
     "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
@@ -34,28 +34,40 @@ _ICECHUNK_REFUSAL = re.compile(  # in its text alone
 
 
 @contextmanager
-def translated(label: str, secrets: Sequence[str]) -> Iterator[None]:
+def translated(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
     """Turn whatever a store or its file system raises into an error of ours, without secrets."""
     try:
         yield
-    except RainbearError:
+    except RainbearError as err:
+        _clean(err, find_secrets() if callable(find_secrets) else find_secrets)
         raise
     except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
-        err = _cause(error)
-        what, why = f"the Zarr store at {label}", reason(err, secrets)
-        if is_refusal(err):
+        secrets = find_secrets() if callable(find_secrets) else find_secrets
+        cause = _cause(error)
+        what, why = f"the Zarr store at {label}", reason(cause, secrets)
+        if is_refusal(cause):
             ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {_CHECK_CREDENTIALS}")
-        elif isinstance(err, FileNotFoundError) or _ABSENCE.search(str(err)):
+        elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
             ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
-        elif isinstance(err, ImportError):
+        elif isinstance(cause, ImportError):
             ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")
-        elif "Protocol not known" in str(err):
+        elif "Protocol not known" in str(cause):
             ours = StoreNotFoundError(
                 f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."
             )
         else:
             ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
-        raise ours from shown(err, secrets)
+        raise ours from shown(cause, secrets)
+
+
+def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:
+    """Take secrets out of an error of ours, which quotes another, and off it what its traceback may not show."""
+    ours.args = (presentable(str(ours), secrets),)
+    cause = ours.__cause__
+    if cause is not None and shown(cause, secrets) is None:
+        ours.__cause__ = None
+    if not ours.__suppress_context__ and shown(ours.__context__, secrets) is None:
+        ours.__suppress_context__ = True
 
 
 def is_refusal(err: BaseException | None) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +16,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, StorePath
 
 from rainbear_dask import configuration
+from rainbear_dask.cache import when_gone
 from rainbear_dask.limits import DOCUMENT_BYTES, TooLargeError, check_size
 from rainbear_dask.localfiles import SpecialFileError
 from rainbear_dask.responses import get_at_most
@@ -306,32 +307,57 @@ class _Indexes:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], asyncio.Future[ShardIndex | None]] = OrderedDict()
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._gone: deque[str] = deque()
+        self.bytes = 0
+
+    def forget_soon(self, opened: str) -> None:
+        """Drop those of an opening at the next question: a finalizer may be called in the middle of anything."""
+        if self._kept:
+            self._gone.append(opened)
 
     async def get(self, opened: str, where: StorePath, form: IndexForm) -> ShardIndex | None:
         """Index of a shard; None where there is no shard."""
+        self._drop_gone()
         key = opened, where.path
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
+            self._drop(key)
             future = self._kept[key] = asyncio.ensure_future(_read_index(where, form))
             future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+            self._sizes[key] = 2 * form.size + 4 * len(where.path) + _INDEX_OVERHEAD
+            self.bytes += self._sizes[key]
         self._kept.move_to_end(key)
         try:
             index = await asyncio.shield(future)  # others may wait for it
         except BaseException:
-            self._kept.pop(key, None)
+            self._drop(key)
             raise
-        most = INDEX_BYTES // (64 + form.size)
-        while len(self._kept) > max(most, 1):
-            self._kept.popitem(last=False)
+        while self.bytes > INDEX_BYTES and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
         return index
 
     def forget(self, opened: str, path: str) -> None:
         """Drop those of one array."""
-        for key in [key for key in self._kept if key[0] == opened and key[1].startswith(f"{path}/")]:
-            self._kept.pop(key, None)
+        for key in [key for key in list(self._kept) if key[0] == opened and key[1].startswith(f"{path}/")]:
+            self._drop(key)
 
+    def _drop_gone(self) -> None:
+        gone = set()
+        while self._gone:
+            gone.add(self._gone.popleft())
+        for key in [key for key in list(self._kept) if key[0] in gone] if gone else ():
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        self._kept.pop(key, None)
+        self.bytes -= self._sizes.pop(key, 0)
+
+
+_INDEX_OVERHEAD = 4096  # of a future, and of the places in two dictionaries
 
 _indexes = _Indexes()
+when_gone(_indexes.forget_soon)
 
 
 async def _read_index(where: StorePath, form: IndexForm) -> ShardIndex | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from io import FileIO
 from itertools import product
 from math import prod
@@ -21,9 +21,10 @@ from zarrs import ZarrsCodecPipeline
 from zarrs._internal import ChunkItem
 
 from rainbear_dask import memory
+from rainbear_dask.cache import remembered
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import ChunkForm
-from rainbear_dask.documents import array_metadata, silence
+from rainbear_dask.documents import array_metadata, document_bytes, silence
 from rainbear_dask.inflate import HEADER_BYTES, Buffer, check_blosc, decode_blosc, decode_zstd, is_one_zstd_block
 from rainbear_dask.limits import check_size
 from rainbear_dask.localfiles import open_plain, open_regular
@@ -274,7 +275,7 @@ def file_array(store: Store, group: str, meta: ArrayMeta) -> FileArray | None:
     return _opened(str(store.root), group, meta) if isinstance(store, LocalStore) else None
 
 
-@lru_cache(maxsize=4096)
+@remembered(2**24, lambda arguments, _: document_bytes(arguments[2].document))
 def _opened(root: str, group: str, meta: ArrayMeta) -> FileArray | None:
     """Kept for all openings of a store, as it depends on the array's document, and on where it is, alone."""
     chunked = chunked_array(group, meta)

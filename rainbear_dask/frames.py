@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import polars as pl
 
-from rainbear_dask import coords
+from rainbear_dask import cf, coords
 from rainbear_dask.addresses import check_travels
+from rainbear_dask.cache import ByteLRU, when_gone
 from rainbear_dask.exceptions import QueryError, StoreError
 from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ScanTask
@@ -122,9 +122,23 @@ def on_one_dimension(column: Column) -> bool:
     return column.role != "data" and len(column.dims) == 1
 
 
-@lru_cache(maxsize=32)
+_CATEGORY_BYTES = 2**26
+
+_kept_categories: ByteLRU[tuple[str, cf.Decoding | None, str], Any] = ByteLRU(
+    lambda: _CATEGORY_BYTES,
+    lambda _, dtype: int(dtype.categories.memory_usage(deep=True)),
+    lambda key: key[0],
+)
+when_gone(_kept_categories.forget_soon)
+
+
 def _categories(spec: StoreSpec, column: Column, length: int) -> Any:
     """The values of a coordinate in ascending order, once each."""
+    key = spec.key(), column.decoding, column.name
+    return _kept_categories.get_all([key], lambda _: [_found_categories(spec, column, length)])[0]
+
+
+def _found_categories(spec: StoreSpec, column: Column, length: int) -> Any:
     values = coords.whole_column(spec, column, length).drop_nulls().unique().sort()
     if values.dtype.is_float():
         values = values.drop_nans()  # as null, it is no category

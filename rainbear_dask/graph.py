@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -104,15 +104,23 @@ def _content(task: ScanTask) -> tuple[str, str]:
 normalize_token.register(ScanTask, _content)
 
 
-@lru_cache(maxsize=64)
 def _token(scan: Scan) -> str:
-    return str(tokenize(scan, ensure_deterministic=True))
+    found = _tokens.get(scan)
+    if found is None:
+        found = _tokens[scan] = str(tokenize(scan, ensure_deterministic=True))
+    return found
 
 
-@lru_cache(maxsize=64)
 def _sealed_scan(scan: Scan) -> Scan:
-    spec = seal(scan.spec)
-    return scan if spec is scan.spec else replace(scan, spec=spec)
+    found = _sealed_scans.get(scan)
+    if found is None:
+        spec = seal(scan.spec)
+        found = _sealed_scans[scan] = () if spec is scan.spec else (replace(scan, spec=spec),)
+    return found[0] if found else scan
+
+
+_tokens: WeakKeyDictionary[Scan, str] = WeakKeyDictionary()
+_sealed_scans: WeakKeyDictionary[Scan, tuple[Scan, ...]] = WeakKeyDictionary()  # empty, where that is the scan itself
 
 
 def _short_name(task: ScanTask) -> str:

@@ -74,13 +74,13 @@ def forget() -> None:
 def _taken(size: int) -> Block:
     for key in reversed(list(_waiting)):
         block = _waiting.get(key)
-        if block is not None and size <= len(block) <= _LOOSE * size and _waiting.pop(key, None) is not None:
+        if block is not None and size <= len(block) <= LOOSE * size and _waiting.pop(key, None) is not None:
             return block
     step = 2 ** (size.bit_length() - 4)  # so that what is a little longer has room in it, as the next chunk may be
     return np.empty(-(-size // step) * step, np.uint8)
 
 
-_LOOSE = 1.25
+LOOSE = 1.25
 """How many times as much memory as is asked for may be lent."""
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rainbear_dask.cache import Opening, arrived_opening, opening
+
 MAX_ITEM_BYTES = 2**24
 """Bytes of one value, at most; a longer text would be larger than any chunk should be."""
 
@@ -48,6 +50,19 @@ class StoreSpec:
     opened: str = ""
     max_cached: int | None = field(default=None, compare=False)
     max_chunks: int | None = field(default=None, compare=False)
+
+    _alive: Opening | None = field(default=None, init=False, repr=False, compare=False)
+    """Lives as long as anybody can ask for what caches keep of this opening; no key of a cache may hold it, nor this recipe."""
+
+    def __post_init__(self) -> None:
+        if self.opened:
+            object.__setattr__(self, "_alive", opening(self.opened))
+
+    def key(self) -> str:
+        """Name of the opening for the key of a cache, which drops what it has under it some time after the last recipe is gone."""
+        if self.opened and self._alive is None:  # from a pickle
+            object.__setattr__(self, "_alive", arrived_opening(self.opened))
+        return self.opened
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

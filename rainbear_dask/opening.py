@@ -1,7 +1,6 @@
 """Opening a store: the metadata of its groups, read once and kept, of one state."""
 
 import threading
-import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +12,8 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rainbear_dask.addresses import IcechunkAddress, address_of, label_of
-from rainbear_dask.connect import connect
+from rainbear_dask.cache import new_opening
+from rainbear_dask.connect import connect, has_index
 from rainbear_dask.documents import Documents, coordinates_above, join_path, store_meta
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import is_refusal, translated
@@ -169,17 +169,19 @@ def _snapshot(address: IcechunkAddress) -> Store:
 
 def _read_meta(source: str | Store, label: str, root: str, group: str, options: dict[str, Any]) -> StoreMeta:
     path = join_path(root, group)
-    with translated(label, secrets_of(source, options)):
-        store = connect(source, options)
+    alive = new_opening()  # until there is a recipe that holds it
+    opened = alive.name
+    with translated(label, lambda: secrets_of(source, options)):
+        store = connect(source, options, opened, is_new=True)
         documents = Documents(store, label)
         nodes = sync(documents.below(path))
         spec = StoreSpec(
             label=label,
             source=source,
-            version=_version(store, documents),
+            version=_version(store, documents, opened if has_index(source) else ""),
             group=path,
             options=options,
-            opened=uuid.uuid4().hex,
+            opened=opened,
         )
         meta = store_meta(spec, nodes)
         if group and (dims := unlabelled(meta)):
@@ -190,9 +192,10 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
         return meta
 
 
-def _version(store: Store, documents: Documents) -> str:
-    """Tell one state of a store from another as far as that is cheap."""
+def _version(store: Store, documents: Documents, opened: str) -> str:
+    """Tell one state of a store from another as far as that is cheap; where it is not, each opening is a state."""
     digest = documents.digest.copy()
+    digest.update(opened.encode())
     if isinstance(store, LocalStore):
         digest.update(str((store.root / documents.first_key).stat().st_mtime_ns).encode())
     session = getattr(store, "session", None)  # of Icechunk, where a snapshot is a state

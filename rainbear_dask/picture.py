@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from rainbear_dask.redaction import escaped
 from rainbear_dask.selection import Box, IndexSet
 
 _CELLS = 40  # drawn along a dimension at most
@@ -22,11 +23,11 @@ def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> s
         HTML that is well-formed XML, if the picture is.
     """
     rows = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
+        f'<tr><th style="text-align:left">{_escape(name)}</th><td style="text-align:left">{_escape(text)}</td></tr>'
         for name, text in facts
     )
     return (
-        f"<div><b>{escape(title)}</b>"
+        f"<div><b>{_escape(title)}</b>"
         f'<div style="display:flex;gap:2em;align-items:flex-start"><table>{rows}</table>{picture}</div></div>'
     )
 
@@ -130,4 +131,9 @@ def _panel(kept: str, columns: int, rows: int, top: int, height: int) -> str:
 
 
 def _text(text: str, top: int) -> str:
-    return f'<text y="{top + _LINE - 4}" fill="currentColor">{escape(text)}</text>'
+    return f'<text y="{top + _LINE - 4}" fill="currentColor">{_escape(text)}</text>'
+
+
+def _escape(text: str) -> str:
+    """As XML has it, which knows no control characters."""
+    return escape(escaped(text))

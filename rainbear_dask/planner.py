@@ -46,7 +46,7 @@ class Filter:
     columns: tuple[Column, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Scan:
     """What tasks of one plan have in common.
 

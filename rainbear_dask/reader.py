@@ -1,7 +1,6 @@
 """What Polars calls to read a table: plans, runs, and hands on the frames."""
 
 import threading
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -24,6 +23,7 @@ from rainbear_dask.metadata import StoreMeta
 from rainbear_dask.planner import Limits, ReadPlan, build_plan
 from rainbear_dask.predicate import MAX_CELLS, compile_predicate
 from rainbear_dask.pushdown import EnoughError, also, fallible_parts
+from rainbear_dask.redaction import warn
 from rainbear_dask.table import Table, TableKey, build_table, build_tables
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def understand_all(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -
 
 def _warn_of(left_out: Mapping[str, str], meta: StoreMeta, *, stacklevel: int) -> None:
     for path, reason in left_out.items():
-        warnings.warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", stacklevel=stacklevel)
+        warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", stacklevel=stacklevel)
 
 
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:

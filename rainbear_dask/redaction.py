@@ -1,9 +1,19 @@
-"""What a message may show of what other libraries raise: one line, and no secret."""
+"""What a message may show: one line, no secret, and no character that commands a terminal or hides other text.
 
+`RainbearError` and `warn` pass every message through `presentable`, so that none can forget it.
+"""
+
+import base64
+import binascii
+import json
+import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape as html_escape
 from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
 _SAID = re.compile(r'(code: "\w+"), message: "(?:[^"\\]|\\.)*"')  # by a server of S3, which may name the key
@@ -13,6 +23,52 @@ _ANSWERED = re.compile(  # the same, in the document that it answers with
 _CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # of Icechunk: functions and line numbers
 _CAUSE = re.compile(r"\s*[|`]->\s*")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
+_SCHEME = re.compile(r"(?i)\b(basic|bearer|digest|negotiate|token)\s+(?=[\w+/=~.-]*[\d=])[\w+/=~.-]{8,}")
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\s*:\s*)[^\s\"'][^\r\n\"']*")
+_NAMED = re.compile(  # whatever a server says of a request: its headers, its query, a signature
+    r"""(?ix) \b (
+        (?: x-(?:amz|goog|ms)-[\w-]* (?:signature|credential|token) | x-api-key | (?:proxy-)?authorization | cookie
+          | signature | sig | credential | access[_-]?token | refresh[_-]?token | id[_-]?token | session[_-]?token
+          | api[_-]?key | account[_-]?key | secret[_-]?access[_-]?key | client[_-]?secret | shared[_-]?access[_-]?signature
+          | password | passwd | secret ) ["']? \s* (?: = | :(?!//) ) \s* )
+    (?: "(?:[^"\\]|\\.)+" | '(?:[^'\\]|\\.)+' | (?<=:)\ *[^\s"',<>)\]}]{4,} | [^\s"',;&<>)\]}]{4,} )"""
+)
+_LOGIN = re.compile(r"(?<![\w/.:@-])[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[])")  # without a scheme
+_KNOWN = re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*|ya29\.[\w.-]{8,})")
+_ENVIRONMENT = re.compile(
+    "SECRET|PASSW|TOKEN|ACCESS_KEY|ACCOUNT_KEY|API_KEY|(?:^|_)SAS(?:_|$)|CONNECTION_STRING|CREDENTIALS?$"
+)
+_HIDDEN = "***"
+
+
+def escaped(text: str) -> str:
+    """Write what is not printable (controls, line separators, direction and zero-width marks, lone surrogates) as ``repr`` does.
+
+    Parameters
+    ----------
+    text : str
+        Any text, as a name from a store.
+
+    Returns
+    -------
+    str
+        One line of which every character is one of XML, too.
+    """
+    return text if text.isprintable() else "".join(map(_escaped_character, text))
+
+
+def _escaped_character(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def presentable(text: str, secrets: Sequence[str] = ()) -> str:
+    """A message as it may be shown: without secrets, and escaped."""
+    return escaped(without_secrets(text, secrets))
+
+
+def warn(message: str, stacklevel: int) -> None:
+    """Warn as ``warnings.warn`` does, of the caller's caller for 2; all warnings of this package are given here."""
+    warnings.warn(presentable(message), stacklevel=stacklevel + 1)
 
 
 def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
@@ -29,13 +85,42 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     -------
     list of str
         Longest first, so that none is hidden in part; without those too short to be told from other text.
+        `without_secrets` looks for their encoded forms as well.
     """
-    users = [user for text in _addresses(source, options) for user in _USER.findall(text)]
-    found = {text for user in users for text in (user[:-1], *re.split("[:/@]", user))}
-    texts = [value for value in _settings(source, options) if isinstance(value, str | bytes)]
-    words = [text if isinstance(text, str) else text.decode(errors="replace") for text in texts]
-    found |= {part for text in words for part in (text, text.rpartition(" ")[2])}  # of "Bearer abc" the latter too
+    addresses = _addresses(source, options)
+    users = [user[:-1] for text in addresses for user in _USER.findall(text)]
+    found = {text for user in users for text in (user, user.partition(":")[2], *re.split("[:/@]", user))}
+    found |= {value for text in addresses for value in _query_values(text)}
+    texts = [value for value in _settings(source, options, references=False) if isinstance(value, str | bytes)]
+    for text in (text if isinstance(text, str) else text.decode(errors="replace") for text in texts):
+        found |= {text, text.rpartition(" ")[2]}  # of "Bearer abc" the latter too
+        found |= {part.partition("=")[2] for part in re.split("[;&]", text)}  # of cookies and connection strings
+        found |= _basic(text)
     return sorted((text for text in found if len(text) > 3), key=len, reverse=True)
+
+
+def _query_values(address: str) -> Iterator[str]:
+    for link in address.split("::"):
+        try:
+            parts = urlsplit(link)
+        except ValueError:
+            continue
+        if parts.scheme and "://" in link:
+            yield from (text for text in (parts.query, parts.fragment) if text)
+            for _, value in parse_qsl(parts.query):
+                yield from (value, quote(value, safe=""))
+
+
+def _basic(header: str) -> set[str]:
+    """User and password in the value of a header for basic authentication."""
+    kind, _, content = header.partition(" ")
+    if kind.lower() != "basic":
+        return set()
+    try:
+        user = base64.b64decode(content, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return set()
+    return {user, *user.partition(":")}
 
 
 def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
@@ -64,25 +149,41 @@ def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
 # stores whose settings can be looked at; the last is of obstore's store in memory
 _OPEN_STORES = {("zarr", name) for name in ("LocalStore", "ZipStore", "MemoryStore", "FsspecStore", "ObjectStore")}
 _OPEN_STORES.add(("rainbear_dask", "_MemoryObjectStore"))
-_ADDRESS = re.compile("url|endpoint|region|protocol|bucket|container")
+_ADDRESS = re.compile("url|endpoint|region|protocol|bucket|container")  # also of what is inside such an option
+_PLACE = re.compile(f"{_ADDRESS.pattern}|^(?:fo|path|cache_storage|library|profile|project)$")
 
 
-def _settings(source: Any, options: Mapping[str, Any]) -> list[Any]:
-    """All single values among the options, also those that a store of fsspec or obstore holds, but addresses."""
-    of_obstore = getattr(source, "store", None)
-    held = [
-        options,
-        getattr(getattr(source, "fs", None), "storage_options", None),
-        *(getattr(of_obstore, name, None) for name in ("config", "client_options", "credential_provider")),
-    ]
-    return [value for key, value in _leaves(held) if not _ADDRESS.search(key) and value not in ("true", "false")]
+def _settings(source: Any, options: Mapping[str, Any], *, references: bool = True) -> list[Any]:
+    """All single values among the options, also those that a store of fsspec or obstore holds, but addresses.
+
+    Of references, which are many, none is a setting where they are not asked for.
+    """
+    found = [options, *_held(source)]
+    if not references:
+        found = [
+            {key: value for key, value in each.items() if key != "fo"} if isinstance(each, Mapping) else each
+            for each in found
+        ]
+    return [value for key, value in _leaves(found) if not _PLACE.search(key) and value not in ("true", "false")]
+
+
+def _held(source: Any, depth: int = 4) -> Iterator[Any]:
+    """Options that a store holds, and the stores and file systems inside it."""
+    if isinstance(source, str) or depth == 0:
+        return
+    for name in ("storage_options", "config", "client_options", "credential_provider"):
+        yield getattr(source, name, None)
+    yield {"url": getattr(source, "url", None), "path": getattr(source, "path", None)}
+    for name in ("store", "_store", "fs", "sync_fs"):
+        inner = getattr(source, name, None)
+        if inner is not None:
+            yield from _held(inner, depth - 1)
 
 
 def _addresses(source: Any, options: Mapping[str, Any]) -> list[str]:
     """What says where a store is: its own address, and those among its options."""
-    address = source if isinstance(source, str) else getattr(getattr(source, "store", None), "url", None)
-    inner = [value for key, value in _leaves(options) if _ADDRESS.search(key)]
-    return [text for text in (address, *inner) if isinstance(text, str)]
+    inner = [value for key, value in _leaves([options, *_held(source)]) if _PLACE.search(key)]
+    return [text for text in (source, *inner) if isinstance(text, str)]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -98,30 +199,96 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
-    """Take user, query and fragment from the URLs in a text, what a server says of a key, and other secrets anywhere."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return _QUERY.sub(r"\1", _USER.sub("", _ANSWERED.sub("", _SAID.sub(r"\1", text))))
+    """Take out of a text the user, query and fragment of URLs, what a server repeats of a request, and other secrets anywhere.
+
+    Secrets are found as they are, quoted for a URL, escaped, in base64 (at any alignment) and in hexadecimal digits. The
+    secrets in this process's environment are always looked for.
+    """
+    if not text:
+        return text
+    for secret in (*secrets, *_in_environment()):
+        for form in _forms(secret):
+            text = text.replace(form, _HIDDEN)
+        for core in _base64_cores(secret):
+            if core in text:
+                text = re.sub(rf"[\w+/-]*{re.escape(core)}[\w+/=-]*", _HIDDEN, text)
+    text = _QUERY.sub(r"\1", _USER.sub("", _ANSWERED.sub("", _SAID.sub(r"\1", text))))
+    text = _LOGIN.sub("", _HEADER.sub(rf"\1\2{_HIDDEN}", text))
+    text = _SCHEME.sub(rf"\1 {_HIDDEN}", _NAMED.sub(rf"\1{_HIDDEN}", text))
+    return _KNOWN.sub(_HIDDEN, text)
+
+
+def _in_environment() -> list[str]:
+    found = [value for name, value in os.environ.items() if _ENVIRONMENT.search(name.upper())]
+    return sorted(
+        (value for value in found if len(value) >= 8 and not value.startswith(("/", "~"))), key=len, reverse=True
+    )
+
+
+def _forms(secret: str) -> list[str]:
+    """A secret as libraries and servers write it, longest first."""
+    plain = {secret, unquote(secret)}
+    found = set(plain)
+    for text in plain:
+        quoted = {quote(text, safe=""), quote(text), quote_plus(text)}
+        found |= quoted | {re.sub("%..", lambda code: code[0].lower(), each) for each in quoted}
+        found |= {repr(text)[1:-1], json.dumps(text)[1:-1], html_escape(text), escaped(text)}
+        found |= {text.encode(errors="replace").hex()} if len(text) >= _LONG else set()
+    return sorted((each for each in found if len(each) > 3), key=len, reverse=True)
+
+
+_LONG = 6  # bytes of a secret whose encoded form is not met by chance
+
+
+def _base64_cores(secret: str) -> set[str]:
+    """What is in the base64 form of any text that holds the secret; where it starts, three forms differ."""
+    found = set()
+    for text in {secret, unquote(secret)}:
+        content = text.encode(errors="replace")
+        if len(content) < _LONG:
+            continue
+        for skipped in range(3):
+            encoded = base64.b64encode(b"\0" * skipped + content).decode().rstrip("=")
+            core = encoded[(0, 2, 3)[skipped] : len(encoded) - ((skipped + len(content)) % 3 != 0)]
+            found |= {core, core.replace("+", "-").replace("/", "_")}
+    return found
 
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:
     """Say in one line what another library raised."""
     text = " ".join(without_secrets(str(err), secrets).split())
-    text = _CAUSE.sub(": ", _CONTEXT.sub(" ", text)).strip(" .")
+    text = escaped(_CAUSE.sub(": ", _CONTEXT.sub(" ", text))).strip(" .")
     return f"{type(err).__name__}: {text[:300]}" if text else type(err).__name__
 
 
-def shown(err: Exception, secrets: Sequence[str]) -> Exception | None:
-    """Give an error as the cause of ours, unless it would show a secret with the traceback, or keep ours from travelling."""
-    return err if without_secrets(str(err), secrets) == str(err) and _travels(err) else None
+def shown(err: BaseException | None, secrets: Sequence[str]) -> BaseException | None:
+    """Give an error as the cause of ours, unless it would keep ours from travelling, or its traceback would show too much.
+
+    That is a secret or a control character, in its own text or in those of its causes.
+    """
+    return err if all(_may_be_seen(each, secrets) for each in _chain(err)) else None
 
 
-def _travels(err: BaseException | None) -> bool:
-    """Whether an error, with its own causes, can be sent from a worker."""
-    while err is not None:
-        try:
-            pickle.loads(pickle.dumps(err))  # noqa: S301  what was just pickled
-        except Exception:  # noqa: BLE001  other libraries' errors fail at this in many ways
-            return False
-        err = err.__cause__ or err.__context__
-    return True
+def _chain(err: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that a traceback shows with it."""
+    todo, seen = [err], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+def _may_be_seen(err: BaseException, secrets: Sequence[str]) -> bool:
+    lines = [line for text in (str(err), *getattr(err, "__notes__", ())) for line in text.split("\n")]
+    if any(presentable(line.replace("\t", " "), secrets) != line.replace("\t", " ") for line in lines):
+        return False
+    try:
+        content = pickle.dumps(err)
+        pickle.loads(content)  # noqa: S301  what was just pickled
+    except Exception:  # noqa: BLE001  other libraries' errors fail at this in many ways
+        return False
+    hidden = (form.encode(errors="replace") for secret in (*secrets, *_in_environment()) for form in _forms(secret))
+    return not any(form in content for form in hidden)

@@ -9,6 +9,7 @@ from rainbear_dask.blocks import Blocks
 from rainbear_dask.metadata import ArrayMeta
 from rainbear_dask.picture import draw_chunks, draw_report
 from rainbear_dask.planner import ReadPlan
+from rainbear_dask.redaction import escaped
 from rainbear_dask.selection import Box
 from rainbear_dask.table import Table
 
@@ -17,7 +18,7 @@ _WORTH_SAYING = 1.5
 
 def as_text(plan: ReadPlan) -> str:
     """Say what will be read, and what each part of the filter does for it."""
-    return "\n".join([_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan))])
+    return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan))]))
 
 
 def as_html(plan: ReadPlan) -> str:

@@ -1,6 +1,5 @@
 """The backend of repositories of Icechunk: one snapshot of the data, by branch, tag, snapshot or session."""
 
-import pickle
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Self
 
 import polars as pl
 
-from rainbear_dask.addresses import IcechunkAddress, is_icechunk
+from rainbear_dask.addresses import IcechunkAddress, is_icechunk, session_of_bytes
 from rainbear_dask.asynchronous import in_thread
 from rainbear_dask.backends import AwaitedBackend, BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
@@ -85,7 +84,8 @@ class IcechunkBackend(AwaitedBackend):
         Parameters
         ----------
         session : icechunk.Session or bytes
-            One that can only be read, as ``repo.readonly_session`` gives it; or its pickle, which is trusted.
+            One that can only be read, as ``repo.readonly_session`` gives it; or its bytes, in either form: Icechunk's own
+            (``as_bytes()``), or a pickle. A pickle can run any code when it is loaded, so give none from others.
         root : str, optional
             Path of a group inside; by default the root.
         options : BackendOptions, optional
@@ -103,13 +103,8 @@ class IcechunkBackend(AwaitedBackend):
         StoreFormatError
             If it is not a session.
         """
-        if isinstance(session, bytes):
-            try:
-                session = pickle.loads(session)  # noqa: S301  the caller's own
-            except Exception as err:
-                raise StoreFormatError(
-                    "these bytes are not a pickled Icechunk session. Give pickle.dumps(session)."
-                ) from err
+        if isinstance(session, bytes | bytearray | memoryview):
+            session = session_of_bytes(bytes(session))
         if not is_icechunk(session):
             raise StoreFormatError(
                 f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from fsspec.core import split_protocol
@@ -145,6 +146,19 @@ async def _cut_from_whole(store: Any, key: str, byte_range: ByteRequest | None, 
 
 async def _of_fsspec(store: FsspecStore, key: str, byte_range: ByteRequest | None, limit: int) -> Any:
     path = f"{store.path.rstrip('/')}/{key}" if store.path else key
+    async with getattr(store, "turns", None) or nullcontext():
+        found = await _unless_missing(store, path, byte_range, limit)
+    original = getattr(store, "original", None)
+    if found is None and original is not None:
+        with suppress(*store.allowed_exceptions):
+            edges = (0, limit + 1) if byte_range is None else _edges(byte_range)
+            found = await asyncio.to_thread(original.cat_file, path, *edges)
+            if byte_range is None and len(found) > limit:
+                raise _too_large(limit)
+    return found
+
+
+async def _unless_missing(store: FsspecStore, path: str, byte_range: ByteRequest | None, limit: int) -> Any:
     try:
         if isinstance(store.fs, ReferenceFileSystem):
             return await _of_references(store.fs, path, byte_range, limit)

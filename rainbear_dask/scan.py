@@ -1,6 +1,5 @@
 """The public face: a Zarr store as a lazy Polars table."""
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rainbear_dask.planner import Limits
 from rainbear_dask.plans import ScanPlan
 from rainbear_dask.questions import plan_filter
 from rainbear_dask.reader import lazy_table, plans_of, understand, understand_all
+from rainbear_dask.redaction import warn
 from rainbear_dask.report import as_text
 from rainbear_dask.table import Table, TableKey
 
@@ -121,7 +121,7 @@ def _open_table(
     names = [variables] if isinstance(variables, str) else variables
     table = understand(meta, variables=names, decode=decode, mask=mask)
     if table.repeats >= _MANY:
-        warnings.warn(
+        warn(
             f"the table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
             f"largest variable, because no variable has all its dimensions ({', '.join(table.sizes)}). Name variables "
             "that belong together in variables=, or take one table for each set of dimensions from tables().",

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice, product
 from math import prod
 from typing import Any, NoReturn
@@ -17,10 +16,11 @@ from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from rainbear_dask import fetch
 from rainbear_dask.addresses import is_icechunk, is_url
+from rainbear_dask.cache import ByteLRU, when_gone
 from rainbear_dask.chunks import ChunkedArray, ObjectError, chunked_array
-from rainbear_dask.connect import connect, forget_connection
+from rainbear_dask.connect import connect, disconnect_all, forget_connection
 from rainbear_dask.credentials import unseal
-from rainbear_dask.documents import V3_DOCUMENT, documents_of, join_path, open_array
+from rainbear_dask.documents import V3_DOCUMENT, document_bytes, documents_of, join_path, open_array
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.failures import is_refusal, place_of, raise_chunk_error, translated
 from rainbear_dask.files import FileArray, file_array, forget_files, read_files
@@ -29,6 +29,9 @@ from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.objects import fetched
 from rainbear_dask.pipeline import fetching
 from rainbear_dask.redaction import secrets_of
+
+ARRAY_BYTES = 2**24
+"""Arrays that a process keeps open for zarr to read, at most."""
 
 MAX_TRIED = 10_000  # chunks read again to find a damaged one
 
@@ -58,7 +61,7 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     if any(meta.letters for meta, _ in requests):
         values = read_regions(spec, [_in_letters(*request) for request in requests])
         return [_as_texts(found, meta) for found, (meta, _) in zip(values, requests, strict=True)]
-    with translated(spec.label, _hidden(spec)):
+    with translated(spec.label, lambda: _hidden(spec)):
         store = _store(spec)
         readers = [_reader(store, spec.group, meta) for meta, _ in requests]
         asked = list(zip(readers, requests, strict=True))
@@ -103,12 +106,14 @@ def _fetched(
 ) -> dict[type, Iterator[npt.NDArray[Any]]]:
     """Fetch regions of arrays, all at the same time; again, where what came was refused or damaged."""
 
-    async def read_others(*, renewed: bool) -> list[npt.NDArray[Any]]:
-        return await asyncio.gather(*(_read(_array(spec, m), spec, m, part, renewed=renewed) for m, part in others))
+    async def read_others(arrays: Sequence[AsyncArray[Any]], *, renewed: bool) -> list[npt.NDArray[Any]]:
+        asked = zip(arrays, others, strict=True)
+        return await asyncio.gather(*(_read(array, spec, m, part, renewed=renewed) for array, (m, part) in asked))
 
     def fetch_all(*, renewed: bool) -> dict[type, Iterator[npt.NDArray[Any]]]:
+        arrays = [_array(spec, meta) for meta, _ in others]  # not on the event loop, which a connection may wait for
         with fetched(_store(spec), spec.opened, objects) as decoded:
-            by_zarr = sync(read_others(renewed=renewed)) if others else []
+            by_zarr = sync(read_others(arrays, renewed=renewed)) if others else []
             return {ChunkedArray: iter(decoded()), type(None): iter(by_zarr)}
 
     try:
@@ -133,14 +138,35 @@ def is_far(spec: StoreSpec) -> bool:
 
 def connected_store(spec: StoreSpec) -> Store:
     """The store that a group is in, for other libraries that read Zarr."""
-    with translated(spec.label, _hidden(spec)):
+    with translated(spec.label, lambda: _hidden(spec)):
         return _store(spec)
 
 
-@lru_cache(maxsize=64)
+_Opened = tuple[str, str, str, str]
+
+
+def _opened(spec: StoreSpec) -> _Opened:
+    """What tells openings apart in caches; not the recipe, because what is kept must not keep an opening alive."""
+    return (spec.key(), spec.label, spec.version, spec.group)
+
+
+_stores: ByteLRU[_Opened, Store] = ByteLRU(lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0)
+_arrays: ByteLRU[tuple[_Opened, str, str], AsyncArray[Any]] = ByteLRU(
+    lambda: ARRAY_BYTES, lambda key, _: document_bytes(key[2]), lambda key: key[0][0]
+)
+when_gone(_stores.forget_soon)
+when_gone(_arrays.forget_soon)
+
+
 def _store(spec: StoreSpec) -> Store:
+    (store,) = _stores.get_all([_opened(spec)], lambda _: [_connected(spec)])
+    return store
+
+
+def _connected(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""
-    store = connect(*unseal(spec))
+    source, options = unseal(spec)
+    store = connect(source, options, spec.opened)
     # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
     if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
         raise StoreNotFoundError(
@@ -149,7 +175,6 @@ def _store(spec: StoreSpec) -> Store:
     return store
 
 
-@lru_cache(maxsize=64)
 def _hidden(spec: StoreSpec) -> list[str]:
     """What no message about a store may show."""
     return secrets_of(*unseal(spec))
@@ -157,14 +182,19 @@ def _hidden(spec: StoreSpec) -> list[str]:
 
 def disconnect() -> None:
     """Let go of all connections; who reads connects again."""
-    for kept in (_array, _store, _hidden):
-        kept.cache_clear()
+    for kept in (_arrays, _stores):
+        kept.clear()
+    disconnect_all()
     forget_files()
 
 
-@lru_cache(maxsize=4096)
 def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     """Open an array from its document; no request is made."""
+    (array,) = _arrays.get_all([(_opened(spec), meta.path, meta.document)], lambda _: [_new_array(spec, meta)])
+    return array
+
+
+def _new_array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
     return fetching(array, spec.opened, () if _is_here(store) else documents_of(meta, spec.group))
@@ -209,8 +239,8 @@ def _renew(spec: StoreSpec, refused: Store) -> None:
     with _renewing:
         if isinstance(source, str) and _store(spec) is refused:
             forget_connection(source, options)
-            _store.cache_clear()
-            _array.cache_clear()
+            _stores.clear()
+            _arrays.clear()
             _store(spec)
 
 

@@ -1,6 +1,7 @@
 """Credentials: workers have them, no graph, text or log does, and a wrong one is an error that says so."""
 
 import asyncio
+import gc
 import logging
 import os
 import pickle
@@ -22,7 +23,7 @@ from polars.testing import assert_frame_equal
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 import rainbear_dask as rd
-from rainbear_dask import delivery
+from rainbear_dask import cache, delivery
 from rainbear_dask.credentials import Sealed, seal
 from rainbear_dask.exceptions import StoreAccessError
 from rainbear_dask.redaction import holds_secrets
@@ -353,6 +354,21 @@ def test_secrets_travel_once_and_are_forgotten_when_their_client_goes(bucket, cl
         caught(StoreAccessError, lambda: other.gather(other.compute(plan.to_delayed())), "to_delayed(client)")
         again = rd.plan(f"{bucket.url}/bucket/s.zarr", c.v > -9, storage_options=plan.table.spec.options)
         assert sum(frame.height for frame in other.gather(other.compute(again.to_delayed(other)))) == 24
+
+
+@pytest.mark.cluster
+def test_of_many_credentials_the_oldest_are_forgotten_by_workers(bucket, cluster, monkeypatch):
+    monkeypatch.setattr(delivery, "_MAX_SECRETS", 3)
+    monkeypatch.setattr(cache, "_MAX_ARRIVED", 1)  # what the scheduler, which is in this process, was sent last
+    with Client(cluster, set_as_default=False) as client:
+        for number in range(8):
+            options = {"headers": HEADERS | {"X-Other": f"number {number}"}}
+            plan = rd.plan(f"{bucket.url}/bucket/s.zarr", storage_options=options)
+            assert plan.collect(client).height == 24
+            gc.collect()
+        mine = [name for name in client.run_on_scheduler(names_of_plugins) if client.id in name]
+        assert len(mine) <= 5
+        assert plan.collect(client).height == 24
 
 
 @pytest.mark.cluster

@@ -263,3 +263,63 @@ def test_virtual_chunks_are_read_where_the_session_may(tmp_path, where, request)
         request.getfixturevalue("client")
     backend = asyncio.run(rd.IcechunkBackend.from_session(repo.readonly_session("main")))
     assert_frame_equal(ask(pickle.loads(pickle.dumps(backend)), pl.col("v")), pl.DataFrame({"v": numbers}))
+
+
+# ---------------------------------------------------------------------- sessions as bytes
+
+
+FORMS = {
+    "a pickled session": pickle.dumps,
+    "a pickled store": lambda session: pickle.dumps(session.store),
+    "its own": lambda session: session._session.as_bytes(),
+    "its own, that can be changed": lambda session: bytearray(session._session.as_bytes()),
+    "a view": lambda session: memoryview(pickle.dumps(session)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_session_may_be_given_as_bytes_of_any_form(repo, form):
+    content = FORMS[form](repo.readonly_session("main"))
+    fill(repo, 2)  # it stays where it was
+    backend = asyncio.run(rd.IcechunkBackend.from_session(content, root="inner"))
+    assert values(ask(backend)) == [1]
+
+
+NO_SESSIONS = {
+    "nothing": b"",
+    "text": b"a session",
+    "a pickled number": pickle.dumps(5),
+    "a pickle cut short": pickle.dumps("text" * 9)[:-5],
+    "a pickle of what is not there": b"\x80\x05cnowhere\nat_all\n.",
+    "a pickle that raises": b"\x80\x05cbuiltins\nint\nX\x01\x00\x00\x00a\x85R.",
+}
+
+
+@pytest.mark.parametrize("kind", NO_SESSIONS)
+def test_bytes_that_are_no_session_are_an_error_of_ours(kind):
+    caught(StoreFormatError, lambda: asyncio.run(rd.IcechunkBackend.from_session(NO_SESSIONS[kind])), "session")
+
+
+def test_damaged_bytes_of_a_session_are_an_error_of_ours(repo):
+    content, chance = repo.readonly_session("main")._session.as_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in chance.integers(0, len(content), 3):
+            damaged[place] = chance.integers(256)
+        try:
+            asyncio.run(rd.IcechunkBackend.from_session(bytes(damaged)))
+        except StoreError:
+            refused += 1
+    assert refused > 100
+
+
+def test_bytes_of_a_session_that_can_be_written_to_are_refused(repo):
+    content = repo.writable_session("main")._session.as_bytes()
+    caught(StoreError, lambda: asyncio.run(rd.IcechunkBackend.from_session(content)), "written to")
+
+
+def test_icechunks_own_bytes_are_never_unpickled(repo, monkeypatch):
+    content = repo.readonly_session("main")._session.as_bytes()
+    monkeypatch.setattr(pickle, "loads", lambda _: pytest.fail("unpickled"))
+    asyncio.run(rd.IcechunkBackend.from_session(content))

@@ -190,7 +190,9 @@ def test_a_condition_that_needs_other_rows_is_applied_or_named(url, whole, other
         predicate = OTHER_ROWS[other] & beside
         check(url, whole, predicate, may_refuse=True, by=WAYS)
         caught(PredicateError, lambda asked=predicate: rd.plan(url, asked), str(OTHER_ROWS[other]), "scan_zarr")
-        assert_same_rows(rd.ZarrBackendSync.from_url(url).scan_zarr_sync(predicate), whole.lazy().filter(predicate).collect())
+        assert_same_rows(
+            rd.ZarrBackendSync.from_url(url).scan_zarr_sync(predicate), whole.lazy().filter(predicate).collect()
+        )
 
 
 def test_every_way_applies_a_condition_that_needs_other_rows_or_refuses_it(url, whole):
