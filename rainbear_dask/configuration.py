@@ -74,7 +74,8 @@ def requests_in_flight() -> int:
 
 
 def _setting(name: str) -> Any:
-    return dask.config.get(f"{SECTION}.{name}")
+    # a `dask.config.set` that began before this module was imported takes the whole section along when it ends
+    return dask.config.get(f"{SECTION}.{name}", default=DEFAULTS[name])
 
 
 def _wrong(name: str, value: Any, wanted: str) -> SettingError:

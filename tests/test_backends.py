@@ -192,10 +192,9 @@ def test_n_rows_counts_rows_that_pass_and_reads_no_more(tmp_path):
 
 def test_batch_size_bounds_streamed_frames(path, backend):
     frames = list(backend.scan_zarr_streaming_sync(c.lat > 40, ["temp", "lat"], None, 11, 4))
-    assert [frame.height for frame in frames] == [4, 4, 3]
-    assert_frame_equal(
-        pl.concat(frames), backend.scan_zarr_sync(c.lat > 40, ["temp", "lat"]).head(11), check_row_order=False
-    )
+    assert max(frame.height for frame in frames) == 4
+    assert sum(frame.height for frame in frames) == 11
+    assert_frame_equal(pl.concat(frames), backend.scan_zarr_sync(c.lat > 40, ["temp", "lat"]).head(11))
 
 
 def test_a_stream_of_something_selected_and_of_nothing(backend):

@@ -26,7 +26,7 @@ c = pl.col
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("clients") / "field.zarr")
-    write_field(path)
+    write_field(path, chunks=(2, 12, 20))
     return path
 
 

@@ -22,7 +22,7 @@ MB = 2**20
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("configuration") / "field.zarr")
-    write_field(path)
+    write_field(path, chunks=(2, 12, 20))
     return path
 
 
@@ -54,6 +54,16 @@ def test_task_bytes_cut_a_plan_into_more_tasks(url):
     with dask.config.set({"rainbear-dask.task-bytes": 1}):
         assert rd.plan(url).num_tasks == 24
     assert rd.plan(url).num_tasks == 1
+
+
+def test_settings_of_a_block_that_began_before_the_first_scan_leave_the_defaults_behind(url):
+    code = (
+        "import dask, rainbear_dask as rd, sys\n"
+        "with dask.config.set({'rainbear-dask.task-bytes': 1}): assert rd.plan(sys.argv[1]).num_tasks == 24\n"
+        "assert rd.plan(sys.argv[1]).num_tasks == 1\n"
+        "assert rd.scan_zarr(sys.argv[1]).collect().height == 48 * 12 * 20\n"
+    )
+    subprocess.run([sys.executable, "-c", code, url], check=True)  # noqa: S603
 
 
 def test_without_room_nothing_is_kept(url):

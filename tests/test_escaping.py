@@ -39,7 +39,7 @@ ODD = {
     "zero width": "\u200b\u200d\ufeff\u2060\u00ad",
     "no characters": "\ufffe\uffff\U000e0041",
 }
-MARKUP = "<script>alert(1)</script>&\"'"
+MARKUP = "<script>alert(1)<br>&\"'"  # without a slash, which no dimension's name may have
 NAME = "v" + "".join(ODD.values()) + MARKUP
 
 
