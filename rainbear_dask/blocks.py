@@ -35,8 +35,10 @@ class Blocks:
         whole = {d: IndexSet.span(0, n) for d, n in sizes.items()}
         self._boxes = [{d: box.get(d, whole[d]) for d in sizes} for box in boxes if some]
         self._every = tuple(range(len(self._boxes)))
-        touched = cache(IndexSet.chunks)  # boxes share index sets
-        self._units = [{d: touched(index, grains[d]) for d, index in box.items()} for box in self._boxes]
+        # boxes share index sets, which are told apart by identity: to compare them takes longer
+        distinct = {(d, id(index)): index for box in self._boxes for d, index in box.items()}
+        touched = {(d, number): index.chunks(grains[d]) for (d, number), index in distinct.items()}
+        self._units = [{d: touched[d, id(index)] for d, index in box.items()} for box in self._boxes]
         self._kinds_of: dict[tuple[int, tuple[int, ...]], list[_Kind]] = {}
         self._total_of: dict[tuple[int, tuple[int, ...]], int] = {}
 
@@ -112,10 +114,11 @@ class Blocks:
     def _kinds(self, axis: int, active: tuple[int, ...]) -> "list[_Kind]":
         """Units of one dimension that some boxes reach, by which of the boxes reach them."""
         if (axis, active) not in self._kinds_of:
-            together: dict[IndexSet, list[int]] = {}
+            together: dict[int, tuple[IndexSet, list[int]]] = {}
             for i in active:
-                together.setdefault(self._units[i][self._dims[axis]], []).append(i)
-            self._kinds_of[axis, active] = _kinds(list(together), list(together.values())) if active else []
+                units = self._units[i][self._dims[axis]]
+                together.setdefault(id(units), (units, []))[1].append(i)
+            self._kinds_of[axis, active] = _kinds(*zip(*together.values(), strict=True)) if active else []
         return self._kinds_of[axis, active]
 
 

@@ -1,6 +1,6 @@
 """Cut a selection into tiles: stretches of the order of rows, one for each task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, starmap
 from math import prod
@@ -17,6 +17,8 @@ MAX_CELLS = 2**24
 
 MAX_SORTED = 2**18
 """Rows at most that a worker sorts, because the tile has parts of several blocks: some milliseconds."""
+
+_MAX_COMPARED = 2**16  # columns, times boxes, that are compared position by position to count tiles
 
 _MAX_COLUMNS = 2**12  # looked at together; where there are more, neighbours are put together first
 
@@ -269,30 +271,42 @@ class _Columns:
         return IndexSet.span(int(self.numbers[start] * self.length), int((self.numbers[stop - 1] + 1) * self.length))
 
     def alike(self, some: Sequence[int], boxes: Sequence[Box], grain: int) -> Iterator[tuple[int, int]]:
-        """Some columns, one for all that the same boxes fill, each with their number."""
+        """Some columns, one for all in which each box holds the same positions, with their number.
+
+        Of very many, those count as alike in which each box holds as many positions.
+        """
+        sets = _distinct(boxes, self.dim)
         starts = self.numbers[some] * self.length
-        held = np.stack(
-            [one.count_below(starts + self.length) - one.count_below(starts) for one in {b[self.dim] for b in boxes}]
-        )
-        filled = ((held == 0) | (held == self.length)).all(axis=0) & (self.length % grain == 0)
-        yield from ((column, 1) for column in np.asarray(some)[~filled].tolist())
-        if filled.any():
-            _, first, repeats = np.unique(held[:, filled], axis=1, return_index=True, return_counts=True)
-            yield from zip(np.asarray(some)[filled][first].tolist(), repeats.tolist(), strict=True)
+        held = np.stack([one.count_below(starts + self.length) - one.count_below(starts) for one in sets], axis=1)
+        filled = ((held == 0) | (held == self.length)).all(axis=1) & (self.length % grain == 0)
+        found: dict[object, list[int]] = {}
+        for column, start, counts, is_filled in zip(some, starts.tolist(), held, filled.tolist(), strict=True):
+            key: object = counts.tobytes(), start % grain
+            if not is_filled and len(sets) * len(some) <= _MAX_COMPARED:
+                span = IndexSet.span(start, start + self.length)
+                parts = [one & span for one in sets]
+                key = key, *((ends - start).tobytes() for part in parts for ends in (part.starts, part.stops))
+            found.setdefault(key, []).append(column)
+        yield from ((columns[0], len(columns)) for columns in found.values())
 
 
 def _union(boxes: Sequence[Box], dim: str) -> IndexSet:
     if len(boxes) == 1:
         return boxes[0][dim]
-    return IndexSet.union({box[dim] for box in boxes})
+    return IndexSet.union(_distinct(boxes, dim))
+
+
+def _distinct(boxes: Sequence[Box], dim: str) -> Collection[IndexSet]:
+    """Index sets along a dimension, each object once: to compare hundreds takes longer."""
+    return {id(box[dim]): box[dim] for box in boxes}.values()
 
 
 def _within(boxes: Sequence[Box], dim: str, span: IndexSet) -> Sequence[Box]:
     """What boxes hold of a span along one dimension."""
     if len(boxes) == 1:
         return [{**boxes[0], dim: boxes[0][dim] & span}]
-    kept = {one: one & span for one in {box[dim] for box in boxes}}
-    some: list[Box] = [{**box, dim: kept[box[dim]]} for box in boxes if kept[box[dim]]]
+    kept = {id(one): one & span for one in _distinct(boxes, dim)}
+    some: list[Box] = [{**box, dim: kept[id(box[dim])]} for box in boxes if kept[id(box[dim])]]
     left = [one for one in kept.values() if one]
     return merge_boxes(some) if len(set(left)) < len(left) else some
 
