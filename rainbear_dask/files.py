@@ -25,7 +25,16 @@ from rainbear_dask.cache import remembered
 from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
 from rainbear_dask.decoders import ChunkForm
 from rainbear_dask.documents import array_metadata, document_bytes, silence
-from rainbear_dask.inflate import HEADER_BYTES, Buffer, check_blosc, decode_blosc, decode_zstd, is_one_zstd_block
+from rainbear_dask.inflate import (
+    HEADER_BYTES,
+    Buffer,
+    check_blosc,
+    decode_blosc,
+    decode_zstd,
+    is_last_zstd_block,
+    is_one_zstd_block,
+    zstd_header,
+)
 from rainbear_dask.limits import check_size
 from rainbear_dask.localfiles import open_plain, open_regular
 from rainbear_dask.metadata import ArrayMeta, Region
@@ -119,48 +128,67 @@ class FileArray:
         spans = zip(region, self.meta.chunks, strict=True)
         return self.meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
 
-    def is_sound(self, key: str, inside: Region) -> bool:
+    def is_sound(self, key: str, inside: Region, alike: bytes = b"") -> bytes | None:
         """Whether zarrs may read an object: its headers say no more than the array's document.
 
         Rust ends the process where it cannot have the memory that a header asks for.
+
+        Parameters
+        ----------
+        key : str
+            Where it is.
+        inside : Region
+            What is wanted of it.
+        alike : bytes
+            What this gave for an earlier chunk. A chunk that begins with it needs fewer checks.
+
+        Returns
+        -------
+        bytes or None
+            How the chunk begins; None if zarrs may not read it.
         """
         array = self.chunked
         try:
             descriptor = open_plain(f"{self.root}/{key}")
         except FileNotFoundError:
-            return True  # the fill value
+            return alike  # the fill value
         except OSError:
-            return False
+            return None
         try:
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if array.index_form is None:
-                return self._starts_sound(descriptor, 0, size)
-            return self._is_sound_shard(array.index_form, descriptor, size, inside)
+                return self._sound_start(os.pread(descriptor, HEADER_BYTES, 0), size, alike)
+            return self._sound_shard(array.index_form, descriptor, size, inside, alike)
         except (OSError, ValueError):
-            return False
+            return None
         finally:
             os.close(descriptor)
 
-    def _starts_sound(self, descriptor: int, start: int, length: int) -> bool:
-        header, meta = os.pread(descriptor, HEADER_BYTES, start), self.meta
+    def _sound_start(self, header: bytes, length: int, alike: bytes) -> bytes | None:
+        meta = self.meta
         if self.chunked.chunk_form.decode is decode_zstd:
-            return is_one_zstd_block(header, length, meta.chunk_bytes)
+            if alike and header.startswith(alike):
+                return alike if is_last_zstd_block(header, len(alike), length) else None
+            return header[: zstd_header(header)[1]] if is_one_zstd_block(header, length, meta.chunk_bytes) else None
+        if alike and header.startswith(alike) and int.from_bytes(header[12:16], "little") == length:
+            return alike
         # zarrs cuts parts out by the size of values that the header tells
-        return (
-            check_blosc(header[:16], length, meta.chunk_bytes) == meta.chunk_bytes
-            and header[3] > 0
-            and meta.itemsize % header[3] == 0
-        )
+        decoded = check_blosc(header[:16], length, meta.chunk_bytes)
+        is_sound = decoded == meta.chunk_bytes and header[3] > 0 and meta.itemsize % header[3] == 0
+        return header[:12] if is_sound else None
 
-    def _is_sound_shard(self, form: IndexForm, descriptor: int, size: int, inside: Region) -> bool:
+    def _sound_shard(self, form: IndexForm, descriptor: int, size: int, inside: Region, alike: bytes) -> bytes | None:
         form.check_size()
         spans = form.spans(os.pread(descriptor, form.size, 0 if form.at_start else max(size - form.size, 0)))
         touched = (range(start // n, -(-stop // n)) for (start, stop), n in zip(inside, self.meta.chunks, strict=True))
         for place in product(*touched):
             span = form.span(spans, place)
-            if span is not None and (span[1] > size or not self._starts_sound(descriptor, span[0], span[1] - span[0])):
-                return False
-        return True
+            if span is not None:
+                found = self._sound_start(os.pread(descriptor, HEADER_BYTES, span[0]), span[1] - span[0], alike)
+                if span[1] > size or found is None:
+                    return None
+                alike = found
+        return alike
 
     def parts(self, region: Region, out: npt.NDArray[Any]) -> "Iterator[_Objects | _Object]":
         """Take apart what it takes to read a region into an array."""
@@ -190,11 +218,14 @@ class _Objects:
     def read(self, scratch: memory.Scratch) -> None:
         array, shape, is_sound = self.array.chunked, list(self.out.shape), self.array.is_sound
         items, others = list[ChunkItem](), list[_Object]()
+        alike = b""  # how the last sound chunk began: those of one writer mostly begin alike
         for index, inside, place in cut(self.region, array.stored):
             key = array.key(index)
-            if not is_sound(key, inside):
+            found = is_sound(key, inside, alike)
+            if found is None:
                 others.append(_Object(self.array, index, inside, self.out[place]))
                 continue
+            alike = found
             items.append(
                 ChunkItem(
                     key=key,

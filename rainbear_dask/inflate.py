@@ -88,11 +88,16 @@ def zstd_header(raw: bytes) -> tuple[int | None, int]:
 def is_one_zstd_block(header: bytes, length: int, content: int) -> bool:
     """Whether a chunk is one frame of one block that decodes to so many bytes, as the first 21 bytes say of it."""
     stated, start = zstd_header(header)
+    return stated == content and is_last_zstd_block(header, start, length)
+
+
+def is_last_zstd_block(header: bytes, start: int, length: int) -> bool:
+    """Whether a frame of zstd, of a header of so many bytes, has one block, with which the chunk ends."""
     block = int.from_bytes(header[start : start + 3], "little")
     kind, size = block >> 1 & 3, block >> 3
     stored = (size, 1, size, 0)[kind]  # raw, repeated byte, compressed
     checksum = 4 * (header[4] >> 2 & 1) if start else 0
-    return stated == content and block & 1 == 1 and kind != 3 and start + 3 + stored + checksum == length
+    return block & 1 == 1 and kind != 3 and start + 3 + stored + checksum == length
 
 
 def _zstd_bound(raw: Buffer) -> tuple[int, bool]:

@@ -106,14 +106,13 @@ class ScannedFrame(pl.LazyFrame):
         """Filter as any LazyFrame does."""
         filtered = super().filter(*predicates, **constraints)
         conditions = _conditions(predicates, constraints)
-        if self.origin is None or conditions is None:
+        if self.origin is None or not conditions:
             return filtered
         reader = self.origin.reader
-        found = [fallible_parts(each, reader.table.schema) for each in conditions]
-        if None in found:  # it looks at all rows that are left here, so no condition of a later filter may drop any
+        kept = fallible_parts(reduce(and_, conditions), reader.table.schema)
+        if kept is None:  # it looks at all rows that are left here, so no condition of a later filter may drop any
             return filtered
         step: Step = methodcaller("filter", *conditions)
-        kept = [part for parts in found for part in parts or ()]
         origin = Origin(reader.knowing(kept), (*self.origin.filters, *conditions), (*self.origin.steps, step))
         return _scanned(origin) if kept else _begun(filtered, origin)
 

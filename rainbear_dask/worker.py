@@ -82,8 +82,9 @@ def _run(task: ScanTask) -> Parts:
             continue
         kept = own.where(_mask(passed))
         if known:
-            of_wanted = pl.Series(np.broadcast_to(kept, tuple(cells.box.values()))[cells.mask])
-            known = {name: values.filter(of_wanted) for name, values in known.items()}
+            if own is not cells:
+                passed = pl.Series(np.broadcast_to(kept, tuple(cells.box.values()))[cells.mask])
+            known = {name: values.filter(passed) for name, values in known.items()}
         index, cells = _narrow(index, cells, kept)
         if not cells.count:  # what no row needs is not read
             return Parts(0, tuple(Part(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
