@@ -207,8 +207,12 @@ class Tiling:
         """Whether rows of several columns of blocks along a dimension are in the order of the product around them."""
         dims = list(self._sizes)
         axis = dims.index(dim)
-        one_block_behind = all(len(union[d].chunks(self._lengths[d])) == 1 for d in dims[axis + 1 :])
-        return all(len(union[d]) == 1 for d in dims[:axis]) and (one_block_behind or len(union[dim]) == num_columns)
+        behind = dims[axis + 1 :]
+        if any(len(union[d]) > 1 for d in dims[:axis]):
+            return False
+        if len(union[dim]) > num_columns:
+            return all(len(union[d].chunks(self._lengths[d])) == 1 for d in behind)
+        return in_order([union[d] for d in behind], [self._lengths[d] for d in behind])
 
 
 class _Level(NamedTuple):
