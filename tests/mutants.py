@@ -186,8 +186,9 @@ FAULTS = [
     Fault(
         "a condition prunes below one that needs other rows",
         "reader test_kept_conditions",
-        "        if None in found:",
-        "        if False:",
+        "        if kept is None:  # it looks at all rows that are left here, so no condition of a later filter may drop any\n"
+        "            return filtered\n",
+        "        kept = kept or []\n",
     ),
     Fault(
         "a condition prunes below a mask",
@@ -272,7 +273,7 @@ FAULTS = [
     Fault(
         "a limit cuts tasks that are still to be filtered",
         "planner test_planner",
-        "wanted is None or task.scan.filters",
+        "wanted is None or self.filters",
         "wanted is None",
     ),
     Fault(
@@ -457,8 +458,14 @@ FAULTS = [
     Fault(
         "zarrs is handed whatever zstd says",
         "files test_hostile_stores folder",
-        "return is_one_zstd_block(header, length, meta.chunk_bytes)",
-        "return True",
+        "if is_one_zstd_block(header, length, meta.chunk_bytes) else None",
+        "if True else None",
+    ),
+    Fault(
+        "zarrs is handed what begins as an earlier chunk did",
+        "files test_files neighbours",
+        "return alike if is_last_zstd_block(header, len(alike), length) else None",
+        "return alike",
     ),
     Fault(
         "zarrs is handed frames behind the first",

@@ -2,6 +2,8 @@
 
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -106,6 +108,31 @@ def test_a_damaged_shard_is_refused(tmp_path, change, word):
 
 
 @pytest.mark.parametrize("gone", ["chunk", "store"])
+LATER = """
+import sys
+import rainbear_dask as rd
+try:
+    rd.scan_zarr(sys.argv[1]).collect()
+except rd.exceptions.ChunkReadError:
+    sys.exit(0)
+sys.exit("nothing was refused")
+"""
+
+
+@pytest.mark.parametrize("codec", [ZstdCodec(), BloscCodec()], ids=["zstd", "blosc"])
+def test_a_chunk_that_begins_as_its_neighbours_is_checked_to_its_end(tmp_path, codec):
+    """zarrs reads small chunks; it ends the process if it is handed a frame that claims 2**50 bytes."""
+    array = zarr.create_array(tmp_path, name="a", dtype="f8", shape=(4096,), chunks=(1024,), compressors=codec)
+    array[:] = np.arange(4096.0)
+    zarr.open_group(tmp_path, mode="a")
+    frame = b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 2**50) + b"\x01\0\0"
+    chunk = tmp_path / "a" / "c" / "2"
+    chunk.write_bytes(chunk.read_bytes() + frame)
+    command = [sys.executable, "-W", "ignore", "-c", LATER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own words
+    assert done.returncode == 0, done.stderr[-500:]
+
+
 def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
     meta = written(tmp_path / "s", fill_value=-1)
     read(meta)  # which connects
