@@ -107,7 +107,6 @@ def test_a_damaged_shard_is_refused(tmp_path, change, word):
     refused(meta, "shard (0, 0, 0)", word)
 
 
-@pytest.mark.parametrize("gone", ["chunk", "store"])
 LATER = """
 import sys
 import rainbear_dask as rd
@@ -133,6 +132,7 @@ def test_a_chunk_that_begins_as_its_neighbours_is_checked_to_its_end(tmp_path, c
     assert done.returncode == 0, done.stderr[-500:]
 
 
+@pytest.mark.parametrize("gone", ["chunk", "store"])
 def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
     meta = written(tmp_path / "s", fill_value=-1)
     read(meta)  # which connects
