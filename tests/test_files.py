@@ -120,7 +120,7 @@ sys.exit("nothing was refused")
 
 @pytest.mark.parametrize("codec", [ZstdCodec(), BloscCodec()], ids=["zstd", "blosc"])
 def test_a_chunk_that_begins_as_its_neighbours_is_checked_to_its_end(tmp_path, codec):
-    """zarrs reads small chunks; it ends the process if it is handed a frame that claims 2**50 bytes."""
+    """Small chunks are read by zarrs, which ends the process if it is handed a frame that claims 2**50 bytes."""
     array = zarr.create_array(tmp_path, name="a", dtype="f8", shape=(4096,), chunks=(1024,), compressors=codec)
     array[:] = np.arange(4096.0)
     zarr.open_group(tmp_path, mode="a")
