@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
@@ -51,7 +52,7 @@ def blamed(array: "ChunkedArray", index: tuple[int, ...]) -> Iterator[None]:
         raise ObjectError(array, index, err) from err
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChunkedArray:
     """An array whose chunks are decoded here, wherever they are.
 
@@ -96,6 +97,21 @@ class ChunkedArray:
     def key(self, index: tuple[int, ...]) -> str:
         """Name of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
+
+    def key_of(self, numbers: Sequence[str]) -> str:
+        """`key`, of an index whose numbers are texts already."""
+        prefix, separator = self._key_form
+        return prefix + separator.join(numbers) if separator else self.key(tuple(map(int, numbers)))
+
+    @cached_property
+    def _key_form(self) -> tuple[str, str]:
+        """What stands before the numbers of an index in a key, and what between them; nothing if keys are of another form."""
+        probe = tuple(range(11, 11 + len(self.stored)))
+        key = self.key(probe)
+        for separator in ("/", ".") if probe else ():
+            if key.endswith(tail := separator.join(map(str, probe))):
+                return key[: -len(tail)], separator
+        return "", ""
 
     def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any], scratch: Scratch) -> None:
         """Decode a part of a chunk, at once to where it goes if that is the whole and one piece of memory.
@@ -169,9 +185,9 @@ def chunked_array(group: str, meta: ArrayMeta) -> ChunkedArray | None:
     )
 
 
-def cut(region: Region, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region, tuple[Any, ...]]]:
-    """Cells of a grid that a region touches: the index of each, what is wanted of it, and where in the region that is."""
-    along = [
+def cells_along(region: Region, sizes: Sequence[int]) -> list[list[tuple[int, tuple[int, int], slice]]]:
+    """Cells of a grid that a region touches, along each dimension by itself; as `cut` gives them together."""
+    return [
         [
             (
                 i,
@@ -182,6 +198,10 @@ def cut(region: Region, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...],
         ]
         for (start, stop), size in zip(region, sizes, strict=True)
     ]
-    for parts in product(*along):
+
+
+def cut(region: Region, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Region, tuple[Any, ...]]]:
+    """Cells of a grid that a region touches: the index of each, what is wanted of it, and where in the region that is."""
+    for parts in product(*cells_along(region, sizes)):
         place = (*(at for _, _, at in parts), ...)  # of no dimension too it is a part, and no value
         yield tuple(i for i, _, _ in parts), tuple(inside for _, inside, _ in parts), place

@@ -22,7 +22,7 @@ from zarrs._internal import ChunkItem
 
 from rainbear_dask import memory
 from rainbear_dask.cache import remembered
-from rainbear_dask.chunks import ChunkedArray, blamed, chunked_array, cut
+from rainbear_dask.chunks import ChunkedArray, blamed, cells_along, chunked_array, cut
 from rainbear_dask.decoders import ChunkForm
 from rainbear_dask.documents import array_metadata, document_bytes, silence
 from rainbear_dask.inflate import (
@@ -207,6 +207,16 @@ class FileArray:
             yield _Object(self, tuple(i for i, _ in places), part, out[place])
 
 
+class _Step:
+    """A chunk along one dimension: its index, what is wanted of it, and where that goes."""
+
+    __slots__ = ("index", "inside", "number", "part", "place")
+
+    def __init__(self, index: int, inside: tuple[int, int], place: slice) -> None:
+        self.index, self.inside, self.place = index, inside, place
+        self.number, self.part = str(index), slice(*inside)
+
+
 @dataclass(frozen=True, slots=True)
 class _Objects:
     """What is wanted of several stored objects, and where it goes."""
@@ -216,25 +226,22 @@ class _Objects:
     out: npt.NDArray[Any]
 
     def read(self, scratch: memory.Scratch) -> None:
-        array, shape, is_sound = self.array.chunked, list(self.out.shape), self.array.is_sound
+        array, is_sound = self.array.chunked, self.array.is_sound
+        stored, shape = list(array.stored), list(self.out.shape)
         items, others = list[ChunkItem](), list[_Object]()
         alike = b""  # how the last sound chunk began: those of one writer mostly begin alike
-        for index, inside, place in cut(self.region, array.stored):
-            key = array.key(index)
+        # thousands of small chunks: what a chunk has in common with others along a dimension is made once
+        along = [[_Step(*cell) for cell in cells] for cells in cells_along(self.region, array.stored)]
+        for steps in product(*along):
+            key = array.key_of([step.number for step in steps])
+            inside = tuple([step.inside for step in steps])
             found = is_sound(key, inside, alike)
             if found is None:
-                others.append(_Object(self.array, index, inside, self.out[place]))
+                place: tuple[Any, ...] = (*(step.place for step in steps), ...)
+                others.append(_Object(self.array, tuple(step.index for step in steps), inside, self.out[place]))
                 continue
             alike = found
-            items.append(
-                ChunkItem(
-                    key=key,
-                    chunk_subset=[slice(*span) for span in inside],
-                    chunk_shape=list(array.stored),
-                    subset=list(place[:-1]),
-                    shape=shape,
-                )
-            )
+            items.append(ChunkItem(key, [step.part for step in steps], stored, [step.place for step in steps], shape))
         try:
             if items:
                 self.array.rust.retrieve_chunks_and_apply_index(items, self.out)
