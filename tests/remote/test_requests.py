@@ -27,6 +27,7 @@ def folders(tmp_path_factory):
         ("v2", 2, {"chunks": (10, 20, 20)}),
         ("v3", 3, {"chunks": (10, 20, 20)}),
         ("sharded", 3, {"chunks": (10, 5, 5), "shards": (20, 60, 60)}),
+        ("maps", 3, {"chunks": (1, 60, 60)}),
     ]:
         data.to_zarr(folder / name, zarr_format=zarr_format, consolidated=True, encoding={"a": encoding})
     return folder
@@ -141,10 +142,10 @@ def test_requests_are_in_flight_together_up_to_a_setting(services, folders):
 
 def test_tasks_of_one_chunk_wait_together(services, folders):
     """On more threads than this machine may have processors."""
-    url, options = address(services, folders, "v3")
+    url, options = address(services, folders, "maps")
     with dask.config.set({"rainbear-dask.task-bytes": 1}):
         plan = rd.plan(url, storage_options=options, columns=["a"])
-        assert plan.num_tasks == 36
+        assert plan.num_tasks == 40
         services.set(latency_ms=200)
         plan.collect()
     assert 10 < int(services.ask("busiest")) <= 16

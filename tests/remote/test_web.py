@@ -113,4 +113,4 @@ def test_options_that_only_one_library_knows(services, field):
     assert_frame_equal(box(url, storage_options=of_fsspec), box(field[0]))
     caught(QueryError, lambda: box(url, storage_options={**of_fsspec, "library": "obstore"}), "block_size", "obstore")
     caught(QueryError, lambda: box(url, storage_options={**of_fsspec, "retry_config": {}}), "retry_config", "fsspec")
-    caught(QueryError, lambda: box(url, storage_options={"library": "curl"}), "curl", "obstore")
+    caught(QueryError, lambda: box(url, storage_options={"library": "curl"}), "library", "obstore")
