@@ -103,3 +103,11 @@ def test_a_scheduler_without_workers_is_an_error_in_time():
             )
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("before", [None, "synchronous"])
+def test_a_scheduler_that_does_not_answer_leaves_dask_as_it_was(before):
+    with dask.config.set({"distributed.comm.timeouts.connect": "200ms"} | ({"scheduler": before} if before else {})):
+        caught(ClusterError, lambda: connect("tcp://127.0.0.1:9"), "does not answer")
+        assert dask.config.get("scheduler", None) == before
+        assert dask.delayed(sum)([1, 2]).compute() == 3
