@@ -139,17 +139,14 @@ def _own_settings() -> dict[str, Any]:
 def _reach(address: str, seconds: float) -> Client:
     # a scheduler that has an address answers soon; it is workers that may have to be waited for
     seconds = min(seconds, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
-    before = dask.config.get("scheduler", None)
     try:
+        where: dict[str, Any] = {"address": address}
         if address.startswith("file:"):
-            return Client(scheduler_file=address.removeprefix("file:"), timeout=seconds)
-        return Client(address, timeout=seconds)
+            where = {"scheduler_file": address.removeprefix("file:")}
+        # a client makes itself that of all of Dask before it has reached a scheduler, and stays it if there is none
+        Client(**where, timeout=seconds, set_as_default=False).close()
+        return Client(**where, timeout=seconds)
     except (OSError, TypeError, ValueError) as err:  # TypeError: tls:// without a certificate
-        # a client makes itself the scheduler of all of Dask before it has reached one
-        if before is None:
-            dask.config.config.pop("scheduler", None)
-        else:
-            dask.config.set(scheduler=before)
         secrets = secrets_of(address, {})
         why = without_secrets(_reason(err), secrets)
         raise ClusterError(f"the Dask scheduler at {address} does not answer: {why}. {_CHECK_ADDRESS}") from shown(
