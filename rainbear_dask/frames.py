@@ -18,7 +18,7 @@ from rainbear_dask.metadata import StoreSpec
 from rainbear_dask.planner import ScanTask
 from rainbear_dask.table import Column, Table, unknown_column
 from rainbear_dask.tidy import Cells
-from rainbear_dask.wire import Part, Parts
+from rainbear_dask.wire import Part, Parts, lay_out
 from rainbear_dask.worker import run_task
 
 Backend = Literal["numpy", "pyarrow"]
@@ -80,8 +80,10 @@ class Form:
         if (dtype := self._categories(column)) is not None:
             # codes are laid out, not values: few bytes for each row
             codes = np.asarray(pd.Categorical(_numpy_array(column, part.values), dtype=dtype).codes)
-            return pd.Categorical.from_codes(_laid_out(pl.Series(codes), part, cells).to_numpy(), dtype=dtype)
-        values = _laid_out(part.values, part, cells)
+            return pd.Categorical.from_codes(
+                lay_out(Part(pl.Series(codes), part.dims), cells).values.to_numpy(), dtype=dtype
+            )
+        values = lay_out(part, cells).values
         if self.backend == "pyarrow" and column.name != self.index:  # of Arrow's times pandas makes no DatetimeIndex
             return pd.arrays.ArrowExtensionArray(values.to_arrow())
         return _numpy_array(column, values)
@@ -143,10 +145,6 @@ def _found_categories(spec: StoreSpec, column: Column, length: int) -> Any:
     if values.dtype.is_float():
         values = values.drop_nans()  # as null, it is no category
     return pd.CategoricalDtype(pd.Index(_numpy_array(column, values)), ordered=True)
-
-
-def _laid_out(values: pl.Series, part: Part, cells: Cells | None) -> pl.Series:
-    return values if part.dims is None or cells is None else cells.lay_out(values, part.dims)
 
 
 def _numpy_array(column: Column, values: pl.Series) -> Any:
