@@ -207,7 +207,8 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == stop:  # what is ignored since a first signal stays ignored until the process ends
+                signal.signal(number, handler)
 
 
 _STOPPING = {getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)}

@@ -144,14 +144,26 @@ def _reach(address: str, seconds: float) -> Client:
         if address.startswith("file:"):
             where = {"scheduler_file": address.removeprefix("file:")}
         # a client makes itself that of all of Dask before it has reached a scheduler, and stays it if there is none
-        Client(**where, timeout=seconds, set_as_default=False).close()
-        return Client(**where, timeout=seconds)
+        _joined(**where, timeout=seconds, set_as_default=False).close()
+        return _joined(**where, timeout=seconds)
     except (OSError, TypeError, ValueError) as err:  # TypeError: tls:// without a certificate
         secrets = secrets_of(address, {})
         why = without_secrets(_reason(err), secrets)
         raise ClusterError(f"the Dask scheduler at {address} does not answer: {why}. {_CHECK_ADDRESS}") from shown(
             err, secrets
         )
+
+
+def _joined(**options: Any) -> Client:
+    """A client, which is closed if it reaches no scheduler: it would close itself when the process ends, and wait in vain."""
+    client = Client.__new__(Client)
+    try:
+        client.__init__(**options)  # type: ignore[misc]
+    except BaseException:
+        with suppress(Exception):
+            client.close()  # type: ignore[no-untyped-call]
+        raise
+    return client
 
 
 def _start(name: str, workers: tuple[int, int] | None, seconds: float) -> Any:

@@ -319,6 +319,20 @@ def test_a_signal_leaves_the_old_file_whole_and_nothing_beside_it(long, tmp_path
     assert (tmp_path / "rows.csv").read_text() == "old"
 
 
+@pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM])
+def test_a_second_signal_while_the_process_ends_changes_nothing(long, tmp_path, second):
+    code = f"""
+import atexit, os, sys
+from rainbear_dask.cli import main
+atexit.register(lambda: os.kill(os.getpid(), {int(second)}))
+sys.exit(main())
+"""
+    process = started([sys.executable, "-c", code, "scan", long, "--output", str(tmp_path / "rows.csv")], tmp_path)
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 128 + signal.SIGHUP
+
+
 def test_a_signal_that_the_caller_ignores_stays_ignored(long, tmp_path):
     process = started(
         ["sh", "-c", f"trap '' HUP; exec '{COMMAND}' scan '{long}' --head 2000000 --output '{tmp_path}/rows.csv'"],
