@@ -365,7 +365,7 @@ def measure_store(
 def conditions() -> str:
     """Date, machine, its load, and versions."""
     cpus = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
-    packages = ["rainbear", "xarray-sql", "polars", "zarr", "zarrs", "xarray", "numpy"]
+    packages = ["rainbear", "xarray-sql", "polars", "zarr", "numcodecs", "zstandard", "xarray", "numpy"]
     versions = ", ".join(f"{name} {version(name)}" for name in packages if find_spec(name.replace("-", "_")))
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     return (

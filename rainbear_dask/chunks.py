@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from rainbear_dask.decoders import ChunkForm, chunk_form
 from rainbear_dask.documents import array_metadata, document_bytes, documents_of, join_path
 from rainbear_dask.inflate import Buffer
 from rainbear_dask.limits import shard_limit, stored_limit
-from rainbear_dask.memory import Scratch
+from rainbear_dask.memory import SMALL, Scratch
 from rainbear_dask.metadata import ArrayMeta, Region
 from rainbear_dask.shards import IndexForm, index_form
 
@@ -136,29 +136,69 @@ class ChunkedArray:
 
     def decode_shard(
         self,
-        locate: Callable[[tuple[int, ...]], tuple[int, int] | None],
+        spans: npt.NDArray[np.uint64],
         read: Callable[[int, int], Buffer],
         inside: Region,
         out: npt.NDArray[Any],
         scratch: Scratch,
+        *,
+        most: int = 0,
     ) -> None:
         """Decode a part of a shard.
 
         Parameters
         ----------
-        locate : callable
-            Gives where one of its chunks starts and ends, as `IndexForm.span` does.
+        spans : ndarray of uint64
+            Its index, as `IndexForm.spans` gives it.
         read : callable
-            Gives bytes of the shard, of where they start and how many they are.
+            Gives bytes of the shard, of where they start and how many they are, until it is called again.
         inside, out, scratch
             As in `decode`.
+        most : int
+            Bytes up to which chunks that stand one behind the other are read together.
         """
-        for index, part, place in cut(inside, self.meta.chunks):
-            span = locate(index)
-            if span is None:
-                out[place] = self.fill_value
-            else:
-                self.decode(read(span[0], span[1] - span[0]), part, out[place], scratch)
+        form: Any = self.index_form
+        cells = cells_along(inside, self.meta.chunks)
+        located = form.located(spans, [(along[0][0], along[-1][0] + 1) for along in cells])
+        parts = product(*([(slice(*part), place) for _, part, place in along] for along in cells))
+        todo = [(span, steps) for span, steps in zip(located, parts, strict=True) if span is not None]
+        if len(todo) < len(located):
+            out[...] = self.fill_value
+        todo.sort(key=lambda one: one[0])  # writers need not put them in C order, but mostly one behind the other
+        put, at = self._putter(out, scratch), 0
+        while at < len(todo):
+            (first, last), until = todo[at][0], at + 1
+            while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= most:
+                last, until = todo[until][0][1], until + 1
+            raw = read(first, last - first)
+            for (start, stop), steps in todo[at:until]:
+                put(
+                    raw[start - first : stop - first],
+                    tuple([part for part, _ in steps]),
+                    tuple([place for _, place in steps]),
+                )
+            at = until
+
+    def _putter(
+        self, out: npt.NDArray[Any], scratch: Scratch
+    ) -> Callable[[Buffer, tuple[slice, ...], tuple[slice, ...]], None]:
+        """What decodes a part of a chunk to a place; of small chunks, what they have in common is made once."""
+        form, meta = self.chunk_form, self.meta
+        if meta.chunk_bytes >= SMALL:
+
+            def put_large(raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
+                inside = tuple([(along.start, along.stop) for along in part])
+                self.decode(raw, inside, out[(*cast(Any, place), ...)], scratch)
+
+            return put_large
+        decode, decoded = form.decode, scratch.decoded(meta.chunk_bytes)
+        chunk = form.values(decoded, meta.chunks)
+
+        def put(raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
+            decode(raw, decoded)
+            out[place] = chunk[part]
+
+        return put
 
 
 @remembered(2**24, lambda arguments, _: document_bytes(arguments[1].document))

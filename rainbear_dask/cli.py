@@ -207,7 +207,9 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            if signal.getsignal(number) == stop:  # what is ignored since a first signal stays ignored until the process ends
+            if (
+                signal.getsignal(number) == stop
+            ):  # what is ignored since a first signal stays ignored until the process ends
                 signal.signal(number, handler)
 
 

@@ -161,7 +161,7 @@ def _joined(**options: Any) -> Client:
         client.__init__(**options)  # type: ignore[misc]
     except BaseException:
         with suppress(Exception):
-            client.close()  # type: ignore[no-untyped-call]
+            client.close()
         raise
     return client
 

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from zarr import AsyncArray
 from zarr.abc.store import Store
 from zarr.core.config import config as zarr_config
@@ -27,6 +28,7 @@ from rainbear_dask.cache import remembered
 from rainbear_dask.codecs import check_codecs
 from rainbear_dask.exceptions import QueryError, StoreFormatError, StoreNotFoundError
 from rainbear_dask.faults import (
+    TOO_DEEP,
     DocumentError,
     check_dims,
     check_document,
@@ -490,16 +492,42 @@ def _at(path: str, array: ArrayMeta) -> ArrayMeta:
 
 def _array_meta(path: str, document: Document) -> ArrayMeta:
     check_name(path, "its path")
-    check_document(document)
     attributes = document.get("attributes") or {}
-    dims = _dims(document, attributes, len(document["shape"]))
-    document = document | {"attributes": {}}  # they are no part of what it takes to read
-    if _codec_names and document.get("codecs"):
-        document = document | {"codecs": _renamed(document["codecs"])}
-    text = json.dumps(document)
+    if not isinstance(attributes, dict):
+        raise DocumentError("its attributes are not a JSON object")
+    if is_deep(attributes):
+        raise DocumentError(TOO_DEEP)
+    try:
+        asked = json.dumps(document | {"attributes": {}})  # they are no part of what it takes to read
+    except RecursionError:
+        raise DocumentError(TOO_DEEP) from None
+    text, dtype = _checked(asked, tuple(sorted(_codec_names.items())))
+    metadata = array_metadata(text)
+    return ArrayMeta(
+        path=path,
+        dims=_dims(document, attributes, len(metadata.shape)),
+        shape=metadata.shape,
+        chunks=tuple(max(size, 1) for size in metadata.chunks),
+        shards=metadata.shards,
+        dtype=dtype,
+        fill_value=metadata.fill_value,
+        attributes=attributes,
+        document=text,
+        zarr_format=metadata.zarr_format,
+    )
+
+
+@remembered(2**22, lambda arguments, _: 512 + 4 * len(arguments[0]))
+def _checked(text: str, codec_names: tuple[tuple[str, str], ...]) -> tuple[str, np.dtype[Any]]:
+    """Check a document, and give it as zarr understands it, with the type of its values; the same for whoever opens it again."""
+    document = json.loads(text)
+    check_document(document)
+    if codec_names and document.get("codecs"):
+        document["codecs"] = _renamed(document["codecs"], dict(codec_names))
+        text = json.dumps(document)
     try:
         metadata = array_metadata(text)
-        dtype, chunks, shards = metadata.dtype.to_native_dtype(), metadata.chunks, metadata.shards
+        dtype = metadata.dtype.to_native_dtype()
     except Exception as err:  # whatever zarr or a codec makes of it
         raise DocumentError(explained(document, err)) from err
     check_codecs(metadata)
@@ -508,29 +536,18 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
         # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
         unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
         text = json.dumps(document | {"filters": [said if entry == unsaid else entry for entry in filters]})
-    return ArrayMeta(
-        path=path,
-        dims=dims,
-        shape=metadata.shape,
-        chunks=tuple(max(size, 1) for size in chunks),
-        shards=shards,
-        dtype=dtype if dtype.isnative else dtype.newbyteorder("="),
-        fill_value=metadata.fill_value,
-        attributes=attributes,
-        document=text,
-        zarr_format=metadata.zarr_format,
-    )
+    return text, dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
-def _renamed(codecs: Any) -> Any:
+def _renamed(codecs: Any, names: Mapping[str, str]) -> Any:
     """Codecs under the names that zarr knows, also those inside of shards."""
     if isinstance(codecs, list):
-        return [_renamed(codec) for codec in codecs]
+        return [_renamed(codec, names) for codec in codecs]
     if not isinstance(codecs, dict):
         return codecs
-    renamed = {key: _renamed(value) for key, value in codecs.items()}
+    renamed = {key: _renamed(value, names) for key, value in codecs.items()}
     if isinstance(name := codecs.get("name"), str):
-        renamed["name"] = _codec_names.get(name, name)
+        renamed["name"] = names.get(name, name)
     return renamed
 
 

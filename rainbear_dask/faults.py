@@ -15,6 +15,7 @@ from rainbear_dask.redaction import reason
 MAX_NESTING = 64  # lists and objects inside each other, in attributes too: deeper ones no library walks through
 MAX_LENGTH = 2**48  # of a dimension; plans hold some bytes for each few million positions
 LARGEST = 2**63 - 1
+TOO_DEEP = f"its metadata nests more than {MAX_NESTING} deep"
 
 
 class DocumentError(ValueError):
@@ -49,14 +50,12 @@ def check_document(document: Mapping[str, Any]) -> None:
     Parameters
     ----------
     document : mapping
-        Of Zarr v2 or v3, from JSON.
+        Of Zarr v2 or v3, from JSON, without attributes.
     """
     if is_deep(document):
-        raise DocumentError(f"its metadata nests more than {MAX_NESTING} deep")
+        raise DocumentError(TOO_DEEP)
     if document.get("zarr_format") not in (2, 3):
         raise DocumentError(f"its zarr_format is {_shown(document.get('zarr_format'))}, not 2 or 3")
-    if not isinstance(document.get("attributes") or {}, dict):
-        raise DocumentError("its attributes are not a JSON object")
     shape = _lengths("shape", document.get("shape"))
     if max(shape, default=0) > MAX_LENGTH:
         raise DocumentError(f"its shape has a length above 2**{MAX_LENGTH.bit_length() - 1}: {_shown(shape)}")

@@ -2,12 +2,15 @@
 
 import bz2
 import lzma
+import threading
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 from numcodecs import blosc, lz4, zstd
 
 from rainbear_dask.limits import TooLargeError, check_size
@@ -18,9 +21,6 @@ MAX_LZMA_DICTIONARY = 2**26
 """Bytes of the largest dictionary of LZMA, that of preset 9."""
 
 _LZMA_MEMORY = MAX_LZMA_DICTIONARY + 2**21
-
-HEADER_BYTES = 21
-"""Bytes of a chunk of blosc or zstd that tell what it decodes to."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK_BYTES = 2**17
@@ -85,21 +85,6 @@ def zstd_header(raw: bytes) -> tuple[int | None, int]:
     return int.from_bytes(raw[start : start + length], "little") + 256 * (length == 2), start + length
 
 
-def is_one_zstd_block(header: bytes, length: int, content: int) -> bool:
-    """Whether a chunk is one frame of one block that decodes to so many bytes, as the first 21 bytes say of it."""
-    stated, start = zstd_header(header)
-    return stated == content and is_last_zstd_block(header, start, length)
-
-
-def is_last_zstd_block(header: bytes, start: int, length: int) -> bool:
-    """Whether a frame of zstd, of a header of so many bytes, has one block, with which the chunk ends."""
-    block = int.from_bytes(header[start : start + 3], "little")
-    kind, size = block >> 1 & 3, block >> 3
-    stored = (size, 1, size, 0)[kind]  # raw, repeated byte, compressed
-    checksum = 4 * (header[4] >> 2 & 1) if start else 0
-    return block & 1 == 1 and kind != 3 and start + 3 + stored + checksum == length
-
-
 def _zstd_bound(raw: Buffer) -> tuple[int, bool]:
     """Most bytes that frames of zstd decode to, and whether all of their headers say so; else blocks may be less than full."""
     view, at, total, exact = raw.data, 0, 0, True
@@ -126,9 +111,27 @@ def _zstd_bound(raw: Buffer) -> tuple[int, bool]:
     return total, exact
 
 
+class _Contexts(threading.local):
+    """What decompresses zstd, one for each thread: for a small chunk, to make one takes longer than to use it."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()
+
+_CONTEXT_BYTES = 2**17
+"""Bytes of values from which on it takes longer to copy them than to make a context."""
+
+
 def decode_zstd(raw: Buffer, out: Buffer) -> None:
     """Decode frames of zstd into all of a buffer."""
     content, _ = zstd_header(raw[:18].tobytes())
+    if content == len(out) < _CONTEXT_BYTES:
+        # else there are several frames, or damage, of which the other library says what it is
+        with suppress(zstandard.ZstdError):
+            out[:] = np.frombuffer(_contexts.zstd.decompress(raw.data, allow_extra_data=False), np.uint8)
+            return
     if content != len(out):  # of several frames, or without a size: numcodecs does not say how much it wrote
         raw = np.concatenate([raw, _ZSTD_EMPTY_FRAME])
     zstd.decompress(raw, out)

@@ -15,15 +15,29 @@ class SpecialFileError(OSError):
     """A folder, pipe, socket or device is where a file should be."""
 
 
-def open_plain(path: str | Path) -> int:
-    """Open what may be a file, without waiting for a pipe.
+def read_start(path: str, size: int) -> bytes:
+    """Read a small file in one step, or else raise; also what is no file is not waited for.
 
-    Returns
-    -------
-    int
-        A descriptor to read from.
+    Parameters
+    ----------
+    path : str
+        Where it is.
+    size : int
+        Most bytes that it may have.
+
+    Raises
+    ------
+    OSError
+        If it has more, or cannot be read.
     """
-    return os.open(path, _FLAGS)
+    descriptor = os.open(path, _FLAGS)
+    try:
+        found = os.read(descriptor, size + 1)
+    finally:
+        os.close(descriptor)
+    if len(found) > size:
+        raise OSError(f"it has more than {size} bytes")
+    return found
 
 
 def open_regular(path: str | Path) -> tuple[FileIO, int]:
@@ -46,7 +60,7 @@ def open_regular(path: str | Path) -> tuple[FileIO, int]:
     SpecialFileError
         If a folder, pipe, socket or device is there.
     """
-    descriptor = open_plain(path)
+    descriptor = os.open(path, _FLAGS)
     state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode):
         os.close(descriptor)

@@ -102,9 +102,7 @@ class _Object:
         else:
             index = held.index
             spans = array.index_form.of_shard(_bytes(held.parts[0])) if index is None else index.spans
-            array.decode_shard(
-                partial(array.index_form.span, spans), partial(_part, held), self.inside, self.out, scratch
-            )
+            array.decode_shard(spans, partial(_part, held), self.inside, self.out, scratch)
 
 
 def _part(held: Held, start: int, length: int) -> Buffer:

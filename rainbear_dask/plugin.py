@@ -8,6 +8,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 import rainbear_dask.graph
 import rainbear_dask.worker  # noqa: F401  what tasks need
+from rainbear_dask import threads
 from rainbear_dask.configuration import DEFAULTS, SECTION
 from rainbear_dask.exceptions import SettingError
 
@@ -41,4 +42,5 @@ class WorkerSettings(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Set a worker up."""
+        threads.allow(worker.state.nthreads)
         dask.config.set({SECTION: {**dask.config.get(SECTION), **self.settings}})

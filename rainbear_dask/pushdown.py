@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
-from operator import and_
+from operator import and_, eq, ge, gt, le, lt, ne
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -89,6 +89,8 @@ def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
 
     Some may be missing: Polars forgets that a cast may fail once it has prepared it.
     """
+    if schema and all(compares_a_column(each, schema) for each in conjuncts_of(predicate)):
+        return []  # most filters do, and Polars need not be asked twice
     whole = elementwise(predicate, schema)
     if whole is None or not schema:
         return None
@@ -99,6 +101,25 @@ def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
     left = [part for part in parts if not any(part.meta.eq(each) for each in given)]
     # two Python functions are never the same to Polars, so some may have been handed over all the same
     return left if len(left) == num_kept else [part for part in left if len(_beside_another(part, schema)) < 2]
+
+
+def compares_a_column(expr: pl.Expr, schema: Schema) -> bool:
+    """Whether an expression is a comparison of a column with literals that Polars never keeps from a reader.
+
+    It casts values strictly for an ``is_between`` of some types, so only that of floats is counted among them.
+    """
+    match expr.meta.pop()[::-1]:  # Polars pops the last operand first
+        case [column, *literals] if column.meta.is_column() and all(each.meta.is_literal() for each in literals):
+            match literals:
+                case [value]:
+                    return any(compare(column, value).meta.eq(expr) for compare in _COMPARISONS)
+                case [low, high]:
+                    dtype = schema.get(column.meta.output_name())
+                    return dtype is not None and dtype.is_float() and column.is_between(low, high).meta.eq(expr)
+    return False
+
+
+_COMPARISONS: tuple[Callable[[pl.Expr, pl.Expr], pl.Expr], ...] = (ge, le, gt, lt, eq, ne)
 
 
 def _beside_another(predicate: pl.Expr, schema: Schema) -> list[pl.Expr]:

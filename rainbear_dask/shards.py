@@ -1,6 +1,8 @@
 """Where the chunks of a shard are: the index that is stored with them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -112,6 +114,31 @@ class IndexForm:
         if start + length > _LAST_BYTE:
             raise ValueError(f"chunk {place} is at byte {start} in the index of the shard, where no file has bytes")
         return start, start + length
+
+    def located(
+        self, spans: npt.NDArray[np.uint64], touched: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int] | None]:
+        """Look up where chunks start and end, as `span` does for one.
+
+        Parameters
+        ----------
+        spans : ndarray of uint64
+            As `spans` gives it.
+        touched : sequence of (int, int)
+            Along each dimension, the first of them, and the one behind the last.
+
+        Returns
+        -------
+        list
+            In C order.
+        """
+        wanted = spans[tuple(slice(*places) for places in touched)].reshape(-1, 2)
+        starts, lengths = wanted[:, 0], wanted[:, 1]
+        written = starts != EMPTY
+        if (written & ((lengths > self.inner_limit) | (starts > _LAST_BYTE - self.inner_limit))).any():
+            return [self.span(spans, place) for place in product(*(range(*places) for places in touched))]
+        found = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
+        return [span if here else None for span, here in zip(found, written.tolist(), strict=True)]
 
     def of_shard(self, shard: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
         """Read it from a whole shard; as `spans`."""

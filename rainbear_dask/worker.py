@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.exceptions import PanicException
 
-from rainbear_dask import coords, storage
+from rainbear_dask import coords, storage, threads
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.metadata import ArrayMeta, Region, StoreSpec
 from rainbear_dask.order import in_order, sorted_rows
@@ -48,7 +48,8 @@ def run_task(task: ScanTask) -> Parts:
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
     try:
-        return _run(task)
+        with threads.busy():
+            return _run(task)
     except RainbearError as error:
         if error.__suppress_context__:  # what its traceback does not show, but Dask would send: if it pickles at all
             error.__context__ = None

@@ -2,17 +2,18 @@
 
 import copy
 import pickle
-from datetime import date
+from datetime import date, datetime, time, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from polars.exceptions import InvalidOperationError
+from polars.exceptions import InvalidOperationError, PolarsError
 from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore
 
 import rainbear_dask as rd
+from rainbear_dask import pushdown
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.reader import plans_of
 from tests.errors import caught
@@ -241,3 +242,51 @@ def test_a_lazy_table_with_another_filter_is_refused_by_name(url):
         (table.with_columns(c.v + 1).filter(LATE & POSITIVE), "strict_cast"),
     ):
         caught(QueryError, lambda lf=lf: rd.to_dask_dataframe(lf), named, "Dask DataFrame")
+
+
+COLUMNS = {
+    "i1": pl.Int8(),
+    "u8": pl.UInt64(),
+    "f4": pl.Float32(),
+    "f8": pl.Float64(),
+    "flag": pl.Boolean(),
+    "day": pl.Date(),
+    "ms": pl.Datetime("ms"),
+    "ns": pl.Datetime("ns"),
+    "lasts": pl.Duration("us"),
+    "text": pl.String(),
+    "bytes": pl.Binary(),
+    "kind": pl.Categorical(),
+    "level": pl.Enum(["a", "b"]),
+}
+LITERALS = [1, -300, 2**40, 0.1, 1e300, True, pl.lit(None), date(2020, 1, 8), datetime(2020, 1, 8, 1), time(1), timedelta(3),
+            "2020-01-08", "a", "zz", b"a", np.float32(0.1), np.datetime64("2020-01-08T01", "ns")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_polars_keeps_no_comparison_of_a_column_with_a_literal(name):
+    """So it need not be asked which conditions it keeps."""
+    schema, other, count = {name: COLUMNS[name], "other": pl.Int64()}, c.other.is_null(), 0
+    for value in LITERALS:
+        for condition in (c(name) == value, c(name) != value, c(name) > value, c(name) <= value, c(name) < value,
+                          c(name) >= value, c(name).is_between(value, value)):  # fmt: skip
+            if not pushdown.compares_a_column(condition, schema):
+                continue
+            count += 1
+            try:
+                request = pushdown.request_of(lambda table, one=condition: table.filter(one).filter(other), schema)
+            except PolarsError:  # types that are not compared: the user's query says so
+                continue
+            pushed = request and request[1] is not None and request[1].meta.root_names()
+            is_null = request and request[1] is None  # the condition, whatever the rows are
+            assert request is None or is_null or pushed == ["other"] or name in pushed, (condition, value)
+            if is_null:
+                assert pl.DataFrame(schema=schema).clear(1).select(condition).to_series().is_null().all()
+            if pushed == ["other"]:
+                assert name not in pushdown.elementwise(condition, schema).meta.root_names()
+    assert count > 6 * (len(LITERALS) - 2)  # some become casts
+
+
+def test_polars_casts_strictly_for_some_intervals():
+    assert pushdown.fallible_parts(c.n.is_between(0.5, 2.5), {"n": pl.Int64(), "v": pl.Float64()})
+    assert not pushdown.fallible_parts(c.v.is_between(0.5, 2.5), {"n": pl.Int64(), "v": pl.Float64()})

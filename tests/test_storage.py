@@ -218,7 +218,7 @@ def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeyp
     write(tmp_path)
     expected = open_store(tmp_path)
     assert_reads(expected, tmp_path)
-    for module, name in ((documents, "AsyncArray"), (files, "array_metadata")):
+    for module, name in ((documents, "AsyncArray"), (documents, "check_document"), (files, "chunked_array")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
