@@ -455,10 +455,10 @@ FAULTS = [
         "or stated < length",
     ),
     Fault(
-        "chunks of a shard are read together over a gap",
+        "of chunks of a shard that are read together each is the first",
         "chunks test_files",
-        "todo[until][0][0] == last",
-        "todo[until][0][0] >= last",
+        "raw[start - first : stop - first]",
+        "raw[: stop - start]",
     ),
     Fault(
         "a small chunk at an edge is taken whole",

@@ -200,7 +200,7 @@ def small(path, **how):
         {"shards": (3, 6, 5)},
         {"shards": (5, 12, 10), "chunks": (1, 4, 2)},
     ],
-    ids=str,
+    ids=["zstd", "blosc", "plain", "big-endian", "Fortran", "one shard", "shards", "partial shards"],
 )
 def test_small_chunks_however_they_are_shared_out(tmp_path, monkeypatch, how, region, per_thread):
     monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
