@@ -518,8 +518,8 @@ FAULTS = [
     Fault(
         "parts of a shard begin with it",
         "files test_files",
-        "(start + skipped, stop + skipped)",
-        "(start, stop)",
+        "yield _Object(self, index, part, out[place][place_of_part])",
+        "yield _Object(self, index, inside, out[place][place_of_part])",
     ),
     Fault(
         "a chunk is missing though the store is",
