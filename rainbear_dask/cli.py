@@ -1,10 +1,11 @@
 """The command ``rainbear-dask``: its words, and how it ends. Who asks for help does not wait for Polars, zarr and Dask."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -54,6 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(args)
     except KeyboardInterrupt as stop:
         return 128 + (stop.signal if isinstance(stop, _Stopped) else signal.SIGINT)
+
+
+def command() -> NoReturn:
+    """Run the command of this process, and end the process with its exit code.
+
+    Python's own end is passed over: what Polars has begun and nobody wants any more may still be inside of Python on a
+    thread of its own, which Python ends in a way that aborts the process.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(code)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -217,4 +231,4 @@ _STOPPING = {getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") i
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

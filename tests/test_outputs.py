@@ -322,10 +322,11 @@ def test_a_signal_leaves_the_old_file_whole_and_nothing_beside_it(long, tmp_path
 @pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM])
 def test_a_second_signal_while_the_process_ends_changes_nothing(long, tmp_path, second):
     code = f"""
-import atexit, os, sys
+import os
 from rainbear_dask.cli import main
-atexit.register(lambda: os.kill(os.getpid(), {int(second)}))
-sys.exit(main())
+code = main()
+os.kill(os.getpid(), {int(second)})
+os._exit(code)
 """
     process = started([sys.executable, "-c", code, "scan", long, "--output", str(tmp_path / "rows.csv")], tmp_path)
     process.send_signal(signal.SIGHUP)
