@@ -50,13 +50,13 @@ endif
 
 test-stores: $(VENV)/.stores  ## Run the tests that need an S3 server and nginx, which they start
 	@$(call say_interpreter,$(BIN)/python)
-	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/remote
+	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 
 test-stores-second:  ## The same on a second interpreter, where there is one
 ifneq ($(SECOND),)
 	@$(MAKE) --no-print-directory $(SECOND_VENV)/.stores
 	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
-	$(SECOND_VENV)/bin/python -m pytest -m stores $(SPREAD) $(ARGS) tests/remote
+	$(SECOND_VENV)/bin/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 endif
 
 lint: $(VENV)/.installed  ## Check style
@@ -70,14 +70,14 @@ layers: $(VENV)/.installed  ## Check which module imports which
 	$(BIN)/lint-imports
 
 test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start; needs root on Debian or Ubuntu
-	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/test_cluster_slurm.py
+	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/services/test_slurm.py
 
 test-hosts: $(VENV)/.installed  ## Run the tests on network namespaces as hosts; needs root
-	$(BIN)/python -m pytest -m hosts $(ARGS) tests/test_cluster_hosts.py
+	$(BIN)/python -m pytest -m hosts $(ARGS) tests/services/test_hosts.py
 
 test-kubernetes: $(VENV)/.stores  ## Run the tests on a Kubernetes; needs root on Debian 12, and ten minutes to build it the first time
 	bash cluster/kubernetes/build.sh .cluster/kubernetes/bin
-	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=700 -s $(ARGS) tests/test_cluster_kubernetes.py
+	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=700 -s $(ARGS) tests/services/test_kubernetes.py
 
 # In CI they have to run. Elsewhere it takes root and apt, and who has not got them is told what is left out.
 test-services:
@@ -90,11 +90,11 @@ endif
 check: lint types layers test test-second test-stores test-stores-second test-services  ## All of the above but demo: what CI runs
 
 laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/test_selection.py \
-	    tests/test_predicate.py tests/test_planner.py $(ARGS)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
+	    tests/planning/test_predicate.py tests/planning/test_plan.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and see which test sees each (minutes)
-	$(BIN)/python -m tests.mutants $(ARGS)
+	$(BIN)/python -m tests.support.mutants $(ARGS)
 
 bench: .venv-bench/.installed  ## Time and memory beside rainbear, xarray-sql and xarray, whole stores (half an hour), with pictures
 	.venv-bench/bin/python -m benchmarks.run --plots benchmarks $(ARGS)

@@ -20,9 +20,10 @@ import numpy as np
 import polars as pl
 import zarr
 
-from rainbear_dask.opening import open_store
-from rainbear_dask.reader import plan_scan, understand
-from rainbear_dask.report import as_text
+from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.planning.build import plan_scan
+from rainbear_dask.table.open import understand
 
 HOUR = np.timedelta64(1, "h")
 FIRST_TASKS = 100

@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
-from rainbear_dask.plans import ScanPlan
+from rainbear_dask.api.plan import ScanPlan
 
 SHAPE, CHUNKS = (24, 181, 360), (24, 181, 360)
 BYTES_PER_ROW = 3 * 8 + 2 * 4  # three coordinates, two variables

@@ -8,23 +8,23 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "BackendOptions": "backends",
-    "IcechunkBackend": "repositories",
-    "TableKey": "table",
-    "ZarrBackend": "backends",
-    "ZarrBackendSync": "backends",
-    "configure_zarr_codecs": "documents",
+    "BackendOptions": "backends.base",
+    "IcechunkBackend": "backends.icechunk",
+    "TableKey": "table.model",
+    "ZarrBackend": "backends.zarr",
+    "ZarrBackendSync": "backends.zarr",
+    "configure_zarr_codecs": "metadata.codec_names",
     "exceptions": "exceptions",
-    "explain": "scan",
-    "plan": "scan",
-    "print_extension_info": "versions",
-    "progress": "bars",
-    "read_zarr": "read",
-    "scan_zarr": "scan",
-    "scan_zarr_async": "backends",
+    "explain": "api.scan",
+    "plan": "api.scan",
+    "print_extension_info": "diagnostics.versions",
+    "progress": "diagnostics.progress",
+    "read_zarr": "api.dataframe",
+    "scan_zarr": "api.scan",
+    "scan_zarr_async": "backends.zarr",
     "store": "store",
-    "tables": "scan",
-    "to_dask_dataframe": "read",
+    "tables": "api.scan",
+    "to_dask_dataframe": "api.dataframe",
 }
 __all__ = list(_HOMES)
 

@@ -1,19 +1,15 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
 from rainbear_dask import exceptions, store
-from rainbear_dask.backends import (
-    BackendOptions,
-    ZarrBackend,
-    ZarrBackendSync,
-    scan_zarr_async,
-)
-from rainbear_dask.bars import progress
-from rainbear_dask.documents import configure_zarr_codecs
-from rainbear_dask.read import read_zarr, to_dask_dataframe
-from rainbear_dask.repositories import IcechunkBackend
-from rainbear_dask.scan import explain, plan, scan_zarr, tables
-from rainbear_dask.table import TableKey
-from rainbear_dask.versions import print_extension_info
+from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
+from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.backends.base import BackendOptions
+from rainbear_dask.backends.icechunk import IcechunkBackend
+from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
+from rainbear_dask.diagnostics.progress import progress
+from rainbear_dask.diagnostics.versions import print_extension_info
+from rainbear_dask.metadata.codec_names import configure_zarr_codecs
+from rainbear_dask.table.model import TableKey
 
 __all__ = [
     "BackendOptions",

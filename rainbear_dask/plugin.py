@@ -6,11 +6,11 @@ import dask.config
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-import rainbear_dask.graph
-import rainbear_dask.worker  # noqa: F401  what tasks need
-from rainbear_dask import threads
-from rainbear_dask.configuration import DEFAULTS, SECTION
+import rainbear_dask.execution.graph
+import rainbear_dask.execution.worker  # noqa: F401  what tasks need
 from rainbear_dask.exceptions import SettingError
+from rainbear_dask.resources import threads
+from rainbear_dask.resources.settings import DEFAULTS, SECTION
 
 
 class WorkerSettings(WorkerPlugin):

@@ -7,6 +7,7 @@ from rainbear_dask.exceptions import StoreNotFoundError
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store, from_url
 
+
 __all__ = ["AzureStore", "GCSStore", "HTTPStore", "LocalStore", "MemoryStore", "S3Store", "from_url"]
 
 

@@ -1,0 +1,5 @@
+"""``python -m rainbear_dask.cli``."""
+
+from rainbear_dask.cli.parser import command
+
+command()

@@ -1,0 +1,1 @@
+"""Codecs that decode into bounded memory."""

@@ -1,0 +1,1 @@
+"""CF conventions: stored values to the values of columns."""

@@ -1,0 +1,355 @@
+"""What the stored values of an array mean: CF decoding, and which Polars type each stored type becomes.
+
+The rules are those of the CF conventions as xarray reads them, with these differences:
+
+- Masked values become null, and integers stay integers. Fill values are compared in the stored type, so that ``1e20``
+  masks float32 data. In Zarr v2 the array's ``fill_value`` is CF's ``_FillValue``, also where an attribute of that
+  name adds another. A stored bool has no value to spare for a fill, so none is honoured there.
+- Packed values (``scale_factor``, ``add_offset``) are always Float64. As in xarray, ``valid_min``, ``valid_max`` and
+  ``valid_range`` mask nothing.
+- Times become Datetime with the calendar's own labels wherever Polars has every such date: in the Gregorian calendars
+  and in noleap, where elapsed time across a 29 February follows the labels, a day longer than the calendar's own.
+  Dates of 360_day, julian and all_leap, and of the standard calendar before 15 October 1582, become ISO 8601 text
+  of fixed width, ``YYYY-MM-DDTHH:MM:SS``, which sorts, compares and prunes like a time. Its fraction, ``.ffffff``, is
+  there always or never within one array.
+- What cannot be a time stays a number: calendars and units that are unknown, epochs that do not exist, months and years
+  (but a month of 360_day is thirty days), and values that the caller's sample shows to be out of every range.
+- A plain unit of time, ``hours`` or ``days``, makes a coordinate a duration, and a data variable only together with the
+  attribute ``dtype: timedelta64[...]``.
+
+- The attribute ``_Encoding`` says how bytes are text; without it, bytes that are all UTF-8 are text, and others Binary.
+
+A null that no attribute declares comes from NaT alone, and from NaN among times.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import isnan
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rainbear_dask.coding.attributes import declared_fills, fill_numbers, number_attribute
+from rainbear_dask.coding.calendars import NANOSECONDS, NAT, NUMPY_NANOSECONDS, SECOND, Clock, clock_since
+from rainbear_dask.coding.texts import as_column, encoding_of, fills_of, is_foreign
+from rainbear_dask.exceptions import StoreFormatError
+from rainbear_dask.metadata.model import ArrayMeta
+from rainbear_dask.resources.buffers import lend
+
+_Array = npt.NDArray[Any]
+
+_COLUMN_TYPES: dict[np.dtype[Any], pl.DataType] = {
+    np.dtype("bool"): pl.Boolean(),
+    np.dtype("int8"): pl.Int8(),
+    np.dtype("int16"): pl.Int16(),
+    np.dtype("int32"): pl.Int32(),
+    np.dtype("int64"): pl.Int64(),
+    np.dtype("uint8"): pl.UInt8(),
+    np.dtype("uint16"): pl.UInt16(),
+    np.dtype("uint32"): pl.UInt32(),
+    np.dtype("uint64"): pl.UInt64(),
+    np.dtype("float16"): pl.Float32(),
+    np.dtype("float32"): pl.Float32(),
+    np.dtype("float64"): pl.Float64(),
+}
+
+_WITH_DATETIME_LABELS = ("standard", "proleptic_gregorian", "noleap")  # calendars with no date that Polars lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How the stored values of one array become a Polars column: plain data that pickles, compares and hashes.
+
+    Parameters
+    ----------
+    path : str
+        The array's path, for messages.
+    dtype : DataType
+        Type of the column.
+    stored, number : numpy.dtype
+        Type of the values as they are stored, and the type that their bytes are then read as.
+    fills : tuple
+        Values that become null, as ``number`` has them; text or bytes for strings, as the column has them.
+    nan_is_fill : bool
+        Whether NaN becomes null as well. (It is no part of ``fills``, because NaN equals nothing.)
+    scale_factor, add_offset : float or None
+        Unpacking, where either is given: ``stored * scale_factor + add_offset`` in float64.
+    clock : Clock or None
+        For times and durations, what the numbers count.
+    fraction : bool
+        For times as text, whether they show microseconds.
+    encoding : str
+        For strings of bytes, Python's name of the codec that the attribute ``_Encoding`` declares; "" for none.
+    """
+
+    path: str
+    dtype: pl.DataType
+    stored: np.dtype[Any]
+    number: np.dtype[Any]
+    fills: tuple[Any, ...] = ()
+    nan_is_fill: bool = False
+    scale_factor: float | None = None
+    add_offset: float | None = None
+    clock: Clock | None = None
+    fraction: bool = False
+    encoding: str = ""
+
+    def decode(self, values: _Array) -> pl.Series:
+        """Turn stored values into a column.
+
+        Parameters
+        ----------
+        values : ndarray
+            Stored values, of any shape.
+
+        Returns
+        -------
+        Series
+            Of ``self.dtype``, without a name, in C order of ``values``; null where a value is masked. Numbers that need
+            no decoding are adopted, not copied: change ``values`` no more.
+
+        Raises
+        ------
+        StoreFormatError
+            If a value has no place in the column: a time out of range, text that is not UTF-8.
+
+        Notes
+        -----
+        The tests compare with ``xarray.decode_cf`` and with cftime.
+        """
+        flat = values.reshape(-1).astype(self.stored, copy=False)
+        if flat.dtype.kind in "SUTO":
+            return self._decode_text(flat)
+        flat = flat.view(self.number)
+        masked = self._masked(flat)
+        if self.scale_factor is not None or self.add_offset is not None:
+            packed, flat = flat, lend(flat.shape, np.float64)
+            flat[...] = packed
+            if self.scale_factor is not None:
+                flat *= self.scale_factor
+            if self.add_offset is not None:
+                flat += self.add_offset
+        if self.clock is not None:
+            return self._decode_time(self.clock, flat, masked)
+        if self.dtype == pl.Boolean:
+            flat = flat.astype(np.bool_, copy=False)
+        elif flat.dtype == np.float16:
+            flat = flat.astype(np.float32)
+        series = pl.Series(flat)
+        return series.set(pl.Series(masked), None) if masked is not None and masked.any() else series
+
+    def _masked(self, flat: _Array) -> npt.NDArray[np.bool_] | None:
+        """Where a value is a fill value; None, at no cost, where no fill is declared."""
+        tests = [flat == self.number.type(fill) for fill in self.fills]
+        if self.nan_is_fill:
+            tests.append(np.isnan(flat))
+        return reduce(np.logical_or, tests) if tests else None
+
+    def holds_a_time(self, values: _Array) -> bool:
+        """Whether any of some stored values is neither masked nor "not a time"."""
+        flat = values.reshape(-1).astype(self.stored, copy=False).view(self.number)
+        return not _absent(flat, self._masked(flat)).all()
+
+    def _decode_time(self, clock: Clock, flat: _Array, masked: npt.NDArray[np.bool_] | None) -> pl.Series:
+        absent = _absent(flat, masked)
+        if absent.all():
+            return pl.Series([None], dtype=self.dtype).new_from_index(0, len(flat))
+        if absent.any():
+            flat = np.where(absent, flat[np.argmin(absent)], flat)  # no fill value may count as out of range
+        if flat.dtype.kind == "f":
+            flat = flat.astype(np.float64, copy=False)
+        try:
+            times: _Array
+            if isinstance(self.dtype, pl.Datetime):
+                times = clock.datetimes(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
+            elif isinstance(self.dtype, pl.Duration):
+                times = clock.count(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
+            else:
+                times = clock.texts(flat, fraction=self.fraction)
+        except OverflowError:
+            raise StoreFormatError(
+                f"array {self.path!r} holds a time that its column, {self.dtype!r}, cannot hold: {flat.min()} to "
+                f"{flat.max()} as stored. Read the store with decode=False, or leave the array out (variables=)."
+            ) from None
+        series = pl.Series(times).cast(self.dtype)
+        return series.set(pl.Series(absent), None) if absent.any() else series
+
+    def _decode_text(self, flat: _Array) -> pl.Series:
+        series = as_column(flat, self.dtype, self.encoding, self.path)
+        return series.replace(list(self.fills), [None] * len(self.fills)) if self.fills else series
+
+
+def _absent(flat: _Array, masked: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """Where there is no time: NaN, NaT, or masked."""
+    absent: npt.NDArray[np.bool_] = np.isnan(flat) if flat.dtype.kind == "f" else flat == NAT
+    return absent if masked is None else absent | masked
+
+
+def decoding_of(
+    array: ArrayMeta, *, coordinate: bool, decode: bool = True, mask: bool = True, sample: _Array | None = None
+) -> Decoding:
+    """Tell how an array becomes a column.
+
+    Parameters
+    ----------
+    array : ArrayMeta
+        The array; nothing of it is read.
+    coordinate : bool
+        Whether it is a coordinate, where a plain unit of time makes a duration.
+    decode : bool
+        False: the stored type and the stored values, whatever the attributes say.
+    mask : bool
+        False: fill values are values like others.
+    sample : ndarray, optional
+        Stored values, all or at least those of the first and last chunk, where ``needs_sample`` asks for them. The
+        first of these that holds them all is chosen: Datetime("ns"), Datetime("us"), text with seconds, text with
+        microseconds, the undecoded number; for bytes, String, then Binary. Without a sample, or one in which all is
+        masked: Datetime("ns") if the epoch is in its range, else "us"; text shows microseconds unless whole seconds are
+        certain; bytes are String.
+
+    Returns
+    -------
+    Decoding
+        Its ``dtype`` is the column's; its ``decode`` turns any part of the stored values into that column.
+
+    Raises
+    ------
+    StoreFormatError
+        If no Polars type holds the values (complex, raw, structured), or an attribute makes no sense.
+
+    Notes
+    -----
+    See the module's docstring for the rules, and where xarray's differ.
+    """
+    if array.dtype.kind in "SUTO":
+        return _text_decoding(array, decode=decode, mask=mask, sample=sample)
+    if array.dtype.kind in "mM":
+        return _numpy_time_decoding(array)
+    if array.dtype not in _COLUMN_TYPES:
+        raise _no_column(array)
+    if not decode or array.dtype.kind == "b":
+        return Decoding(array.path, _COLUMN_TYPES[array.dtype], array.dtype, array.dtype)
+    numbers = _number_decoding(array, mask=mask)
+    if (clock := _time_clock(array)) is not None:
+        return _time_decoding(numbers, clock, sample)
+    return _duration_or_flag_decoding(array, numbers, coordinate=coordinate)
+
+
+def needs_sample(array: ArrayMeta, *, decode: bool = True) -> bool:
+    """Whether the type of the column depends on values: CF times, and strings of bytes, which may not be text."""
+    if array.dtype.kind in "SO":
+        return not decode or "_Encoding" not in array.attributes
+    return decode and array.dtype.kind in "iuf" and _time_clock(array) is not None
+
+
+def _no_column(array: ArrayMeta) -> StoreFormatError:
+    return StoreFormatError(
+        f"array {array.path!r} is of type {array.dtype}, which no Polars column can hold; leave it out"
+    )
+
+
+def _text_decoding(array: ArrayMeta, *, decode: bool, mask: bool, sample: _Array | None) -> Decoding:
+    encoding = encoding_of(array) if decode else ""
+    fills = tuple(fills_of(array, declared_fills(array), encoding)) if decode and mask else ()
+    words = tuple(word for fill in fills if (word := fill.decode(errors="ignore")).encode() == fill)
+    text = Decoding(array.path, pl.String(), array.dtype, array.dtype, fills=words, encoding=encoding)
+    if encoding:
+        return text
+    stored = replace(text, dtype=pl.Binary(), fills=fills)
+    return stored if not decode and _is_declared_foreign(array) else _first_that_holds([text, stored], sample)
+
+
+def _is_declared_foreign(array: ArrayMeta) -> bool:
+    try:
+        return is_foreign(encoding_of(array))
+    except StoreFormatError:
+        return True
+
+
+def _numpy_time_decoding(array: ArrayMeta) -> Decoding:
+    stored = array.dtype
+    if stored.kind == "M" and np.datetime_data(stored)[0] in ("Y", "M"):
+        stored = np.dtype("datetime64[D]")  # the first day of it; their lengths differ
+    unit, multiple = np.datetime_data(stored)
+    if unit not in NUMPY_NANOSECONDS:
+        raise _no_column(array)
+    dtype = pl.Datetime(_polars_unit(unit)) if stored.kind == "M" else pl.Duration(_polars_unit(unit))
+    return Decoding(array.path, dtype, stored, np.dtype(np.int64), clock=Clock(multiple * NUMPY_NANOSECONDS[unit]))
+
+
+def _polars_unit(numpy_unit: str) -> Literal["ns", "us", "ms"]:
+    return "ns" if numpy_unit == "ns" else "us" if numpy_unit == "us" else "ms"
+
+
+def _number_decoding(array: ArrayMeta, *, mask: bool) -> Decoding:
+    number = array.dtype
+    unsigned = str(array.attributes.get("_Unsigned")).lower()
+    if (number.kind, unsigned) in (("i", "true"), ("u", "false")):
+        number = np.dtype(f"{'u' if number.kind == 'i' else 'i'}{number.itemsize}")
+    fills = fill_numbers(array, number) if mask else []
+    scale_factor, add_offset = number_attribute(array, "scale_factor"), number_attribute(array, "add_offset")
+    return Decoding(
+        array.path,
+        _COLUMN_TYPES[number] if scale_factor is None and add_offset is None else pl.Float64(),
+        array.dtype,
+        number,
+        fills=tuple(fill for fill in fills if not isnan(fill)),
+        nan_is_fill=any(isnan(fill) for fill in fills),
+        scale_factor=scale_factor,
+        add_offset=add_offset,
+    )
+
+
+def _time_decoding(numbers: Decoding, clock: Clock, sample: _Array | None) -> Decoding:
+    time = replace(numbers, clock=clock)
+    nanoseconds, microseconds = replace(time, dtype=pl.Datetime("ns")), replace(time, dtype=pl.Datetime("us"))
+    short_text = replace(time, dtype=pl.String())
+    long_text = replace(short_text, fraction=True)
+    if sample is not None and numbers.holds_a_time(sample):
+        labelled = [nanoseconds, microseconds] if clock.calendar in _WITH_DATETIME_LABELS else []
+        texts = [short_text, long_text] if clock.calendar not in ("proleptic_gregorian", "noleap") else []
+        return _first_that_holds([*labelled, *texts, numbers], sample)
+    if clock.calendar in _WITH_DATETIME_LABELS:
+        return nanoseconds if abs(clock.epoch) < -NAT else microseconds
+    in_seconds = numbers.dtype.is_integer() and clock.tick % SECOND == clock.epoch % SECOND == 0
+    return short_text if in_seconds else long_text
+
+
+def _duration_or_flag_decoding(array: ArrayMeta, numbers: Decoding, *, coordinate: bool) -> Decoding:
+    if (duration := _duration(array, coordinate=coordinate)) is not None:
+        return replace(numbers, dtype=duration[0], clock=duration[1])
+    if array.attributes.get("dtype") == "bool":  # as xarray stores them
+        return replace(numbers, dtype=pl.Boolean())
+    return numbers
+
+
+def _first_that_holds(decodings: list[Decoding], sample: _Array | None) -> Decoding:
+    """The first to decode the sample, or the last, which may be as unable as the others; without a sample, the first."""
+    for decoding in decodings[:-1]:
+        try:
+            if sample is not None:
+                decoding.decode(sample)
+        except StoreFormatError:
+            continue
+        return decoding
+    return decodings[-1]
+
+
+def _time_clock(array: ArrayMeta) -> Clock | None:
+    """The clock of CF time, or None where the attributes give none."""
+    return clock_since(str(array.attributes.get("units", "")), str(array.attributes.get("calendar", "standard")))
+
+
+def _duration(array: ArrayMeta, *, coordinate: bool) -> tuple[pl.Duration, Clock] | None:
+    """Type and clock of a duration, or None where the attributes declare none."""
+    unit = str(array.attributes.get("units")).lower()
+    tick = NANOSECONDS.get(unit)
+    declared = re.fullmatch(r"timedelta64\[(\w+)\]", str(array.attributes.get("dtype")))
+    if declared is not None and declared[1] in NUMPY_NANOSECONDS:
+        return pl.Duration(_polars_unit(declared[1])), Clock(tick or NUMPY_NANOSECONDS[declared[1]])
+    if coordinate and tick is not None and len(unit) > 1:
+        return pl.Duration("ns"), Clock(tick)
+    return None

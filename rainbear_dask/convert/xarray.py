@@ -1,0 +1,55 @@
+"""The rows of a plan for other libraries: Arrow, pandas, xarray."""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rainbear_dask.chunks.read import connected_store
+from rainbear_dask.exceptions import QueryError
+from rainbear_dask.indexing.index_set import IndexSet
+from rainbear_dask.metadata.keys import join_path
+from rainbear_dask.planning.plan import ReadPlan
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
+    """The cells of a plan as xarray has them; parameters as in `plans.ScanPlan.to_xarray`."""
+    import xarray as xr  # noqa: PLC0415  an extra
+
+    table, spec = plan.table, plan.table.spec
+    if plan.filters or len(plan.selection.boxes) > 1 or plan.limit is not None:
+        why = f"limited to {plan.limit:,} rows" if plan.limit is not None else "no box of its coordinates"
+        raise QueryError(
+            f"what this plan selects of {spec.label} is {why}, as a Dataset is. Filter by conditions on one dimension each, "
+            "joined by &, and apply the others to the Dataset: dataset.where(dataset.t2m > 300)."
+        )
+    if any("/" in column.name for column in plan.columns):
+        raise QueryError(
+            f"the plan of {spec.label} has variables of child groups, which one Dataset cannot hold. Plan one group with "
+            "group=, or name columns of the group itself."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+        whole = xr.open_zarr(connected_store(spec), group=spec.group or None, chunks=chunks)
+        for column in table.columns.values():
+            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a group above
+                holder, _, name = join_path(spec.group, column.array.path).rpartition("/")
+                above = xr.open_zarr(connected_store(spec), group=holder or None, chunks=chunks)
+                whole = whole.assign_coords({column.name: above[name]})
+    data = [column.name for column in plan.columns if column.role == "data"]
+    cells = whole[data or [column.name for column in plan.columns if column.array]]
+    boxes = plan.selection.boxes or [{dim: IndexSet.span(0, 0) for dim in table.sizes}]
+    along = {dim: index for dim, index in boxes[0].items() if dim in cells.sizes}
+    cells = cells.isel({dim: _indexer(index) for dim, index in along.items()})
+    unlabelled = [column.name for column in plan.columns if column.array is None and column.name in cells.sizes]
+    positions = {dim: along[dim].positions() if dim in along else np.arange(table.sizes[dim]) for dim in unlabelled}
+    labelled: xr.Dataset = cells.assign_coords(positions)
+    return labelled
+
+
+def _indexer(index: IndexSet) -> slice | npt.NDArray[np.int64]:
+    return slice(*index.hull) if len(index.starts) <= 1 else index.positions()

@@ -1,0 +1,1 @@
+"""Dask DataFrames: expression nodes, filters, pushdown, partitions."""

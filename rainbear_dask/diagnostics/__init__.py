@@ -1,0 +1,1 @@
+"""What a plan says of itself: report, picture, progress; versions in use."""

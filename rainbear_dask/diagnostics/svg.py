@@ -1,0 +1,140 @@
+"""A picture of the chunks that are read, in plain SVG and HTML, as ``dask.array`` draws its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+
+import numpy as np
+
+from rainbear_dask.indexing.index_set import IndexSet
+from rainbear_dask.indexing.selection import Box
+from rainbear_dask.redaction import escaped
+
+_CELLS = 40  # drawn along a dimension at most
+_WIDTH, _STRIP, _LINE = 240, 12, 16  # pixels
+
+
+def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> str:
+    """Lay out facts, each with a name, beside a picture.
+
+    Returns
+    -------
+    str
+        HTML that is well-formed XML, if the picture is.
+    """
+    rows = "".join(
+        f'<tr><th style="text-align:left">{_escape(name)}</th><td style="text-align:left">{_escape(text)}</td></tr>'
+        for name, text in facts
+    )
+    return (
+        f"<div><b>{_escape(title)}</b>"
+        f'<div style="display:flex;gap:2em;align-items:flex-start"><table>{rows}</table>{picture}</div></div>'
+    )
+
+
+def draw_chunks(sizes: Mapping[str, int], chunks: Mapping[str, int], boxes: Sequence[Box]) -> str:
+    """Draw which chunks of a grid some boxes reach.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        Length of each dimension, in the order of the array.
+    chunks : mapping of str to int
+        Chunk length along each of them.
+    boxes : sequence of Box
+        What is selected; each box leaves out the dimensions that it does not constrain.
+
+    Returns
+    -------
+    str
+        An SVG: the last two dimensions as a grid, one coloured cell for each chunk that is reached, and above it a strip
+        for each other dimension. More than 40 chunks along a dimension share cells, which are coloured where any chunk
+        of theirs is reached.
+    """
+    if not all(sizes.values()):
+        boxes = ()
+    axes = [_Axis(dim, max(n, 1), max(chunks[dim], 1)) for dim, n in sizes.items()]
+    along = axes[:-2] if len(axes) > 1 else axes
+    height, parts = 0, []
+    for axis in along:
+        parts += [_text(axis.label, height), _strip(axis, boxes, height + _LINE)]
+        height += _LINE + _STRIP + _LINE // 2
+    if len(axes) > 1:
+        rows, columns = axes[-2:]
+        tall = round(min(max(_WIDTH * rows.length / columns.length, _WIDTH / 4), _WIDTH))
+        parts += [_text(f"{rows.label} (down)", height), _text(f"{columns.label} (across)", height + _LINE)]
+        height += 2 * _LINE
+        parts.append(_grid(rows, columns, boxes, height, tall))
+        height += tall
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 2}" height="{height + 2}" '
+        f'viewBox="-1 -1 {_WIDTH + 2} {height + 2}" font-family="sans-serif" font-size="11">{"".join(parts)}</svg>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    dim: str
+    length: int
+    chunk: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.length // self.chunk)
+
+    @property
+    def cells(self) -> int:
+        return min(self.count, _CELLS)
+
+    @property
+    def label(self) -> str:
+        return f"{self.dim}: {self.length:,} in {self.count:,} chunk{'s' if self.count > 1 else ''}"
+
+    def reached(self, index: IndexSet | None) -> IndexSet:
+        """Cells that hold a chunk with some of the positions; all cells for None."""
+        if index is None:
+            return IndexSet.span(0, self.cells)
+        found = index.chunks(self.chunk)
+        first, last = (edge * self.cells // self.count for edge in (found.starts, found.stops - 1))
+        return IndexSet.from_spans(np.column_stack([first, last + 1]))
+
+
+def _strip(axis: _Axis, boxes: Sequence[Box], top: int) -> str:
+    reached = [axis.reached(index) for index in {box.get(axis.dim) for box in boxes}]
+    spans = IndexSet.union(reached) if reached else IndexSet.span(0, 0)
+    kept = "".join(
+        f'<rect x="{start}" width="{stop - start}" height="1"/>'
+        for start, stop in zip(spans.starts, spans.stops, strict=True)
+    )
+    return _panel(kept, axis.cells, 1, top, _STRIP)
+
+
+def _grid(rows: _Axis, columns: _Axis, boxes: Sequence[Box], top: int, height: int) -> str:
+    kept = np.zeros((rows.cells, columns.cells), dtype=bool)
+    down, across = cache(rows.reached), cache(columns.reached)  # boxes share index sets
+    for box in boxes:
+        kept[np.ix_(down(box.get(rows.dim)).positions(), across(box.get(columns.dim)).positions())] = True
+    cells = "".join(f'<rect x="{x}" y="{y}" width="1" height="1"/>' for y, x in np.argwhere(kept))
+    return _panel(cells, columns.cells, rows.cells, top, height)
+
+
+def _panel(kept: str, columns: int, rows: int, top: int, height: int) -> str:
+    """Coloured cells, given in cells, on a ground that shows where cells end."""
+    wide, tall = _WIDTH / columns, height / rows
+    lines = "".join(f"M{x * wide:.4g} 0V{height}" for x in range(1, columns))
+    lines += "".join(f"M0 {y * tall:.4g}H{_WIDTH}" for y in range(1, rows))
+    return (
+        f'<g transform="translate(0 {top})"><path d="M0 0H{_WIDTH}V{height}H0Z" fill="#888" fill-opacity=".2"/>'
+        f'<g transform="scale({wide:.4g} {tall:.4g})" fill="#3b76af">{kept}</g>'
+        f'<path d="{lines}M0 0H{_WIDTH}V{height}H0Z" fill="none" stroke="#888" stroke-opacity=".6"/></g>'
+    )
+
+
+def _text(text: str, top: int) -> str:
+    return f'<text y="{top + _LINE - 4}" fill="currentColor">{_escape(text)}</text>'
+
+
+def _escape(text: str) -> str:
+    """As XML has it, which knows no control characters."""
+    return escape(escaped(text))

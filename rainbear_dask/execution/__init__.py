@@ -1,0 +1,1 @@
+"""Tasks on threads or on a Dask cluster: in order, bounded, cancellable."""

@@ -1,0 +1,286 @@
+"""What a worker does: from a scan task to rows."""
+
+import io
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from itertools import product
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.exceptions import PanicException
+
+from rainbear_dask.chunks import read as storage
+from rainbear_dask.exceptions import RainbearError
+from rainbear_dask.execution.wire import Part, Parts, lay_out, take_apart
+from rainbear_dask.indexing.chunk_grid import Region
+from rainbear_dask.indexing.index_set import IndexSet
+from rainbear_dask.indexing.selection import Selection
+from rainbear_dask.metadata.model import ArrayMeta
+from rainbear_dask.planning.task import Filter, ScanTask
+from rainbear_dask.resources import threads
+from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.table import coordinates as coords
+from rainbear_dask.table.model import Column
+from rainbear_dask.table.order import in_order, sorted_rows
+from rainbear_dask.table.tidy import Cells, nest
+
+T = TypeVar("T")
+
+
+def run_task(task: ScanTask) -> Parts:
+    """Read and filter the chunks of one task.
+
+    A top-level function of plain data: it pickles by name, a test calls it without a cluster, and a retry on another
+    worker gives the same rows.
+
+    Parameters
+    ----------
+    task : ScanTask
+        What to read.
+
+    Returns
+    -------
+    Parts
+        The cells that pass the filter, as rows with the task's columns, in the order of the table's rows.
+
+    Raises
+    ------
+    ChunkReadError
+        If a chunk cannot be fetched or decoded; the message names array and chunk.
+    """
+    try:
+        with threads.busy():
+            return _run(task)
+    except RainbearError as error:
+        if error.__suppress_context__:  # what its traceback does not show, but Dask would send: if it pickles at all
+            error.__context__ = None
+        raise
+
+
+def _run(task: ScanTask) -> Parts:
+    scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
+    cells = Cells({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
+    known: dict[str, pl.Series] = {}  # a value for each wanted cell
+    tests, failed = deque(scan.filters), 0
+    while tests:
+        test = tests.popleft()
+        # once for each cell of the filter's own dimensions, and not once for each row
+        own = cells.along({dim for column in test.columns for dim in column.dims})
+        more = [c for c in test.columns if own is not cells or c.name not in known]
+        values = read_columns(scan.spec, more, index, cells)
+        laid_out = known | {c.name: own.lay_out(values.pop(c.name), c.dims) for c in more}
+        if own is cells:
+            known = laid_out
+        try:
+            passed = _passed(test, laid_out, own.count)
+        except (Exception, PanicException):
+            # it may fail only on rows that another filter drops, and Polars filters last by what may fail
+            tests.append(test)
+            if (failed := failed + 1) == len(tests):
+                raise
+            continue
+        failed = 0
+        if passed.all():
+            continue
+        kept = own.where(_mask(passed))
+        if known:
+            if own is not cells:
+                passed = pl.Series(np.broadcast_to(kept, tuple(cells.box.values()))[cells.mask])
+            known = {name: values.filter(passed) for name, values in known.items()}
+        index, cells = _narrow(index, cells, kept)
+        if not cells.count:  # what no row needs is not read
+            return Parts(0, tuple(Part(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
+    # coordinates are taken anew, as they are cached and smaller before they are laid out
+    done = {c.name: Part(known[c.name]) for c in scan.columns if c.name in known and c.role == "data"}
+    left = [c for c in scan.columns if c.name not in done]
+    values = read_columns(scan.spec, left, index, cells)
+    done |= {c.name: Part(values[c.name], c.dims) for c in left}
+    columns, along = [done[c.name] for c in scan.columns], tuple(index.values())
+    if in_order(along, scan.blocks):
+        return take_apart(columns, cells)
+    order = pl.Series(sorted_rows(along, scan.blocks, cells.rows))
+    return Parts(cells.count, tuple(Part(lay_out(part, cells).values.gather(order)) for part in columns))
+
+
+def make_frame(task: ScanTask) -> pl.DataFrame:
+    """Read, filter and tidy the chunks of one task: the rows of `run_task` as a frame."""
+    return run_task(task).frame()
+
+
+def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
+    """Call a function of a frame where the frame is made."""
+    return func(make_frame(task))
+
+
+def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
+    """Which cells of the product of positions lie in the task's boxes; None where all do."""
+    if not task.boxes:
+        return None
+    wanted = np.zeros([len(positions) for positions in task.index], dtype=np.bool_)
+    for box in task.boxes:
+        ranks = [every.count_below(some.positions()) for every, some in zip(task.index, box, strict=True)]
+        wanted[np.ix_(*ranks)] = True
+    return wanted
+
+
+def _narrow(
+    index: Mapping[str, IndexSet], cells: Cells, kept: npt.NDArray[np.bool_]
+) -> tuple[dict[str, IndexSet], Cells]:
+    """Those of the wanted cells that are kept, in the smallest box that holds them; ``kept`` broadcasts to the box."""
+    wanted = kept if cells.wanted is None else kept & cells.wanted
+    narrow = dict(index)
+    for axis, (dim, positions) in enumerate(index.items()):
+        if wanted.shape[axis] == len(positions):
+            used = wanted.any(axis=tuple(a for a in range(wanted.ndim) if a != axis))
+            if not used.all():
+                wanted = wanted.compress(used, axis=axis)
+                narrow[dim] = IndexSet.from_positions(positions.positions()[used])
+    box = {dim: len(positions) for dim, positions in narrow.items()}
+    return narrow, Cells(box, None if wanted.all() else np.broadcast_to(wanted, tuple(box.values())))
+
+
+def _mask(passed: pl.Series) -> npt.NDArray[np.bool_]:
+    """Of few rows, by their numbers: Polars gives NumPy one bit after the other, and lets no other thread run meanwhile."""
+    if _FEW * passed.sum() > len(passed):
+        return passed.to_numpy()
+    mask = np.zeros(len(passed), dtype=np.bool_)
+    mask[passed.arg_true().to_numpy()] = True
+    return mask
+
+
+_FEW = 100  # of so many rows, one
+
+
+def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Series:
+    frame = pl.DataFrame([known[c.name] for c in test.columns] or None, height=count)
+    # an expression names a variable of a child group as a field, or as it is called in plans
+    frame = nest(frame).hstack([column for column in frame.iter_columns() if "/" in column.name])
+    passed = frame.select(pl.Expr.deserialize(io.BytesIO(test.predicate))).to_series().fill_null(value=False)
+    return passed.new_from_index(0, count) if len(passed) == 1 else passed  # one value where no column is named
+
+
+def read_columns(
+    spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet], cells: Cells
+) -> dict[str, pl.Series]:
+    """Read and decode some columns at some positions.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        Where the arrays are.
+    columns : sequence of Column
+        What to read. All requests are in flight together.
+    index : mapping of str to IndexSet
+        Positions along each dimension of the table, in row order.
+    cells : Cells
+        Those of the product of all positions that are wanted.
+
+    Returns
+    -------
+    dict of str to Series
+        Per column, its values at the product of the positions of its own dimensions, flat in C order. Those of chunks that
+        hold no wanted cell may be any.
+    """
+    regions = cache(partial(_regions, index, cells))  # columns of one grid have the same
+    stored = [(c, c.array, regions(c.dims, c.array.chunks, _chunk_cost(c.array))) for c in columns if c.array]
+    own, kept, shared = list[_Request](), list[_Request](), list[_Request]()
+    for column, array, parts in stored:
+        requests = [(column.name, array, region) for region in parts]
+        if column.role != "data" or len(column.dims) < len(index):
+            shared += requests  # other tasks need the same parts of it
+        elif spec.max_chunks and all(_is_small_part(*request) for request in requests):
+            kept += requests
+        else:
+            own += requests
+    if sum(array.chunk_bytes for _, array, _ in kept) > KEPT_BYTES:
+        own, kept = own + kept, []
+    pieces: dict[str, list[npt.NDArray[Any]]] = {}
+    for read, requests in ((coords.read, shared), (coords.read_chunks, kept), (storage.read_regions, own)):
+        found = read(spec, [request[1:] for request in requests]) if requests else []
+        for (name, *_), piece in zip(requests, found, strict=True):
+            pieces.setdefault(name, []).append(piece)
+    values = {
+        c.name: pl.Series(c.name, index[c.dims[0]].positions())
+        for c in columns
+        if c.array is None or c.decoding is None
+    }
+    for column, _, parts in stored:
+        if column.decoding is not None:
+            whole = _assemble([index[dim] for dim in column.dims], parts, pieces.pop(column.name))
+            values[column.name] = column.decoding.decode(whole).alias(column.name)
+    return values
+
+
+_Request = tuple[str, ArrayMeta, Region]
+
+KEPT_BYTES = 16 * 2**20
+"""Decoded bytes of the chunks that a task may keep for later questions: those of a large question would push out all."""
+
+_SMALL_PART = 16
+
+
+def _is_small_part(_: str, array: ArrayMeta, region: Region) -> bool:
+    """Whether so little of a chunk is wanted that the next question may well want another part of it."""
+    return _SMALL_PART * prod(stop - start for start, stop in region) <= prod(array.chunks)
+
+
+_PART_COST = 2**19
+"""Decoded bytes in whose time another part of an array is asked for, or another stored object."""
+
+
+def _chunk_cost(array: ArrayMeta) -> int:
+    """What it takes to read a chunk, in decoded bytes; one of a shard is mostly read along with others."""
+    return array.chunk_bytes if array.shards else max(array.chunk_bytes, _PART_COST)
+
+
+def _regions(
+    index: Mapping[str, IndexSet], cells: Cells, dims: tuple[str, ...], sizes: tuple[int, ...], chunk_cost: int
+) -> list[Region]:
+    """Parts of an array, over some dimensions in chunks of some sizes, that are to be read for some cells.
+
+    No chunk lies in two. Those without a wanted cell are left out if that takes less time.
+    """
+    along = [index[dim] for dim in dims]
+    box = list(product(*(one.runs(size) for one, size in zip(along, sizes, strict=True))))
+    if cells.wanted is None:
+        return box
+    chunks = [one.chunks(size).positions() for one, size in zip(along, sizes, strict=True)]
+    if max(map(len, chunks), default=1) == 1:
+        return box
+    used = cells.project(dims)
+    for axis, size in enumerate(sizes):
+        used = np.logical_or.reduceat(used, along[axis].count_below(chunks[axis] * size), axis=axis)
+    parts: list[Region] = []
+    for some in Selection.where(dims, used).boxes:
+        found = (IndexSet.from_positions(those[some[dim].positions()]) for dim, those in zip(dims, chunks, strict=True))
+        spans = (one.within_chunks(f, size).runs(size) for one, f, size in zip(along, found, sizes, strict=True))
+        parts += product(*spans)
+    spared = used.size - np.count_nonzero(used)
+    return parts if (len(parts) - len(box)) * _PART_COST < spared * chunk_cost else box
+
+
+def _assemble(
+    index: Sequence[IndexSet], regions: Sequence[Region], pieces: Sequence[npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Take the positions wanted from the parts of an array; where none was read stands any value."""
+    positions = [along.positions() for along in index]
+    taken = []
+    for region, piece in zip(regions, pieces, strict=True):
+        place, part = list[slice](), piece
+        for axis, (wanted, (start, stop)) in enumerate(zip(positions, region, strict=True)):
+            first, last = np.searchsorted(wanted, (start, stop))
+            place.append(slice(first, last))
+            if last - first < stop - start:
+                part = part.take(wanted[first:last] - start, axis=axis)
+        taken.append((tuple(place), part))
+    if len(taken) == 1:
+        return taken[0][1]
+    any_value = pieces[0].flat[0]  # one that was read can be decoded
+    whole = np.full([len(wanted) for wanted in positions], any_value, dtype=pieces[0].dtype)
+    for where, part in taken:
+        whole[where] = part
+    return whole

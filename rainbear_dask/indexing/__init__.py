@@ -1,0 +1,1 @@
+"""Index positions: sets, boxes, selections, chunk grids. NumPy alone."""

@@ -1,0 +1,1 @@
+"""Metadata documents of Zarr v2 and v3 to arrays and groups."""

@@ -1,0 +1,105 @@
+"""What a store holds, as plain frozen data: no array is opened and no chunk is read here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from rainbear_dask.storage.spec import StoreSpec
+
+MAX_ITEM_BYTES = 2**24
+"""Bytes of one value, at most; a longer text would be larger than any chunk should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayMeta:
+    """One array of a group, as its metadata document describes it.
+
+    Parameters
+    ----------
+    path : str
+        Path below the scan's group: ``t2m``, or ``child/t2m`` in a tree; ``../time`` for a coordinate of a group above.
+    dims : tuple of str
+        Name of each dimension, in array order.
+    shape, chunks : tuple of int
+        Length of the array, and of the unit that is decoded (the inner chunk of a shard), along each dimension.
+    shards : tuple of int or None
+        Length of the unit that is stored, where the array is sharded; each a multiple of ``chunks``.
+    dtype : numpy.dtype
+        Stored type in the machine's byte order; ``object`` or ``StringDType`` for variable-length strings.
+    fill_value
+        What a missing chunk holds: a NumPy scalar of ``dtype``, a str, or None where the store names none.
+    attributes : mapping
+        User attributes, JSON types.
+    document : str
+        The array's metadata document (JSON), enough to open it without asking the store again.
+    letters : ArrayMeta or None
+        For texts that are stored letter by letter: the array as it is stored, with the letters along a last dimension.
+    """
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+    fill_value: Any = field(compare=False)
+    attributes: Mapping[str, Any] = field(hash=False)
+    document: str = field(repr=False)
+    zarr_format: int = 3
+    letters: "ArrayMeta | None" = None
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dimension, by name."""
+        return dict(zip(self.dims, self.shape, strict=True))
+
+    @property
+    def itemsize(self) -> int:
+        """Decoded bytes per element; an estimate for strings of variable length."""
+        return self.dtype.itemsize or 16
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of one whole chunk; of texts, of all chunks that hold their letters."""
+        if self.letters is not None:
+            length, chunk = self.letters.shape[-1], self.letters.chunks[-1]
+            return prod(self.chunks) * -(-length // chunk) * chunk
+        return prod(self.chunks) * self.itemsize
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks in the whole array."""
+        return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True) if c)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMeta:
+    """A group and all below it, in store order.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        How to open it again.
+    arrays : mapping of str to ArrayMeta
+        Readable arrays by path, in store order.
+    groups : mapping of str to mapping
+        Attributes of the group itself (path "") and of each group below it, by path.
+    left_out : mapping of str to str
+        Arrays that cannot be read, by path, each with the reason.
+    above : mapping of str to sequence of ArrayMeta
+        Coordinates that groups above this one have for its dimensions, by dimension, nearest first.
+    """
+
+    spec: StoreSpec
+    arrays: Mapping[str, ArrayMeta]
+    groups: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, str]
+    above: Mapping[str, Sequence[ArrayMeta]] = field(default_factory=dict)

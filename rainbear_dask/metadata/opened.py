@@ -1,0 +1,206 @@
+"""Opening a store: the metadata of its groups, read once and kept, of one state."""
+
+import threading
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from rainbear_dask.exceptions import StoreNotFoundError
+from rainbear_dask.metadata.documents import Documents
+from rainbear_dask.metadata.groups import unlabelled
+from rainbear_dask.metadata.keys import join_path
+from rainbear_dask.metadata.model import StoreMeta
+from rainbear_dask.metadata.parse import coordinates_above, store_meta
+from rainbear_dask.redaction import reason, secrets_of
+from rainbear_dask.resources.cache import new_opening
+from rainbear_dask.storage.connect import connect, has_index
+from rainbear_dask.storage.errors import is_refusal, translated
+from rainbear_dask.storage.local_files import is_regular
+from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
+from rainbear_dask.storage.spec import StoreSpec
+
+
+def open_store(
+    source: Any,
+    *,
+    group: str | None = None,
+    prefix: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> StoreMeta:
+    """Read the metadata of a Zarr group and of all below it.
+
+    Consolidated metadata is trusted, and asked for once. Without it the store is listed, one level of groups at a
+    time. No chunk is read.
+
+    Parameters
+    ----------
+    source : str, path or store
+        A local folder or zip file, a URL that fsspec knows, an obstore store, a ``zarr.abc.store.Store``, an fsspec
+        mapper, or an Icechunk session or store. An `OpenedStore` gives what it keeps.
+    group : str, optional
+        Path of a group inside the store.
+    prefix : str, optional
+        Where the store begins below the source.
+    storage_options : mapping, optional
+        What fsspec is to be told, with a URL.
+
+    Returns
+    -------
+    StoreMeta
+        Arrays in the order of the consolidated document; where there is none level by level, each sorted by path.
+        An array that cannot be understood is in ``left_out``, with the reason.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If no Zarr group is there.
+    StoreAccessError
+        If the store refuses.
+    StoreFormatError
+        If an array is there, or metadata that is not Zarr's.
+    """
+    if isinstance(source, OpenedStore):
+        return source.meta(join_path(prefix or "", group or ""))
+    return OpenedStore(source, prefix=prefix, storage_options=storage_options).meta(group or "")
+
+
+class OpenedStore:
+    """A store whose metadata is read once and kept, with the caches that belong to it, until it is forgotten.
+
+    It pickles with what it keeps; the copy shares no connection.
+
+    Parameters
+    ----------
+    source : str, path or store
+        As in `open_store`.
+    prefix : str, optional
+        Where the store begins below the source.
+    storage_options : mapping, optional
+        What fsspec is to be told, with a URL.
+    max_cached, max_chunks : int, optional
+        As in `StoreSpec`.
+
+    Raises
+    ------
+    StoreFormatError
+        If the source is nothing that can be read from.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        prefix: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        max_cached: int | None = None,
+        max_chunks: int | None = None,
+    ) -> None:
+        self._address, self._root = address_of(source), join_path(*(prefix or "").split("/"))
+        is_archive = isinstance(self._address, str) and is_regular(self._address) and zipfile.is_zipfile(self._address)
+        if self._root and isinstance(self._address, str) and not is_archive:
+            self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
+        self._options = dict(storage_options or {})
+        self._max_cached, self._max_chunks = max_cached, max_chunks
+        self._source: str | Store | None = None
+        self._metas: dict[str, StoreMeta] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({label_of(self._address)})"
+
+    def pin(self) -> None:
+        """Settle which state of the store is read: of a branch of Icechunk, the snapshot that it is at now."""
+        with self._lock:
+            self._pinned()
+
+    def meta(self, group: str = "") -> StoreMeta:
+        """Metadata of a group, as `open_store` gives it: read when it is asked for first, then kept."""
+        path = join_path(*group.split("/"))
+        with self._lock:
+            if path not in self._metas:
+                meta = _read_meta(self._pinned(), label_of(self._address), self._root, path, self._options)
+                spec = replace(meta.spec, max_cached=self._max_cached, max_chunks=self._max_chunks)
+                self._metas[path] = replace(meta, spec=spec)
+            return self._metas[path]
+
+    def forget(self) -> None:
+        """Forget metadata, and which state was read: the store is then opened anew."""
+        with self._lock:
+            self._source = None
+            self._metas.clear()
+
+    @property
+    def openings(self) -> list[str]:
+        """Names of the openings (``StoreSpec.opened``) whose metadata is kept."""
+        return [meta.spec.opened for meta in list(self._metas.values())]
+
+    def _pinned(self) -> str | Store:
+        if self._source is None:
+            self._source = _snapshot(self._address) if isinstance(self._address, IcechunkAddress) else self._address
+        return self._source
+
+
+def _snapshot(address: IcechunkAddress) -> Store:
+    """Open a state of a repository to read; whatever happens to the branch then, it stays at the snapshot where it is now."""
+    with translated(str(address), ()):
+        import icechunk  # noqa: PLC0415  an extra
+
+        if not Path(address.path).is_dir():  # Icechunk would make it
+            raise StoreNotFoundError(f"no Icechunk repository at {address.path}: it is not a folder. Check the path.")
+        try:
+            repository = icechunk.Repository.open(icechunk.local_filesystem_storage(address.path))
+            session = repository.readonly_session(address.branch, tag=address.tag, snapshot_id=address.snapshot_id)
+        except icechunk.IcechunkError as err:
+            raise StoreNotFoundError(
+                f"no such state of an Icechunk repository: {address}: {reason(err)}. Check its name."
+            ) from err
+        store: Store = session.store
+        return store
+
+
+def _read_meta(source: str | Store, label: str, root: str, group: str, options: dict[str, Any]) -> StoreMeta:
+    path = join_path(root, group)
+    alive = new_opening()  # until there is a recipe that holds it
+    opened = alive.name
+    with translated(label, lambda: secrets_of(source, options)):
+        store = connect(source, options, opened, is_new=True)
+        documents = Documents(store, label)
+        nodes = sync(documents.below(path))
+        spec = StoreSpec(
+            label=label,
+            source=source,
+            version=_version(store, documents, opened if has_index(source) else ""),
+            group=path,
+            options=options,
+            opened=opened,
+        )
+        meta = store_meta(spec, nodes)
+        if group and (dims := unlabelled(meta)):
+            formats = {array.zarr_format for array in meta.arrays.values()}
+            # to callers that may not list, S3 refuses what is not there
+            found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
+            meta = replace(meta, above=coordinates_above(spec, found))
+        return meta
+
+
+def _version(store: Store, documents: Documents, opened: str) -> str:
+    """Tell one state of a store from another as far as that is cheap; where it is not, each opening is a state."""
+    digest = documents.digest.copy()
+    digest.update(opened.encode())
+    if isinstance(store, LocalStore):
+        digest.update(str((store.root / documents.first_key).stat().st_mtime_ns).encode())
+    session = getattr(store, "session", None)  # of Icechunk, where a snapshot is a state
+    digest.update(str(getattr(session, "snapshot_id", "")).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Predicate to selection to tasks; counts and limits."""

@@ -1,0 +1,1 @@
+"""Polars queries: the IO source, and what Polars pushes down to it."""

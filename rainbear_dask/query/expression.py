@@ -1,0 +1,279 @@
+"""Questions to a table as one expression: a plan, and what Polars is to do with its rows, if anything."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial, reduce
+from itertools import product
+from operator import and_, or_, xor
+from typing import Any, Literal
+
+import polars as pl
+
+from rainbear_dask.exceptions import PredicateError, QueryError
+from rainbear_dask.planning.build import plan_scan
+from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.planning.predicate import Connective, conjuncts_of, connective
+from rainbear_dask.query.pushdown import Schema, columns_of, elementwise, prepared, pushed_part
+from rainbear_dask.table.model import Table, unknown_column
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A plan, and what Polars is to do with all of its rows, if anything."""
+
+    plan: ReadPlan
+    last_step: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    n_rows: int | None = None
+
+    def answer(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        if len(frames) == 1:
+            (rows,) = frames
+        else:
+            rows = pl.concat([self.plan.no_rows(), *frames])
+        if self.last_step is None:
+            return rows
+        rows = self.last_step(rows)
+        return rows if self.n_rows is None else rows.head(self.n_rows)
+
+
+def plan_question(
+    table: Table,
+    expr: pl.Expr | None,
+    with_columns: Sequence[str] | None = None,
+    n_rows: int | None = None,
+    *,
+    loosely: bool = False,
+) -> Question:
+    """Plan for an expression: as a filter if it gives one Boolean for each row, else to be selected.
+
+    Loosely, to look at and not to run: rows that ``when(...).then(...)`` gives null, or that get but the value of their
+    group from ``over(...)``, count as not asked for, ``p.filter(q)`` is p and q, and ``child/variable`` is a column.
+    """
+    if expr is None:
+        return Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
+    schema, blank = table.schema, table.blank
+    if loosely:
+        schema = schema | {name: column.dtype for name, column in table.columns.items()}
+        blank = pl.LazyFrame(schema=schema)
+    dtypes = _dtypes(expr, blank, schema, table.spec.label)
+    is_predicate = _are_one_boolean(dtypes)
+    if is_predicate:
+        expr = _as_boolean(expr, dtypes)
+        predicate = _row_by_row(expr, schema, loosely=loosely)
+        if predicate is not None:
+            return Question(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
+    seen = _rows_seen(expr, schema, loosely=loosely)
+    if is_predicate and seen is None and _is_per_row(expr, schema):
+        wanted = list(with_columns or schema)
+        needed = [*wanted, *(name for name in columns_of(expr, schema) if name not in wanted)]
+        heads = list(dict.fromkeys(name.partition("/")[0] for name in wanted))
+        # the last step is the whole filter: Polars has the same answer whether or not this part was applied before
+        plan = plan_scan(table, columns=needed, predicate=pushed_part(expr, schema))
+        return Question(plan, lambda rows: rows.lazy().filter(expr).select(heads).collect(engine="in-memory"), n_rows)
+    if with_columns is not None:
+        raise QueryError(
+            "this expression says by itself which columns it gives. Leave out with_columns, or give a filter."
+        )
+    columns = columns_of(expr, schema)
+    plan = plan_scan(table, columns=columns, predicate=seen, n_rows=None if columns else 0)
+    return Question(plan, lambda rows: rows.select(expr), n_rows)
+
+
+def plan_filter(
+    table: Table, expr: pl.Expr | None, columns: Sequence[str] | None = None, n_rows: int | None = None
+) -> ReadPlan:
+    """Plan for a filter as a whole: rows are read, and filtered, task by task.
+
+    Raises
+    ------
+    PredicateError
+        If the expression is no filter, or a part of it needs other rows than the one that it is about.
+    UnknownColumnError
+        If it names a column that the table does not have.
+    """
+    if expr is None:
+        return plan_scan(table, columns=columns, n_rows=n_rows)
+    schema = table.schema
+    dtypes = _dtypes(expr, table.blank, schema, table.spec.label)
+    if not _are_one_boolean(dtypes):
+        given = ", ".join(map(str, dtypes))
+        raise PredicateError(
+            f"The predicate {_short(expr)} gives {given or 'nothing'} for each row, not one Boolean. Compare it with a value."
+        )
+    predicate = _row_by_row(_as_boolean(expr, dtypes), schema)
+    if predicate is None:
+        parts = conjuncts_of(expr)
+        named = [part for part in parts if _row_by_row(part, schema) is None] or parts
+        raise PredicateError(
+            f"The plan cannot hold the condition {' and '.join(map(_short, named))}: it needs more than one row to tell "
+            "whether a row passes (an aggregate, a shift, a rank, or a Python function without is_elementwise=True). "
+            "Filter the table: scan_zarr(...).filter(...)."
+        )
+    return plan_scan(table, columns=columns, predicate=predicate, n_rows=n_rows)
+
+
+def _short(expr: pl.Expr) -> str:
+    text = str(expr)
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 3]}..."
+
+
+_MAX_TEXT = 200
+
+
+def _are_one_boolean(dtypes: Sequence[pl.DataType]) -> bool:
+    """Whether an expression of these types can filter; that of a literal None is Null."""
+    return len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null)
+
+
+def _as_boolean(expr: pl.Expr, dtypes: Sequence[pl.DataType]) -> pl.Expr:
+    return expr.cast(pl.Boolean) if dtypes[0] == pl.Null else expr
+
+
+def _dtypes(expr: Any, blank: pl.LazyFrame, schema: Schema, label: str) -> list[pl.DataType]:
+    """Types of what an expression gives, if it is one and names columns that are there."""
+    if not isinstance(expr, pl.Expr):
+        raise PredicateError(
+            f"The predicate is a {type(expr).__name__}, not a Polars expression. "
+            "Write it as pl.col('lat') > 45, or as pl.sql_expr('lat > 45')."
+        )
+    try:
+        return blank.select(expr).collect_schema().dtypes()
+    except pl.exceptions.ColumnNotFoundError:
+        for name in expr.meta.root_names():
+            if name not in schema:
+                raise unknown_column(name, schema, label) from None
+        raise
+
+
+def _is_per_row(expr: pl.Expr, schema: Schema) -> bool:
+    """Whether an expression that is not elementwise still gives a value for each row, as ``a > a.mean()`` does."""
+    nulls = pl.DataFrame(schema=schema).clear(_UNUSUAL)
+    zeros = nulls.with_columns(pl.lit(0).cast(dtype).alias(name) for name, dtype in schema.items() if _has_zero(dtype))
+    for frame in (nulls, zeros):
+        with suppress(Exception):  # a user's own function may not know nulls
+            return frame.select(expr).height == _UNUSUAL
+    return True  # one number for all rows would hardly fail on all of these
+
+
+def _has_zero(dtype: pl.DataType) -> bool:
+    return dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.String)
+
+
+_UNUSUAL = 1009  # rows; what gives a fixed number of values gives another
+
+
+def _rows_seen(expr: pl.Expr, schema: Schema, *, loosely: bool) -> pl.Expr | None:
+    """A filter that holds wherever an expression looks at a row; None if it looks at all of them, or at none."""
+    filters = _filters(expr, schema, loosely=loosely)
+    return prepared(reduce(or_, filters), schema) if filters else None
+
+
+def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] | None:
+    """Filters that the columns of an expression go through; None if one goes through none."""
+    found, todo = [], [expr]
+    while todo:
+        node = todo.pop()
+        if node.meta.is_literal():
+            continue
+        if (grouped := _grouped(node)) is not None:  # it gives a value for each row
+            if not loosely:
+                return None
+            todo.append(grouped)
+            continue
+        filters, values = _filtered(node)
+        if not filters and loosely:
+            filters, values = _chosen(node)
+        if not filters:
+            parts = node.meta.pop()
+            if not parts:
+                return None
+            todo += parts
+            continue
+        passed = reduce(and_, filters)
+        if elementwise(pl.any_horizontal(values.is_null()), schema) is None or elementwise(passed, schema) is None:
+            return None  # what is not elementwise sees more rows
+        found.append(passed)
+    return found
+
+
+def _filtered(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
+    """Predicates of ``values.filter(...)``, of several that follow each other too, and the values."""
+    match expr.meta.pop():
+        case [predicate, values] if values.filter(predicate).meta.eq(expr):
+            inner, values = _filtered(values)
+            return [*inner, predicate], values
+    return [], expr
+
+
+def _chosen(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
+    """The predicate of ``when(...).then(values)``, and the values."""
+    match expr.meta.pop():
+        case [predicate, otherwise, values] if otherwise.meta.eq(pl.lit(None)) and pl.when(predicate).then(
+            values
+        ).otherwise(otherwise).meta.eq(expr):
+            return [predicate], values
+    return [], expr
+
+
+Mapped = Literal["group_to_rows", "join", "explode"]
+
+_MAPPINGS: Sequence[Mapped] = ("group_to_rows", "join", "explode")
+
+
+def _grouped(expr: pl.Expr, mappings: Sequence[Mapped] = _MAPPINGS) -> pl.Expr | None:
+    """What ``over(...)`` evaluates in each group; None if an expression is no such thing."""
+    match expr.meta.pop()[::-1]:
+        case [function, *groups, last]:
+            overs = [partial(function.over, *groups, last)]
+            if groups:
+                flags = product((False, True), repeat=2)
+                overs += [partial(function.over, *groups, order_by=last, descending=d, nulls_last=n) for d, n in flags]
+            if any(over(mapping_strategy=mapping).meta.eq(expr) for over in overs for mapping in mappings):
+                return function
+    return None
+
+
+def _row_by_row(expr: pl.Expr, schema: Schema, *, loosely: bool = False) -> pl.Expr | None:
+    """The whole of a predicate as an elementwise expression; None if it needs other rows."""
+    whole = prepared(expr, schema)
+    if whole is None:
+        with suppress(RecursionError):  # connectives within others, hundreds deep: they stay as they are
+            whole = prepared(_simplified(expr, loosely=loosely), schema)
+    return whole
+
+
+def _simplified(expr: pl.Expr, *, loosely: bool) -> pl.Expr:
+    """The same predicate with p for ``p.over(...)``, and without parts that a literal decides or that decide nothing.
+
+    Loosely, with p and q for ``p.filter(q)`` too.
+    """
+    kind, parts = connective(expr)
+    if kind != "leaf":
+        found = [_simplified(part, loosely=loosely) for part in parts]
+        if kind == "not":
+            constant = _constant(found[0])
+            return ~found[0] if constant is None else pl.lit(not constant)
+        return _joined(kind, found)
+    if (function := _grouped(expr, _MAPPINGS[:1])) is not None:
+        return _simplified(function, loosely=loosely)
+    filters, values = _filtered(expr) if loosely else ([], expr)
+    return reduce(and_, (_simplified(part, loosely=loosely) for part in [values, *filters])) if filters else expr
+
+
+def _joined(kind: Connective, parts: Sequence[pl.Expr]) -> pl.Expr:
+    constants = [_constant(part) for part in parts]
+    decisive = {"and": False, "or": True}.get(kind)
+    if decisive is not None and decisive in constants:  # whatever the others are, null too
+        return pl.lit(decisive)
+    neutral = kind == "and"
+    left = [part for part, constant in zip(parts, constants, strict=True) if constant is not neutral]
+    return reduce({"and": and_, "or": or_}.get(kind, xor), left) if left else pl.lit(neutral)
+
+
+def _constant(expr: pl.Expr) -> bool | None:
+    """The Boolean that an expression is; None if it is none, or null."""
+    if not expr.meta.is_literal():
+        return None
+    value = pl.select(expr).to_series()
+    return value.item() if value.dtype == pl.Boolean and len(value) == 1 else None

@@ -1,0 +1,1 @@
+"""What a process may use, and what it shares: settings, limits, buffers, caches, threads."""

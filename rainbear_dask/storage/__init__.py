@@ -1,0 +1,1 @@
+"""Addresses, connections, requests and responses: bytes from any kind of store."""

@@ -1,0 +1,214 @@
+"""Addresses and their options to stores; URLs of s3 and http by obstore, unless only fsspec can do what is asked."""
+
+import asyncio
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
+
+from rainbear_dask.exceptions import QueryError
+from rainbear_dask.resources.cache import ByteLRU, when_gone
+from rainbear_dask.storage.filesystems import (
+    bears_threads,
+    can_be_copied,
+    copied,
+    copied_from,
+    forget_listings,
+    holds_index,
+    opened_file_system,
+    url_has_index,
+)
+from rainbear_dask.storage.local_files import is_regular
+from rainbear_dask.storage.obstore import OPENERS, NotForObstoreError, open_any
+from rainbear_dask.storage.sources import is_url
+
+S3FS_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 8},
+    "max_pool_connections": 64,
+}
+"""What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""
+
+_KEPT = 64  # connections, of each kind
+
+
+def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *, is_new: bool = False) -> Store:
+    """Connect to what is read from.
+
+    In one process, the same URL with the same options gives the same connection again, unless it holds an index (of an
+    archive, of reference files, of files that were copied): such a connection belongs to one opening of the store.
+
+    Parameters
+    ----------
+    source : str or store
+        A path, a zip file, or any URL that fsspec knows. A store is taken as it is, but without an index that it has of
+        what may have changed since. What begins with ``s3://``, ``http://`` or ``https://`` is read by obstore, where it is
+        installed and can do all that the options ask for.
+    options : mapping
+        For a URL, what s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore;
+        and ``library``, "obstore" or "fsspec", to say which of the two it has to be.
+    opened : str
+        Name of the opening; an empty one is like no other.
+    is_new : bool
+        Whether this is the opening itself: what fsspec remembers of folders is then listed anew.
+
+    Returns
+    -------
+    zarr.abc.store.Store
+        To read from, ready to be asked.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path is not there.
+    QueryError
+        If the library that is asked for cannot do what the options say.
+    StoreAccessError
+        If there are no credentials.
+    """
+    if has_index(source):
+        make = partial(_indexed, source, options)
+        found = _indexed_stores.get_all([opened], lambda _: [make()])[0] if opened else make()
+    elif isinstance(source, Store):
+        found = source
+    elif is_url(source):
+        found = _connection(source, options)
+    elif not Path(source).exists():
+        raise FileNotFoundError(f"{source} does not exist")
+    else:
+        return LocalStore(source, read_only=True)
+    if is_new and isinstance(found, FsspecStore):
+        forget_listings(found.fs)
+    return sync(StorePath.open(found, path="")).store  # some stores wait to be opened
+
+
+def has_index(source: str | Store) -> bool:
+    """Whether a connection holds an index of what it reads, so that it has to be made anew for each opening."""
+    if isinstance(source, ZipStore):
+        return source.read_only
+    if isinstance(source, FsspecStore):
+        return holds_index(source.fs) and can_be_copied(source.fs)
+    if isinstance(source, Store):
+        return False
+    return url_has_index(source) if is_url(source) else is_regular(source) and zipfile.is_zipfile(source)
+
+
+def _indexed(source: str | Store, options: Mapping[str, Any]) -> Store:
+    if isinstance(source, str):
+        return _new(source, dict(options)) if is_url(source) else ZipStore(source, mode="r")
+    if isinstance(source, ZipStore):
+        return ZipStore(source.path, mode="r")
+    if isinstance(source, FsspecStore):
+        fs: Any = copied(source.fs)
+        return _FileSystemStore(fs, read_only=True, path=source.path, allowed_exceptions=source.allowed_exceptions)
+    return source
+
+
+def _connection(url: str, options: Mapping[str, Any]) -> Store:
+    (found,) = _connections.get_all([_key(url, options)], lambda _: [_new(url, dict(options))])
+    return found
+
+
+def forget_connection(url: str, options: Mapping[str, Any]) -> None:
+    """Let the next `connect` look for credentials anew."""
+    _connections.forget(_key(url, options))
+    _indexed_stores.clear()
+
+
+def disconnect_all() -> None:
+    """Let go of all connections."""
+    _connections.clear()
+    _indexed_stores.clear()
+
+
+_connections: ByteLRU[tuple[str, str], Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda key: key, overhead=0)
+_indexed_stores: ByteLRU[str, Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda opened: opened, overhead=0)
+when_gone(_indexed_stores.forget_soon)
+
+
+def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """What a connection depends on: also the environment, which may name another profile by now."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return url, json.dumps([options, environment], sort_keys=True, default=repr)
+
+
+def _new(url: str, options: dict[str, Any]) -> Store:
+    library = options.pop("library", None)
+    if library not in (None, "obstore", "fsspec"):
+        raise QueryError(
+            "library in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or leave it out."
+        )
+    scheme = url.partition("://")[0]
+    if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
+        try:
+            return OPENERS.get(scheme, open_any)(url, options)
+        except NotForObstoreError as err:
+            if library:
+                raise QueryError(
+                    f"obstore cannot do what the storage_options ask for: {err}. Change them, or leave out library='obstore'."
+                ) from err
+        except ImportError as err:
+            raise QueryError(
+                "library='obstore' needs the package obstore. Install it: pip install 'rainbear-dask[obstore]'."
+            ) from err
+    for name in ("client_options", "retry_config"):
+        if options.get(name) is not None:
+            raise QueryError(
+                f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
+            )
+    translate = _FOR_FSSPEC.get(scheme, dict)
+    fs, path = opened_file_system(url, translate(options))
+    return _FileSystemStore(fs, read_only=True, path=path)
+
+
+def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
+    config = S3FS_CONFIG | (options.get("config_kwargs") or {})
+    client = dict(options.get("client_kwargs") or {})
+    given = {name: value for name, value in options.items() if name not in ("region", "region_name")}
+    if region := options.get("region") or options.get("region_name"):
+        client.setdefault("region_name", region)
+    return given | {"config_kwargs": config, "client_kwargs": client}
+
+
+def _for_references(options: dict[str, Any]) -> dict[str, Any]:
+    """Let the file system that a file of references refers to be as zarr needs it."""
+    protocol = options.get("remote_protocol")
+    if not protocol or not fsspec.get_filesystem_class(protocol).async_impl:
+        return options
+    return options | {"remote_options": {"asynchronous": True, **(options.get("remote_options") or {})}}
+
+
+_FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
+
+
+class _FileSystemStore(FsspecStore):
+    """What fsspec reads. `responses` heeds the two attributes.
+
+    Parameters
+    ----------
+    fs, arguments, options
+        As zarr's own store takes them.
+
+    Attributes
+    ----------
+    turns : asyncio.Lock or None
+        For a file system that reads all files by one handle, or keeps a list of its copies: asked on several threads it
+        gives bytes of one file for another's.
+    original : AbstractFileSystem or None
+        The file system beneath one that copies files, which says of any failure that there is no such file.
+    """
+
+    def __init__(self, fs: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(fs, *arguments, **options)
+        self.turns = None if bears_threads(fs) else asyncio.Lock()
+        self.original = copied_from(fs)

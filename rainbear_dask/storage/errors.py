@@ -1,0 +1,81 @@
+"""Whatever stores, file systems and codecs raise, as errors of ours: what, where and what to do, without secrets."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rainbear_dask.exceptions import RainbearError, StoreAccessError, StoreError, StoreNotFoundError
+from rainbear_dask.redaction import presentable, reason, shown
+from rainbear_dask.storage.obstore import plain
+from rainbear_dask.storage.requests import FetchError
+from rainbear_dask.storage.sources import is_icechunk
+
+CHECK_CREDENTIALS = (
+    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
+)
+_REFUSAL = re.compile(
+    "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
+)
+_ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
+_REFUSAL_CODES = re.compile(
+    r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
+)
+_ICECHUNK_REFUSAL = re.compile(  # in its text alone
+    "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
+)
+
+
+@contextmanager
+def translated(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Turn whatever a store or its file system raises into an error of ours, without secrets."""
+    try:
+        yield
+    except RainbearError as err:
+        _clean(err, find_secrets() if callable(find_secrets) else find_secrets)
+        raise
+    except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
+        secrets = find_secrets() if callable(find_secrets) else find_secrets
+        cause = cause_of(error)
+        what, why = f"the Zarr store at {label}", reason(cause, secrets)
+        if is_refusal(cause):
+            ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {CHECK_CREDENTIALS}")
+        elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
+            ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
+        elif isinstance(cause, ImportError):
+            ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")
+        elif "Protocol not known" in str(cause):
+            ours = StoreNotFoundError(
+                f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."
+            )
+        else:
+            ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
+        raise ours from shown(cause, secrets)
+
+
+def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:
+    """Take secrets out of an error of ours, which quotes another, and off it what its traceback may not show."""
+    ours.args = (presentable(str(ours), secrets),)
+    cause = ours.__cause__
+    if cause is not None and shown(cause, secrets) is None:
+        ours.__cause__ = None
+    if not ours.__suppress_context__ and shown(ours.__context__, secrets) is None:
+        ours.__suppress_context__ = True
+
+
+def is_refusal(err: BaseException | None) -> bool:
+    """Tell an error about credentials, by the names that botocore, google-auth, azure and obstore give theirs."""
+    while err is not None:
+        if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
+            return True
+        text = str(err)
+        if _REFUSAL.search(type(err).__name__) or _REFUSAL_CODES.search(text):
+            return True
+        if is_icechunk(err) and _ICECHUNK_REFUSAL.search(text):
+            return True
+        err = err.__cause__
+    return False
+
+
+def cause_of(err: Exception) -> Exception:
+    """What went wrong, where a request failed, in few words."""
+    return plain(err.__cause__ if isinstance(err, FetchError) and isinstance(err.__cause__, Exception) else err)

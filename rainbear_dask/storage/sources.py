@@ -1,0 +1,163 @@
+"""What users name a store by: an address, a store of a library or a state of a repository; which travel, how messages name them."""
+
+import os
+import pickle
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fsspec import FSMap
+from fsspec.implementations.memory import MemoryFileSystem
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, MemoryStore, ObjectStore
+
+from rainbear_dask.exceptions import StoreError, StoreFormatError
+from rainbear_dask.redaction import presentable, secrets_of, shown
+from rainbear_dask.storage.spec import StoreSpec
+
+
+@dataclass(frozen=True)
+class IcechunkAddress:
+    """A state of an Icechunk repository in a folder.
+
+    Parameters
+    ----------
+    path : str
+        The folder, absolute.
+    branch, tag, snapshot_id : str or None
+        Which state; exactly one is given.
+    """
+
+    path: str
+    branch: str | None = None
+    tag: str | None = None
+    snapshot_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.branch or self.tag or self.snapshot_id}"
+
+
+def address_of(source: Any) -> str | Store | IcechunkAddress:
+    """What to keep of a source: an absolute path, a URL, a store, or how to open one."""
+    if isinstance(source, IcechunkAddress):
+        return source
+    if is_icechunk(source):
+        return _committed(source)
+    if isinstance(source, Store):
+        return source
+    if _is_of("obstore", source):
+        return _of_obstore(source)
+    if isinstance(source, FSMap):
+        return FsspecStore.from_mapper(source, read_only=True)
+    if not isinstance(source, str | os.PathLike):
+        raise StoreFormatError(
+            f"a {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, obstore or fsspec, or "
+            "an Icechunk session."
+        )
+    address = os.fspath(source)
+    if address.startswith(("file://", "local://")):
+        address = address.partition("://")[2]
+    if is_url(address):
+        return address.rstrip("/") if not address.endswith("://") else address
+    return str(Path(address).expanduser().absolute())  # a worker may run in another folder
+
+
+def is_icechunk(source: Any) -> bool:
+    """Whether something is of Icechunk."""
+    return _is_of("icechunk", source)
+
+
+def session_of_bytes(content: bytes) -> Any:
+    """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
+    try:
+        from icechunk import Session  # noqa: PLC0415  an extra
+        from icechunk._icechunk_python import PySession  # noqa: PLC0415
+    except ImportError as err:
+        raise StoreFormatError(
+            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
+        ) from err
+    with suppress(Exception):  # Icechunk has no class for it
+        return Session(PySession.from_bytes(content))
+    try:
+        return pickle.loads(content)  # noqa: S301  the caller's own
+    except Exception as err:  # noqa: BLE001  a pickle may raise anything
+        raise StoreFormatError(
+            "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
+        ) from shown(err, ())
+
+
+def _is_of(package: str, source: Any) -> bool:
+    """Whether an object is of a package, which need not be installed for that to be known."""
+    return any(cls.__module__.partition(".")[0] == package for cls in type(source).__mro__)
+
+
+def _committed(source: Any) -> Store:
+    """Store of an Icechunk session that can only be read."""
+    store = source if isinstance(source, Store) else getattr(source, "store", None)
+    if not isinstance(store, Store):
+        raise StoreFormatError(
+            f"an Icechunk {type(source).__name__} is not one state of the data. Give repo.readonly_session('main')."
+        )
+    if not store.read_only:
+        raise StoreError(
+            "this Icechunk session can be written to, so it is no fixed state that workers could share. Commit it, or "
+            "read what is committed: repo.readonly_session(snapshot_id=session.snapshot_id)."
+        )
+    return store
+
+
+def _of_obstore(source: Any) -> str | Store:
+    import obstore.store  # noqa: PLC0415  an extra
+
+    if isinstance(source, obstore.store.LocalStore):
+        return str(source.prefix or "/")  # zarr reads it faster as a folder
+    if isinstance(source, obstore.store.MemoryStore):
+        return _MemoryObjectStore(source, read_only=True)
+    return ObjectStore(source, read_only=True)
+
+
+class _MemoryObjectStore(ObjectStore[Any]):
+    """An obstore store that only this process has."""
+
+    def __getstate__(self) -> NoReturn:
+        raise StoreError(f"{label_of(self)} {_ONLY_HERE}")
+
+
+_ONLY_HERE = (
+    "lives in the memory of this process, where no other process can read it. Write it to a folder or a bucket, or scan "
+    "it without a cluster."
+)
+
+
+def check_travels(spec: StoreSpec) -> None:
+    """Refuse to send a store that lives in the memory of this process to another.
+
+    Raises
+    ------
+    StoreError
+        If it does; the other process would find nothing there, and nothing is what a missing chunk is.
+    """
+    source = spec.source
+    file_system = getattr(getattr(source, "fs", None), "sync_fs", None)
+    if (
+        isinstance(source, MemoryStore | _MemoryObjectStore)
+        or isinstance(file_system, MemoryFileSystem)
+        or (isinstance(source, str) and re.search("(^|::)memory:", source))
+    ):
+        raise StoreError(f"{spec.label} {_ONLY_HERE}")
+
+
+def label_of(source: str | Store | IcechunkAddress) -> str:
+    """How messages name a source."""
+    if isinstance(source, ObjectStore):
+        return presentable(str(source.store), secrets_of(source, {}))
+    session = getattr(source, "session", None)
+    if session is not None:
+        return f"Icechunk snapshot {session.snapshot_id}"
+    return presentable(str(source), secrets_of(source, {}) if isinstance(source, Store) else ())
+
+
+def is_url(address: str) -> bool:
+    return "://" in address or "::" in address

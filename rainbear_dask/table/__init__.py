@@ -1,0 +1,1 @@
+"""A group as a tidy table: columns, coordinates, the order of rows."""

@@ -1,0 +1,215 @@
+"""On a real SLURM, which the tests start: jobs as workers, cancelled and preempted in mid-scan; batch scripts."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dask
+import dask_jobqueue  # noqa: F401  its defaults have to be there before a test sets others for a while
+import polars as pl
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+
+import rainbear_dask as rd
+from rainbear_dask.cluster import connect
+from rainbear_dask.exceptions import ClusterError
+from tests.support.oracle import expected_frame
+from tests.support.stores import write_field
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.filterwarnings("default"),  # workers that are killed leave their sockets to the garbage collector
+]
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+c = pl.col
+NUM_TASKS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm():
+    """Two nodes; what commands need is in the environment as long as the module runs."""
+    up = subprocess.run(["bash", CLUSTER / "slurm" / "up.sh"], check=False, capture_output=True, text=True, timeout=300)
+    assert up.returncode == 0, up.stderr
+    exports = dict(word.split("=", 1) for word in shlex.split(up.stdout)[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**exports, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}.items():
+            patch.setenv(name, value)
+        yield Path(exports["SLURM_FOLDER"])
+        down = subprocess.run(["bash", CLUSTER / "slurm" / "down.sh"], check=False, capture_output=True, timeout=60)
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(autouse=True)
+def configuration(slurm, tmp_path, monkeypatch):
+    """The configuration that users are given, fit for this machine, for this process and those that it starts."""
+    given = yaml.safe_load((CLUSTER / "slurm" / "dask.yaml").read_text())
+    here = {
+        "cores": 1,
+        "memory": "1GiB",
+        "interface": "lo",
+        "local-directory": str(tmp_path / "spill"),
+        "log-directory": str(slurm / "log" / "dask"),
+        "scheduler-options": {"dashboard_address": ":0"},
+    }
+    given["jobqueue"]["slurm"] |= here
+    given["distributed"] = {"deploy": {"lost-worker-timeout": "2s"}}
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "slurm.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "dask"))
+    with (
+        dask.config.set(dask.config.merge(dask.config.config, given)),
+        dask.config.set({"rainbear-dask.task-bytes": 1, "rainbear-dask.small-plan-bytes": 0}),
+    ):
+        yield
+    deadline = time.monotonic() + 20
+    while queue() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert queue() == []
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("slurm") / "field.zarr")
+    write_field(path)
+    return path
+
+
+def queue() -> list[str]:
+    """Jobs that are not over: id, state and node of each."""
+    return command("squeue", "-h", "-o", "%i %t %N").splitlines()
+
+
+def command(*words) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, queue()
+        time.sleep(0.1)
+
+
+def check(actual, url, predicate):
+    """Row for row what this process gives by itself, and xarray's rows."""
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
+        assert_frame_equal(actual, rd.scan_zarr(url).filter(predicate).collect())
+    assert_frame_equal(actual, expected_frame(url).filter(predicate), check_row_order=False)
+
+
+def num_workers(client) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def test_two_jobs_give_the_same_rows_and_keep_coordinates(url):
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        assert len(queue()) == 2
+        nodes = client.run(lambda: os.environ["SLURMD_NODENAME"])
+        assert sorted(nodes.values()) == ["n1", "n2"]
+        backend = rd.ZarrBackendSync.from_url(url)
+        for predicate in (c.t2m > 280, c.lat > 0, c.t2m < 280):
+            check(rd.scan_zarr(backend, client=client).filter(predicate).collect(), url, predicate)
+        kept = backend.cache_stats()["workers"]
+        assert set(kept) == set(nodes)
+        for worker, stats in kept.items():
+            print(f"{nodes[worker]}: coordinates {stats['hits']} hits, {stats['misses']} misses")
+            assert stats["hits"] > stats["misses"] > 0
+
+
+def mid_scan(url, client, disturb):
+    """The rows of a scan that is disturbed after a third of its tasks, when others are on their way."""
+    frames = []
+    for number, frame in enumerate(rd.plan(url, c.t2m > 280).frames(client)):
+        frames.append(frame)
+        if number == NUM_TASKS // 3:
+            disturb()
+    assert len(frames) == NUM_TASKS
+    return pl.concat(frames)
+
+
+def test_a_job_that_is_cancelled_in_mid_scan_changes_nothing_and_is_replaced(url):
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        (first, *_), second = sorted(line.split() for line in queue())
+
+        def cancel():
+            command("scancel", first)
+            wait_until(lambda: num_workers(client) == 1)
+
+        check(mid_scan(url, client, cancel), url, c.t2m > 280)
+        wait_until(lambda: num_workers(client) == 2)
+        assert first not in {line.split()[0] for line in queue()}
+        assert second in [line.split() for line in queue()]
+
+
+def test_all_jobs_cancelled_in_mid_scan_only_delay_it(url):
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        cancel_all = lambda: command("scancel", *(line.split()[0] for line in queue()))  # noqa: E731
+        check(mid_scan(url, client, cancel_all), url, c.t2m > 280)
+
+
+def test_a_job_that_is_preempted_in_mid_scan_changes_nothing_and_comes_back(url):
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+
+        def preempt():
+            job = ["--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap", "sleep 3"]
+            command("sbatch", *job)
+            wait_until(lambda: num_workers(client) == 1)
+
+        check(mid_scan(url, client, preempt), url, c.t2m > 280)
+        wait_until(lambda: num_workers(client) == 2)
+
+
+def test_jobs_come_and_go_with_the_work(url):
+    with connect("slurm", workers=(1, 2), timeout="60s") as client:
+        assert len(queue()) == 1
+        busy = client.map(lambda n: time.sleep(0.5) or n, range(60), pure=False)
+        wait_until(lambda: num_workers(client) == 2)
+        client.cancel(busy)
+        wait_until(lambda: num_workers(client) == 1)
+
+
+def test_what_slurm_refuses_is_said_at_once():
+    with dask.config.set({"jobqueue.slurm.queue": "nowhere"}), pytest.raises(ClusterError, match="invalid partition"):
+        connect("slurm")
+
+
+def test_a_queue_that_is_too_long_is_an_error_that_leaves_nothing_in_it():
+    held = {"jobqueue.slurm.job-extra-directives": ["--hold"]}
+    with dask.config.set(held), pytest.raises(ClusterError, match="no worker after 2 s"):
+        connect("slurm", timeout="2s")
+
+
+def test_from_the_login_shell_to_a_file(url, tmp_path):
+    output = tmp_path / "warm.parquet"
+    command("rainbear-dask", "scan", url, "--where", "t2m > 290", "--cluster", "slurm", "--output", str(output))
+    assert_frame_equal(pl.read_parquet(output), expected_frame(url).filter(c.t2m > 290))
+
+
+def test_a_scan_as_a_batch_job(url, tmp_path, slurm):
+    output = tmp_path / "rows.parquet"
+    log = slurm / "log" / "batch.log"
+    script = str(CLUSTER / "slurm" / "scan.sbatch")
+    command("sbatch", "--wait", "--mem=1G", f"--output={log}", script, url, str(output))
+    assert_frame_equal(pl.read_parquet(output), expected_frame(url))
+
+
+def test_a_batch_job_that_is_cancelled_takes_its_workers_with_it(url, tmp_path, slurm, monkeypatch):
+    monkeypatch.setenv("WHERE", "t2m > 280")
+    held = yaml.safe_load((tmp_path / "dask" / "slurm.yaml").read_text())
+    held["jobqueue"]["slurm"]["job-extra-directives"] = ["--hold"]  # so that it is still waiting for workers
+    (tmp_path / "dask" / "slurm.yaml").write_text(yaml.safe_dump(held))
+    log = slurm / "log" / "batch-cancelled.log"
+    script = str(CLUSTER / "slurm" / "scan.sbatch")
+    job = command("sbatch", "--parsable", "--mem=1G", f"--output={log}", script, url, str(tmp_path / "rows.parquet"))
+    wait_until(lambda: len(queue()) == 3)
+    command("scancel", "--full", job.strip())
+    wait_until(lambda: queue() == [])

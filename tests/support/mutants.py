@@ -1,0 +1,654 @@
+"""Deliberate faults, and whether the tests see them: ``make mutants``.
+
+Each fault is an exact replacement in a copy of the package, in a folder of its own, where the tests that ought to see it
+are run. A fault that no test sees is a test that is missing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+TIMED = ("-o", "timeout=200", "-o", "timeout_method=thread", "-o", "faulthandler_timeout=0")
+"""A fault may also be an endless loop: that ends the process, and the test in which it does has seen it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to be wrong.
+
+    Parameters
+    ----------
+    name : str
+        What is wrong.
+    place : str
+        The module, and the test module that is run; a third word narrows it to tests of such names.
+    right, wrong : str
+        What stands there, once, and what is put in its place.
+    """
+
+    name: str
+    place: str
+    right: str
+    wrong: str
+
+
+FAULTS = [
+    # The predicate
+    Fault(
+        "De Morgan dropped",
+        "planning/predicate planning/test_predicate",
+        'and_ if (kind == "and") == outcome else or_',
+        'and_ if kind == "and" else or_',
+    ),
+    Fault(
+        "not is ignored",
+        "planning/predicate planning/test_predicate",
+        "return self.select(parts[0], outcome=not outcome)",
+        "return self.select(parts[0], outcome=outcome)",
+    ),
+    Fault(
+        "complement of a superset",
+        "planning/predicate planning/test_predicate",
+        "return self.select(parts[0], outcome=not outcome)",
+        "found = self.select(parts[0], outcome=outcome)\n"
+        "            whole = found.boxes == ({},)\n"
+        "            return Selection.nothing() if whole else self.select(parts[0], outcome=not outcome)",
+    ),
+    Fault(
+        "null is true under not",
+        "planning/predicate planning/test_predicate",
+        "result = ~result",
+        "result = ~result.fill_null(value=False)",
+    ),
+    Fault(
+        "null is false wherever it stands",
+        "planning/predicate planning/test_predicate",
+        ".select(expr).to_series()",
+        ".select(expr.fill_null(value=False)).to_series()",
+    ),
+    Fault(
+        "xor knows one side only",
+        "planning/predicate planning/test_predicate",
+        "(odd & false) | (even & true)",
+        "even & true",
+    ),
+    Fault(
+        "unknown selects nothing",
+        "planning/predicate planning/test_predicate",
+        "self.obstacles.append(obstacle)\n        return Selection.everything()",
+        "self.obstacles.append(obstacle)\n        return Selection.nothing()",
+    ),
+    Fault(
+        "unknown is exact",
+        "planning/predicate planning/test_predicate",
+        "self.obstacles.append(obstacle)\n        return Selection.everything()",
+        "self.obstacles.append(obstacle)\n        return Selection.everything(exact=True)",
+    ),
+    Fault(
+        "coordinates compared in float64",
+        "planning/predicate planning/test_predicate",
+        "spread(self._read(name), self",
+        "spread((v := self._read(name)).cast(pl.Float64 if v.dtype.is_numeric() else v.dtype), self",
+    ),
+    Fault(
+        "wrong axis of a mask of two dimensions",
+        "planning/predicate planning/test_predicate",
+        "result.to_numpy().reshape(tuple(box.values()))",
+        "result.to_numpy().reshape(tuple(box.values())[::-1]).T",
+    ),
+    Fault(
+        "a coordinate's dimensions taken in row order",
+        "planning/predicate planning/test_predicate",
+        "self._coordinates[name], box)",
+        "tuple(dim for dim in dims if dim in self._coordinates[name]), box)",
+    ),
+    Fault(
+        "data variables known for planning",
+        "planning/build scan/test_scan test_explain",
+        'if column.role != "data"}',
+        "}",
+    ),
+    # What a question is taken for
+    Fault(
+        "rows that only get their group's value left out",
+        "query/expression query/test_selected_chunks",
+        "            if not loosely:\n                return None\n",
+        "",
+    ),
+    Fault(
+        "over taken for its function though that gives rows in another order",
+        "query/expression query/test_selected_chunks",
+        "_grouped(expr, _MAPPINGS[:1])",
+        "_grouped(expr)",
+    ),
+    Fault(
+        "filters of what sees other rows",
+        "query/expression query/test_selected_chunks",
+        "if elementwise(pl.any_horizontal(values.is_null()), schema) is None or",
+        "if",
+    ),
+    # The whole predicate
+    Fault(
+        "a dropped conjunct: what Polars keeps",
+        "query/pushdown query/test_whole_predicates",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return part",
+    ),
+    Fault(
+        "a dropped conjunct: what is hidden in a prepared one",
+        "query/pushdown query/test_whole_predicates",
+        "        return pl.lit(value=False)\n    return whole",
+        "        return pl.lit(value=False)\n    return whole if whole is None or fallible_parts(whole, schema) else part",
+    ),
+    Fault(
+        "a dropped conjunct: one that fails",
+        "execution/worker query/test_kept_conditions",
+        "            tests.append(test)\n            if (failed := failed + 1) == len(tests):\n                raise\n",
+        "",
+    ),
+    Fault(
+        "a dropped conjunct: one of two of the same text",
+        "dataframe/leaf query/test_kept_conditions",
+        "for text, test in tests]",
+        "for text, test in dict(tests).items()]",
+    ),
+    Fault(
+        "a dropped conjunct: in a Dask DataFrame",
+        "api/dataframe query/test_kept_conditions",
+        "steps not in map(_steps, _rebuilt(scans[0], names))",
+        "False",
+    ),
+    Fault(
+        "a filter that needs other rows sees too few",
+        "query/expression query/test_whole_predicates",
+        "predicate=pushed_part(expr, schema))",
+        "predicate=elementwise(conjuncts_of(expr)[-1], schema))",
+    ),
+    Fault(
+        "what may fail is filtered by in any order",
+        "execution/worker query/test_kept_conditions",
+        "if (failed := failed + 1) == len(tests):",
+        "if True:",
+    ),
+    Fault(
+        "a condition that Polars keeps does not prune",
+        "query/io_source query/test_kept_conditions",
+        "if kept else _begun(filtered, origin)",
+        "if False else _begun(filtered, origin)",
+    ),
+    Fault(
+        "a condition prunes below one that needs other rows",
+        "query/io_source query/test_kept_conditions",
+        "        if kept is None:  # it looks at all rows that are left here, so no condition of a later filter may drop any\n"
+        "            return filtered\n",
+        "        kept = kept or []\n",
+    ),
+    Fault(
+        "a condition prunes below a mask",
+        "query/io_source query/test_kept_conditions",
+        "        if not all(isinstance(one, pl.Expr) for one in several):\n            return None\n        found += several",
+        "        found += [one for one in several if isinstance(one, pl.Expr)]",
+    ),
+    Fault(
+        "explain runs the query",
+        "query/io_source diagnostics/test_explain",
+        "        return map(_end, [None])",
+        "        return iter([pl.DataFrame(schema=self.readers[0].table.schema)])",
+    ),
+    Fault(
+        "what fails on a label selects nothing",
+        "planning/predicate query/test_kept_conditions",
+        '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
+        "            return Selection.nothing()",
+    ),
+    # Index sets and boxes
+    Fault(
+        "end of a chunk off by one",
+        "indexing/index_set indexing/test_selection",
+        "-(-self.stops // size)",
+        "self.stops // size",
+    ),
+    Fault(
+        "runs miss the last chunk",
+        "indexing/index_set indexing/test_selection",
+        "touched.stops * size",
+        "(touched.stops - 1) * size",
+    ),
+    Fault(
+        "adjacent spans stay apart",
+        "indexing/index_set indexing/test_selection",
+        "starts[1:] > reach[:-1]",
+        "starts[1:] >= reach[:-1]",
+    ),
+    Fault(
+        "budget of a union narrows",
+        "indexing/selection indexing/test_selection",
+        "merge_boxes(_in_pairs(merged)), False",
+        "merged[: cls.MAX_BOXES], False",
+    ),
+    Fault(
+        "budget of an intersection narrows",
+        "indexing/selection indexing/test_selection",
+        "ours = _in_pairs(ours)",
+        "ours = ours[::2]",
+    ),
+    Fault(
+        "budget of a mask narrows",
+        "indexing/selection planning/test_predicate",
+        "np.logical_or.reduceat",
+        "np.logical_and.reduceat",
+    ),
+    Fault(
+        "a widened mask stays exact",
+        "indexing/selection planning/test_predicate",
+        "step, exact = 2 * step, False",
+        "step = 2 * step",
+    ),
+    Fault(
+        "a pair keeps a dimension that one of it has not",
+        "indexing/selection indexing/test_selection",
+        "for box in pair) for d in pair[0] if all(d in box for box in pair)}",
+        "for box in pair if d in box) for d in pair[0]}",
+    ),
+    Fault(
+        "exact whatever is met",
+        "indexing/selection indexing/test_selection",
+        "self.boxes, other.boxes, self.exact and other.exact",
+        "self.boxes, other.boxes, True",
+    ),
+    Fault(
+        "exact whatever is joined",
+        "indexing/selection indexing/test_selection",
+        "(*self.boxes, *other.boxes), exact=self.exact and other.exact",
+        "(*self.boxes, *other.boxes), exact=True",
+    ),
+    # The plan
+    Fault(
+        "a limit cuts tasks that are still to be filtered",
+        "planning/plan planning/test_plan",
+        "wanted is None or self.filters",
+        "wanted is None",
+    ),
+    Fault(
+        "a limit is rounded down",
+        "planning/task planning/test_plan",
+        "needed = -(-wanted // max(inner, 1))",
+        "needed = wanted // max(inner, 1)",
+    ),
+    Fault(
+        "no filter where the whole was widened",
+        "planning/plan planning/test_plan",
+        "if not (settled and c.selection.exact)",
+        "if not c.selection.exact",
+    ),
+    Fault(
+        "tasks as small as if all rows of their chunks were wanted",
+        "planning/plan planning/test_task_sizes cut",
+        "made = self._rows_in_unit *",
+        "made = prod(grains.values()) *",
+    ),
+    Fault(
+        "the memory of a task without its chunks",
+        "planning/task planning/test_task_sizes cut_so",
+        "return chunks + self.max_rows",
+        "return self.max_rows",
+    ),
+    Fault(
+        "boxes rounded inwards where there are too many",
+        "indexing/index_set planning/test_plan",
+        "chunks.starts * size, np.minimum(chunks.stops * size, length)",
+        "chunks.starts * size, np.minimum((chunks.stops - 1) * size + 1, length)",
+    ),
+    Fault(
+        "a rounded selection stays exact",
+        "indexing/selection planning/test_plan",
+        "return self._union(boxes, exact=False)",
+        "return self._union(boxes, exact=self.exact)",
+    ),
+    Fault(
+        "a limit refuses what it allows",
+        "planning/plan planning/test_plan",
+        "needed > limit",
+        "needed >= limit",
+    ),
+    # The order of rows
+    Fault(
+        "a filter before a limit, though it stands after it",
+        "query/io_source scan/test_row_order before_a_filter",
+        "(None, n_rows) if predicate is None else (n_rows, None)",
+        "None, n_rows",
+    ),
+    Fault(
+        "the first rows in C order across blocks",
+        "table/order table/test_order first_rows",
+        "for steps in (lengths, dict.fromkeys(sizes, 1)):",
+        "for steps in (dict.fromkeys(sizes, 1),):",
+    ),
+    Fault(
+        "first rows are widened",
+        "planning/plan planning/test_plan first_rows",
+        "return found if found.exact else replace(first, exact=False)",
+        "return found",
+    ),
+    Fault(
+        "blocks of the question's arrays",
+        "planning/build scan/test_row_order belong",
+        "leaves = table.leaves(columns)",
+        "leaves = table.leaves(columns)\n"
+        "    coordinates = {n: c for n, c in table.columns.items() if c.role != 'data'}\n"
+        "    table = __import__('dataclasses').replace(table, columns=coordinates | {c.name: c for c in leaves})",
+    ),
+    Fault(
+        "blocks from the setting",
+        "table/order scan/test_row_order order_of_the_table",
+        "left = BLOCK_BYTES //",
+        "left = __import__('dask').config.get('rainbear-dask.task-bytes') //",
+    ),
+    Fault(
+        "the last dimension is cut first",
+        "table/order table/test_order",
+        "for dim in reversed(dims):",
+        "for dim in dims:",
+    ),
+    Fault(
+        "blocks cut at one grid of several",
+        "table/order planning/test_plan multiple",
+        "common if (common := lcm(*lengths)) <= most else most",
+        "max(lengths)",
+    ),
+    Fault(
+        "rows of several blocks are not sorted",
+        "execution/worker scan/test_row_order said_of_it",
+        "if in_order(along, scan.blocks):",
+        "if True:",
+    ),
+    Fault(
+        "rows of one block change places",
+        "table/order table/test_order sorted",
+        'kind="stable")',
+        'kind="stable")[::-1]',
+    ),
+    Fault(
+        "a block is cut along a second dimension",
+        "planning/tiling planning/test_tiling stretches",
+        "if level.is_unit and len(positions) > 1:",
+        "if False:",
+    ),
+    Fault(
+        "blocks share a tile out of order",
+        "planning/tiling planning/test_tiling over_its_bounds",
+        "max_cells if self._is_in_order(union) else min(max_cells, MAX_SORTED)",
+        "max_cells",
+    ),
+    Fault(
+        "columns of blocks share a tile out of order",
+        "planning/tiling planning/test_tiling over_its_bounds",
+        "if not level.within_block and not self._may_share(union, dim, held):",
+        "if False:",
+    ),
+    Fault(
+        "a tile ends within a unit",
+        "planning/tiling planning/test_tiling unit_of_the_grid",
+        "self._levels.append(_Level(dim, grain, within_block=True, is_unit=True))",
+        "self._levels.append(_Level(dim, 1, within_block=True, is_unit=True))",
+    ),
+    Fault(
+        "columns that boxes fill in part are counted as one",
+        "planning/tiling planning/test_tiling fill_in_part",
+        "len(sets) * len(some) <= _MAX_COMPARED",
+        "False",
+    ),
+    Fault(
+        "the product around boxes is read",
+        "execution/worker scan/test_row_order order_of_the_table",
+        "if not task.boxes:",
+        "if True:",
+    ),
+    Fault(
+        "boxes are no part of a task's key",
+        "execution/graph scan/test_row_order keys",
+        "for product in (task.index, *task.boxes)",
+        "for product in (task.index,)",
+    ),
+    Fault(
+        "a filter is evaluated for each row",
+        "execution/worker scan/test_row_order own_dimensions",
+        "own = cells.along({dim for column in test.columns for dim in column.dims})",
+        "own = cells",
+    ),
+    Fault(
+        "a limit reads a whole first task",
+        "planning/plan planning/test_predicate_forms ten",
+        "if wanted is None or not self.conjuncts else self.tiling.from_small()",
+        "",
+    ),
+    Fault(
+        "rows of overlapping boxes are counted twice",
+        "planning/task scan/test_row_order any_number",
+        "dict.fromkeys(dims, 1), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows",
+        "dict.fromkeys(dims, 10**9), [dict(zip(dims, box, strict=True)) for box in self.boxes]).num_rows",
+    ),
+    # Chunks of a folder
+    Fault(
+        "a chunk of zstd may be short",
+        "codecs/decompress chunks/test_local",
+        "if content != len(out):",
+        "if content is None:",
+    ),
+    Fault(
+        "a chunk may be short",
+        "chunks/decoders chunks/test_local",
+        "if length != len(out):",
+        "if length > len(out):",
+    ),
+    Fault(
+        "a chunk of blosc may be cut",
+        "codecs/decompress chunks/test_local",
+        "or stated != length",
+        "or stated < length",
+    ),
+    Fault(
+        "of chunks of a shard that are read together each is the first",
+        "chunks/array chunks/test_local",
+        "raw[start - first : stop - first]",
+        "raw[: stop - start]",
+    ),
+    Fault(
+        "a small chunk at an edge is taken whole",
+        "chunks/array chunks/test_local",
+        "            out[place] = chunk[part]",
+        "            out[place] = chunk[tuple(slice(p.stop - p.start) for p in part)]",
+    ),
+    Fault(
+        "a missing small chunk is never a deleted store",
+        "chunks/local chunks/test_local",
+        "        if missing:",
+        "        if False:",
+    ),
+    Fault(
+        "tasks begin threads as if they were alone",
+        "resources/threads chunks/test_local",
+        "max(_busy, 1)",
+        "1",
+    ),
+    # What a store may make of memory
+    Fault(
+        "what stands behind a small chunk is passed over",
+        "codecs/decompress chunks/test_local",
+        "allow_extra_data=False",
+        "allow_extra_data=True",
+    ),
+    Fault(
+        "a stream is inflated to its end",
+        "codecs/decompress scan/test_hostile_stores folder",
+        "            if held > limit:",
+        "            if held > 2**40:",
+    ),
+    Fault(
+        "a chunk in a shard may have any length",
+        "chunks/sharding scan/test_hostile_stores folder",
+        'check_size(length, self.inner_limit, f"chunk {place} in the index of the shard")',
+        "pass",
+    ),
+    Fault(
+        "a pipe is waited for",
+        "storage/local_files scan/test_hostile_stores folder",
+        'getattr(os, "O_NONBLOCK", 0)',
+        "0",
+    ),
+    Fault(
+        "a response that is cut short is an error at once",
+        "storage/requests storage/test_cut_responses",
+        "passing = _CUT_SHORT if isinstance(store, ObjectStore) else _PASSING",
+        "passing = re.compile('$^')",
+    ),
+    Fault(
+        "the index of a shard is not checked",
+        "chunks/sharding chunks/test_local",
+        "if self.checked and",
+        "if not self.checked and",
+    ),
+    Fault(
+        "parts of a shard begin with it",
+        "chunks/local chunks/test_local",
+        "yield _Object(self, index, part, out[place][place_of_part])",
+        "yield _Object(self, index, inside, out[place][place_of_part])",
+    ),
+    Fault(
+        "a chunk is missing though the store is",
+        "chunks/local chunks/test_local",
+        "if not any(Path(",
+        "if all(Path(",
+    ),
+    Fault(
+        "an error on another thread is lost",
+        "chunks/local chunks/test_local",
+        "other.result()",
+        "other.exception()",
+    ),
+    # Memory that is used again
+    Fault(
+        "memory is taken back while a view of it is left",
+        "resources/buffers resources/test_buffers",
+        "weakref.finalize(lent, ",
+        "weakref.finalize(lent[:], ",
+    ),
+    Fault(
+        "of memory that waits the newest goes first",
+        "resources/buffers resources/test_buffers",
+        "for key in list(_waiting):",
+        "for key in reversed(list(_waiting)):",
+    ),
+    Fault(
+        "columns of other values share memory",
+        "table/tidy table/test_tidy",
+        "flat.dtype, flat.tobytes(), dims",
+        "flat.dtype, dims",
+    ),
+    Fault(
+        "columns along other dimensions share memory",
+        "table/tidy table/test_tidy",
+        "flat.tobytes(), dims, shape, tuple(box)",
+        "flat.tobytes(), shape, tuple(box)",
+    ),
+    Fault(
+        "an interval of whole numbers is taken for a comparison that cannot fail",
+        "query/pushdown query/test_kept_conditions",
+        "dtype is not None and dtype.is_float() and",
+        "dtype is not None and",
+    ),
+    # Chunks of other stores
+    Fault(
+        "a part of a shard is taken from the part before",
+        "chunks/fetch chunks/test_remote",
+        "[start - at : stop - at]",
+        "[: stop - start]",
+    ),
+    Fault(
+        "a missing chunk of a deleted store is a fill value",
+        "chunks/remote chunks/test_remote",
+        "await check_is_there(store, one.key, one.array.documents)",
+        "pass",
+    ),
+    Fault(
+        "what is given up is fetched all the same",
+        "chunks/remote chunks/test_remote",
+        "if fetching is not None and not fetching.done():",
+        "if fetching is not None and fetching.done():",
+    ),
+    Fault(
+        "what came damaged is not asked for again",
+        "chunks/read chunks/test_remote",
+        "if not isinstance(err.cause, fetch.FetchError):",
+        "if not isinstance(err.cause, Exception):",
+    ),
+]
+
+
+def copied(folder: Path) -> None:
+    """Copy what the tests need."""
+    ignored = shutil.ignore_patterns("__pycache__", "results")
+    for name in ("rainbear_dask", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def failed_test(folder: Path, *arguments: str) -> str | None:
+    """Run tests on the package in a folder; the name of the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=line", "-p", "no:cacheprovider", *TIMED, *arguments]
+    # a module that is as long, and as old to the second, as its right form would be taken from compiled code
+    settings = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "dev"}
+    done = subprocess.run(  # noqa: S603  our own words
+        command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^FAILED tests/\S*::(\S+)", done.stdout, flags=re.MULTILINE)
+    if done.returncode == 1 and not found and "Timeout" in done.stdout + done.stderr:
+        *_, found = re.finditer(r"^tests/\S*::(\S+)", done.stdout, flags=re.MULTILINE)
+    if done.returncode != 1 or not found:
+        raise SystemExit(f"the tests did not run:\n{done.stdout}{done.stderr}")
+    return found[1]
+
+
+def killer(fault: Fault) -> str | None:
+    """Name of the test that sees a fault."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        copied(folder)
+        module, tests, *narrowed = fault.place.split()
+        path = folder / "rainbear_dask" / f"{module}.py"
+        text = path.read_text()
+        if text.count(fault.right) != 1:
+            raise SystemExit(f"{fault.name}: {fault.right!r} stands {text.count(fault.right)} times in {path.name}")
+        path.write_text(text.replace(fault.right, fault.wrong))
+        return failed_test(folder, f"tests/{tests}.py", *(["-k", *narrowed] if narrowed else []))
+
+
+def main() -> None:
+    """Print a row for each fault, or for those whose names have one of the words given; 1 if any is not seen."""
+    words = sys.argv[1:] or [""]
+    faults = [fault for fault in FAULTS if any(word in fault.name for word in words)]
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        copied(Path(name))
+        tests = sorted({f"tests/{fault.place.split()[1]}.py" for fault in faults} - {"tests/test_scan.py"})
+        if seen := failed_test(Path(name), *tests):
+            raise SystemExit(f"{seen} fails without any fault")
+    survivors = 0
+    for fault in faults:
+        seen = killer(fault)
+        survivors += seen is None
+        print(f"{fault.name:52}{fault.place.split()[0]:12}{seen or 'SURVIVED'}", flush=True)
+    print(f"{len(faults)} faults, {survivors} survived")
+    raise SystemExit(survivors > 0)
+
+
+if __name__ == "__main__":
+    main()
