@@ -21,9 +21,9 @@ import polars as pl
 import zarr
 
 from rainbear_dask.diagnostics.explain import as_text
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.build import plan_scan
-from rainbear_dask.table.open import understand
+from rainbear_dask.table.open import open_table
 
 HOUR = np.timedelta64(1, "h")
 FIRST_TASKS = 100
@@ -165,15 +165,15 @@ def measure(case: Case, path: Path) -> Result:
     before = _memory("RSS")
     predicate = case.ask(case.grid)
     start = perf_counter()
-    table = understand(open_store(str(path)))
+    table = open_table(open_store(str(path)))
     plan = plan_scan(table, predicate=predicate)
-    opened = perf_counter() - start
+    opening_id = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
         _best(lambda: as_text(replace(plan))),  # of a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
-    return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opened, *times, _memory("HWM") - before)
+    return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opening_id, *times, _memory("HWM") - before)
 
 
 def _best(work: Callable[[], object]) -> float:

@@ -7,13 +7,13 @@ import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.diagnostics.explain import as_text
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.plan import Limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import lazy_table, plans_of
 from rainbear_dask.redaction import warn
 from rainbear_dask.table.model import Table, TableKey
-from rainbear_dask.table.open import understand, understand_all
+from rainbear_dask.table.open import open_table, open_tables
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -120,7 +120,7 @@ def _open_table(
 ) -> Table:
     meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
-    table = understand(meta, variables=names, decode=decode, mask=mask)
+    table = open_table(meta, variables=names, decode=decode, mask=mask)
     if table.repeats >= _MANY:
         warn(
             f"the table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
@@ -174,7 +174,7 @@ def tables(
     """
     meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
-    found = understand_all(meta, decode=decode, mask=mask)
+    found = open_tables(meta, decode=decode, mask=mask)
     return {key: lazy_table(table, client, limits) for key, table in found.items()}
 
 

@@ -14,12 +14,12 @@ from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.execution.run_async import collect_frames, in_thread
 from rainbear_dask.execution.worker import make_frame
-from rainbear_dask.metadata.opened import OpenedStore
+from rainbear_dask.metadata.opening import OpenedStore
 from rainbear_dask.planning.plan import Limits
-from rainbear_dask.query.expression import Question, plan_question
+from rainbear_dask.query.expression import ExpressionPlan, plan_expression
 from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Table
-from rainbear_dask.table.open import understand
+from rainbear_dask.table.open import open_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Backend(OpenedStore):
         """
         if variables is None:
             return dict(self._understood().schema)
-        return dict(understand(self.meta(), variables=variables).schema)
+        return dict(open_table(self.meta(), variables=variables).schema)
 
     def root(self) -> str:
         """Path of the group inside the store; "/" is the root."""
@@ -103,12 +103,12 @@ class Backend(OpenedStore):
         dict
             ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``.
         """
-        return selected_chunks(plan_question(self._understood(), expr, loosely=True).plan)
+        return selected_chunks(plan_expression(self._understood(), expr, loosely=True).plan)
 
     def _understood(self) -> Table:
         table = self._table
         if table is None:
-            table = self._table = understand(self.meta())
+            table = self._table = open_table(self.meta())
         return table
 
     def _ask(
@@ -117,8 +117,8 @@ class Backend(OpenedStore):
         with_columns: Sequence[str] | None = None,
         max_chunks_to_read: int | None = None,
         n_rows: int | None = None,
-    ) -> Question:
-        question = plan_question(self._understood(), expr, with_columns, n_rows)
+    ) -> ExpressionPlan:
+        question = plan_expression(self._understood(), expr, with_columns, n_rows)
         question.plan.check(Limits(chunks=max_chunks_to_read))
         _ = question.plan.tiling  # counted here, and not later on an event loop
         return question
@@ -131,7 +131,9 @@ class Backend(OpenedStore):
             answer = await in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
         return answer
 
-    def _begin(self, predicate: pl.Expr | None, max_chunks_to_read: int | None) -> tuple[Question, pl.DataFrame | None]:
+    def _begin(
+        self, predicate: pl.Expr | None, max_chunks_to_read: int | None
+    ) -> tuple[ExpressionPlan, pl.DataFrame | None]:
         """Plan a question; its answer too, where one task of this process gives it, as other threads would take longer."""
         question = self._ask(predicate, None, max_chunks_to_read)
         if client_for(question.plan, awaited=True) is None:
@@ -142,12 +144,12 @@ class Backend(OpenedStore):
         return question, None
 
     def _frames(
-        self, question: Question, batch_size: int | None, max_concurrency: int | None = None
+        self, question: ExpressionPlan, batch_size: int | None, max_concurrency: int | None = None
     ) -> Iterator[pl.DataFrame]:
         plan = question.plan
         tasks = iter_frames(plan.tasks(), client_for(plan), limit=plan.limit, max_concurrency=max_concurrency)
         frames = shown(tasks, plan)
-        if question.last_step is not None:
+        if question.post_process is not None:
             frames = iter([question.answer(list(frames))])
         for frame in frames:
             if frame.height:

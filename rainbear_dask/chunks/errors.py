@@ -72,7 +72,7 @@ class ObjectError(Exception):
 
 
 @contextmanager
-def blamed(array: ChunkedArray, index: tuple[int, ...]) -> Iterator[None]:
+def locate_error(array: ChunkedArray, index: tuple[int, ...]) -> Iterator[None]:
     """Say of whatever goes wrong which chunk, or shard, it went wrong with."""
     try:
         yield

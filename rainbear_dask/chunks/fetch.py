@@ -22,21 +22,21 @@ INDEX_BYTES = 2**25
 """Indexes of shards that a process keeps."""
 
 
-def forget(opened: str, path: str) -> None:
+def forget(opening_id: str, path: str) -> None:
     """Drop the indexes of an array's shards."""
-    _indexes.forget(opened, path)
+    _indexes.forget(opening_id, path)
 
 
-async def get_wanted(
-    where: StorePath, opened: str, form: IndexForm | None, touched: Sequence[range], limit: int
-) -> "Held":
+async def fetch_chunk(
+    where: StorePath, opening_id: str, form: IndexForm | None, touched: Sequence[range], limit: int
+) -> "FetchedChunk":
     """Ask for an object, or in few requests for as much of a shard as is wanted.
 
     Parameters
     ----------
     where : zarr.storage.StorePath
         The object.
-    opened : str
+    opening_id : str
         Which opening of the store it is of: indexes of shards are kept under it.
     form : IndexForm or None
         How its index is stored, if it is a shard.
@@ -62,13 +62,13 @@ async def get_wanted(
             buffer = await get(where.store, where.path, limit=limit)
             if form is not None and buffer is not None and len(buffer) < form.size:
                 raise FetchError(where.path) from form.short(len(buffer))
-            return Held({} if buffer is None else {0: buffer})
+            return FetchedChunk({} if buffer is None else {0: buffer})
         except TooLargeError:
             if form is None:
                 raise  # of a shard, what is between its chunks need not be read
-    index = await _indexes.get(opened, where, form)
+    index = await _indexes.get(opening_id, where, form)
     if index is None:
-        return Held({})
+        return FetchedChunk({})
     spans = (form.span(index.spans, place) for place in product(*touched))
     wanted = sorted({span for span in spans if span is not None and span[0] < span[1]})
     runs = list(coalesced(wanted))
@@ -76,7 +76,9 @@ async def get_wanted(
         runs = list(coalesced(wanted, max_gap=0))
         check_size(span_bytes(runs), limit, "what the index of the shard names")
     buffers = await asyncio.gather(*(get_span(where, *run) for run in runs))
-    return Held({start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start)
+    return FetchedChunk(
+        {start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class ShardIndex:
     spans: Any
 
 
-class Held:
+class FetchedChunk:
     """What was asked for of one object, which zarr may ask for as if it were a store's.
 
     Parameters
@@ -141,15 +143,15 @@ class _Indexes:
         self._gone: deque[str] = deque()
         self.bytes = 0
 
-    def forget_soon(self, opened: str) -> None:
+    def forget_soon(self, opening_id: str) -> None:
         """Drop those of an opening at the next question: a finalizer may be called in the middle of anything."""
         if self._kept:
-            self._gone.append(opened)
+            self._gone.append(opening_id)
 
-    async def get(self, opened: str, where: StorePath, form: IndexForm) -> ShardIndex | None:
+    async def get(self, opening_id: str, where: StorePath, form: IndexForm) -> ShardIndex | None:
         """Index of a shard; None where there is no shard."""
         self._drop_gone()
-        key = opened, where.path
+        key = opening_id, where.path
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
             self._drop(key)
@@ -167,9 +169,9 @@ class _Indexes:
             self._drop(next(iter(self._kept)))
         return index
 
-    def forget(self, opened: str, path: str) -> None:
+    def forget(self, opening_id: str, path: str) -> None:
         """Drop those of one array."""
-        for key in [key for key in list(self._kept) if key[0] == opened and key[1].startswith(f"{path}/")]:
+        for key in [key for key in list(self._kept) if key[0] == opening_id and key[1].startswith(f"{path}/")]:
             self._drop(key)
 
     def _drop_gone(self) -> None:

@@ -15,7 +15,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from rainbear_dask.chunks.array import ChunkedArray, chunked_array
-from rainbear_dask.chunks.errors import blamed
+from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm
 from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import Region, cells_along, cut
@@ -52,7 +52,9 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     ObjectError
         If a chunk cannot be read or decoded.
     """
-    found = [memory.lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
+    found = [
+        memory.borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests
+    ]
     parts = [part for (array, region), out in zip(requests, found, strict=True) for part in array.parts(region, out)]
     todo = iter(parts)  # threads take from it in turn
 
@@ -180,7 +182,7 @@ class _SmallChunks:
             else:
                 out[place] = chunk[tuple([step.part for step in steps])]
         if missing:
-            with blamed(array, tuple(cells[0].index for cells in along)):
+            with locate_error(array, tuple(cells[0].index for cells in along)):
                 self.array.check_is_there()
 
 
@@ -198,7 +200,7 @@ class _Object:
     out: npt.NDArray[Any]
 
     def read(self, scratch: memory.Scratch) -> None:
-        with blamed(self.array.chunked, self.index):
+        with locate_error(self.array.chunked, self.index):
             self._read(scratch)
 
     def _read(self, scratch: memory.Scratch) -> None:

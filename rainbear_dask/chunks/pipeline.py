@@ -12,20 +12,20 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import StorePath
 
-from rainbear_dask.chunks.fetch import Held, get_wanted
+from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk
 from rainbear_dask.chunks.sharding import index_form
 from rainbear_dask.codecs.bounded import bounded, bytes_limit
 from rainbear_dask.storage.requests import check_is_there
 
 
-def fetching(array: AsyncArray[Any], opened: str, documents: Sequence[str]) -> AsyncArray[Any]:
+def fetching(array: AsyncArray[Any], opening_id: str, documents: Sequence[str]) -> AsyncArray[Any]:
     """Let an array read its chunks as `fetch` does, and decode them into bounded memory.
 
     Parameters
     ----------
     array : zarr.AsyncArray
         To be changed.
-    opened : str
+    opening_id : str
         Which opening of the store it is of: indexes of shards are kept under it.
     documents : sequence of str
         Keys of which one is there as long as the array is: a chunk is only missing if its array is not. Without any, nothing
@@ -40,7 +40,7 @@ def fetching(array: AsyncArray[Any], opened: str, documents: Sequence[str]) -> A
         prototype=default_buffer_prototype(),
     )
     codecs = bounded(tuple(array.codec_pipeline), spec)  # type: ignore[arg-type]
-    pipeline = replace(_Pipeline.from_codecs(codecs), opened=opened, documents=tuple(documents))
+    pipeline = replace(_Pipeline.from_codecs(codecs), opening_id=opening_id, documents=tuple(documents))
     # zarr chooses it by a global setting, which is the user's
     object.__setattr__(array, "codec_pipeline", pipeline)
     return array
@@ -54,7 +54,7 @@ class _Pipeline(BatchedCodecPipeline):
     after the other.
     """
 
-    opened: str = ""
+    opening_id: str = ""
     documents: tuple[str, ...] = ()
 
     async def read(self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
@@ -66,7 +66,7 @@ class _Pipeline(BatchedCodecPipeline):
         async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
             # zarr looks chunks of an inner pipeline up in shards that are here already
             held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
-            if isinstance(held, Held) and held.is_missing:
+            if isinstance(held, FetchedChunk) and held.is_missing:
                 missing.append(getter)
             return await whole([(held, spec, selection, *rest)], out, drop_axes)
 
@@ -81,7 +81,7 @@ class _Pipeline(BatchedCodecPipeline):
             await check_is_there(missing[0].store, missing[0].path, self.documents)
         return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
 
-    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "Held":
+    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "FetchedChunk":
         codec, form, touched = self.array_bytes_codec, None, list[range]()
         limit = bytes_limit(self, spec)
         if self.supports_partial_decode and isinstance(codec, ShardingCodec):
@@ -89,7 +89,7 @@ class _Pipeline(BatchedCodecPipeline):
             form = index_form(codec, spec.shape, inner)
             sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
             touched = [_touched(part, length, size) for part, length, size in sizes]
-        return await get_wanted(where, self.opened, form, touched, limit)
+        return await fetch_chunk(where, self.opening_id, form, touched, limit)
 
 
 def _touched(part: Any, length: int, size: int) -> range:

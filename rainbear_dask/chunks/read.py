@@ -19,7 +19,7 @@ from rainbear_dask.chunks.array import ChunkedArray, chunked_array
 from rainbear_dask.chunks.errors import ObjectError, place_of, raise_chunk_error
 from rainbear_dask.chunks.local import FileArray, file_array, forget_files, read_files
 from rainbear_dask.chunks.pipeline import fetching
-from rainbear_dask.chunks.remote import fetched
+from rainbear_dask.chunks.remote import fetch_regions
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.keys import V3_DOCUMENT, documents_of, join_path
@@ -31,7 +31,7 @@ from rainbear_dask.resources.limits import TooLargeError
 from rainbear_dask.storage import requests as fetch
 from rainbear_dask.storage.connect import connect, disconnect_all, forget_connection
 from rainbear_dask.storage.credentials import unseal
-from rainbear_dask.storage.errors import is_refusal, translated
+from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.sources import is_icechunk, is_url
 from rainbear_dask.storage.spec import StoreSpec
 
@@ -66,7 +66,7 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
     if any(meta.letters for meta, _ in requests):
         values = read_regions(spec, [_in_letters(*request) for request in requests])
         return [_as_texts(found, meta) for found, (meta, _) in zip(values, requests, strict=True)]
-    with translated(spec.label, lambda: _hidden(spec)):
+    with translate_errors(spec.label, lambda: _hidden(spec)):
         store = _store(spec)
         readers = [_reader(store, spec.group, meta) for meta, _ in requests]
         asked = list(zip(readers, requests, strict=True))
@@ -100,7 +100,7 @@ def _reader(store: Store, group: str, meta: ArrayMeta) -> FileArray | ChunkedArr
     """Who reads an array: `files`, `objects`, or else zarr."""
     if isinstance(store, LocalStore):
         return file_array(store, group, meta)
-    return None if _is_here(store) else chunked_array(group, meta)
+    return None if _is_local(store) else chunked_array(group, meta)
 
 
 def _fetched(
@@ -117,7 +117,7 @@ def _fetched(
 
     def fetch_all(*, renewed: bool) -> dict[type, Iterator[npt.NDArray[Any]]]:
         arrays = [_array(spec, meta) for meta, _ in others]  # not on the event loop, which a connection may wait for
-        with fetched(_store(spec), spec.opened, objects) as decoded:
+        with fetch_regions(_store(spec), spec.opening_id, objects) as decoded:
             by_zarr = sync(read_others(arrays, renewed=renewed)) if others else []
             return {ChunkedArray: iter(decoded()), type(None): iter(by_zarr)}
 
@@ -127,7 +127,7 @@ def _fetched(
         _renew(spec, store)
     except ObjectError as err:
         if not isinstance(err.cause, fetch.FetchError):
-            fetch_module.forget(spec.opened, err.array.path)  # what came damaged may come whole
+            fetch_module.forget(spec.opening_id, err.array.path)  # what came damaged may come whole
         elif is_refusal(err.cause):
             _renew(spec, store)
         else:
@@ -135,15 +135,15 @@ def _fetched(
     return fetch_all(renewed=True)
 
 
-def is_far(spec: StoreSpec) -> bool:
+def is_remote(spec: StoreSpec) -> bool:
     """Whether who reads waits for a service, so that more reads than processors are worth being under way."""
     source, _ = unseal(spec)
-    return is_url(source) if isinstance(source, str) else not _is_here(source)
+    return is_url(source) if isinstance(source, str) else not _is_local(source)
 
 
 def connected_store(spec: StoreSpec) -> Store:
     """The store that a group is in, for other libraries that read Zarr."""
-    with translated(spec.label, lambda: _hidden(spec)):
+    with translate_errors(spec.label, lambda: _hidden(spec)):
         return _store(spec)
 
 
@@ -171,7 +171,7 @@ def _store(spec: StoreSpec) -> Store:
 def _connected(spec: StoreSpec) -> Store:
     """Connect, perhaps in another process than that which read the metadata."""
     source, options = unseal(spec)
-    store = connect(source, options, spec.opened)
+    store = connect(source, options, spec.opening_id)
     # a repository in memory is empty elsewhere, and each chunk would be missing; asks the snapshot, not the storage
     if is_icechunk(store) and not sync(store.exists(join_path(spec.group, V3_DOCUMENT))):
         raise StoreNotFoundError(
@@ -202,10 +202,10 @@ def _array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
 def _new_array(spec: StoreSpec, meta: ArrayMeta) -> AsyncArray[Any]:
     store = _store(spec)
     array = open_array(store, join_path(spec.group, meta.path), meta.document)
-    return fetching(array, spec.opened, () if _is_here(store) else documents_of(meta, spec.group))
+    return fetching(array, spec.opening_id, () if _is_local(store) else documents_of(meta, spec.group))
 
 
-def _is_here(store: Store) -> bool:
+def _is_local(store: Store) -> bool:
     """Whether reading makes no request of a service."""
     return isinstance(store, LocalStore | ZipStore | MemoryStore)
 
@@ -223,9 +223,9 @@ async def _read(
         except (fetch.FetchError, TooLargeError):
             raise
         except Exception:
-            if _is_here(array.store_path.store):
+            if _is_local(array.store_path.store):
                 raise
-            fetch_module.forget(spec.opened, array.path)  # what came damaged may come whole
+            fetch_module.forget(spec.opening_id, array.path)  # what came damaged may come whole
             values = await array.getitem(part)
     except Exception as err:
         if isinstance(err, fetch.FetchError) and is_refusal(err) and not renewed:

@@ -14,17 +14,17 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from rainbear_dask.chunks.array import ChunkedArray
-from rainbear_dask.chunks.errors import blamed
-from rainbear_dask.chunks.fetch import Held, get_wanted
+from rainbear_dask.chunks.errors import locate_error
+from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk
 from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import Region, cut
-from rainbear_dask.resources.buffers import Scratch, lend
+from rainbear_dask.resources.buffers import Scratch, borrow_array
 from rainbear_dask.storage.requests import check_is_there
 
 
 @contextmanager
-def fetched(
-    store: Store, opened: str, requests: Sequence[tuple[ChunkedArray, Region]]
+def fetch_regions(
+    store: Store, opening_id: str, requests: Sequence[tuple[ChunkedArray, Region]]
 ) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
     """Begin to fetch regions of arrays, all at the same time; what is not wanted after all is given up.
 
@@ -32,7 +32,7 @@ def fetched(
     ----------
     store : zarr.abc.store.Store
         Where they are.
-    opened : str
+    opening_id : str
         Which opening of the store it is.
     requests : sequence of (ChunkedArray, Region)
         What to read.
@@ -43,7 +43,7 @@ def fetched(
         Decodes what comes until all is there, and gives values of each region's shape, in C order. It raises `ObjectError`
         if a chunk cannot be fetched or decoded.
     """
-    found = [lend([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
+    found = [borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
     wanted = [
         _Object(array, index, inside, out[place])
         for (array, region), out in zip(requests, found, strict=True)
@@ -53,7 +53,7 @@ def fetched(
     arrived = SimpleQueue["_Answer"]()
 
     async def begin() -> asyncio.Task[None]:
-        return asyncio.ensure_future(_fetch(store, opened, wanted, arrived.put))
+        return asyncio.ensure_future(_fetch(store, opening_id, wanted, arrived.put))
 
     def finish() -> list[npt.NDArray[Any]]:
         scratch = Scratch()
@@ -61,7 +61,7 @@ def fetched(
             if isinstance(answer, BaseException):
                 raise answer
             one, held = answer
-            with blamed(one.array, one.index):
+            with locate_error(one.array, one.index):
                 one.decode(held, scratch)
         return found
 
@@ -86,15 +86,15 @@ class _Object:
     def key(self) -> str:
         return self.array.key(self.index)
 
-    async def fetch(self, store: Store, opened: str) -> Held:
+    async def fetch(self, store: Store, opening_id: str) -> FetchedChunk:
         """Ask for as much of it as is wanted."""
         sizes = zip(self.inside, self.array.meta.chunks, strict=True)
         touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
-        return await get_wanted(
-            StorePath(store, self.key), opened, self.array.index_form, touched, self.array.stored_limit
+        return await fetch_chunk(
+            StorePath(store, self.key), opening_id, self.array.index_form, touched, self.array.stored_limit
         )
 
-    def decode(self, held: Held, scratch: Scratch) -> None:
+    def decode(self, held: FetchedChunk, scratch: Scratch) -> None:
         """Decode what is wanted to where it goes."""
         array = self.array
         if held.is_missing:
@@ -107,7 +107,7 @@ class _Object:
             array.decode_shard(spans, partial(_part, held), self.inside, self.out, scratch)
 
 
-def _part(held: Held, start: int, length: int) -> Buffer:
+def _part(held: FetchedChunk, start: int, length: int) -> Buffer:
     part = _bytes(held.part(start, start + length))
     if len(part) < length:
         size = max(begin + len(one) for begin, one in held.parts.items())
@@ -120,13 +120,13 @@ def _bytes(buffer: Any) -> Buffer:
     return found
 
 
-async def _fetch(store: Store, opened: str, wanted: Sequence[_Object], put: Callable[["_Answer"], None]) -> None:
+async def _fetch(store: Store, opening_id: str, wanted: Sequence[_Object], put: Callable[["_Answer"], None]) -> None:
     """Hand on what was fetched, as it comes; then None, or what went wrong."""
     missing: dict[str, _Object] = {}  # of each array one
 
     async def fetch_one(one: _Object) -> None:
-        with blamed(one.array, one.index):
-            held = await one.fetch(store, opened)
+        with locate_error(one.array, one.index):
+            held = await one.fetch(store, opening_id)
         if held.is_missing:
             missing[one.array.path] = one
         put((one, held))
@@ -135,7 +135,7 @@ async def _fetch(store: Store, opened: str, wanted: Sequence[_Object], put: Call
     try:
         await asyncio.gather(*tasks)
         for one in missing.values():
-            with blamed(one.array, one.index):
+            with locate_error(one.array, one.index):
                 await check_is_there(store, one.key, one.array.documents)
     except BaseException as err:
         for task in tasks:
@@ -147,4 +147,4 @@ async def _fetch(store: Store, opened: str, wanted: Sequence[_Object], put: Call
         put(None)
 
 
-_Answer = tuple[_Object, Held] | BaseException | None
+_Answer = tuple[_Object, FetchedChunk] | BaseException | None

@@ -37,7 +37,7 @@ from rainbear_dask.coding.calendars import NANOSECONDS, NAT, NUMPY_NANOSECONDS, 
 from rainbear_dask.coding.texts import as_column, encoding_of, fills_of, is_foreign
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.resources.buffers import lend
+from rainbear_dask.resources.buffers import borrow_array
 
 _Array = npt.NDArray[Any]
 
@@ -126,7 +126,7 @@ class Decoding:
         flat = flat.view(self.number)
         masked = self._masked(flat)
         if self.scale_factor is not None or self.add_offset is not None:
-            packed, flat = flat, lend(flat.shape, np.float64)
+            packed, flat = flat, borrow_array(flat.shape, np.float64)
             flat[...] = packed
             if self.scale_factor is not None:
                 flat *= self.scale_factor

@@ -13,13 +13,13 @@ import polars as pl
 from rainbear_dask.coding import cf
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.run import iter_parts
-from rainbear_dask.execution.wire import Part, Parts, lay_out
+from rainbear_dask.execution.wire import CompactColumn, CompactFrame, lay_out
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.cache import ByteLRU, when_gone
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Column, Table, unknown_column
-from rainbear_dask.table.tidy import Cells
+from rainbear_dask.table.tidy import CellMask
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -50,15 +50,16 @@ class Form:
 
     def series(self, column: Column, values: pl.Series) -> Any:
         """Values of a column as a pandas Series of the column's type, whatever values they are."""
-        return pd.Series(self._array(column, Part(values), None), name=column.name, copy=False)
+        return pd.Series(self._array(column, CompactColumn(values), None), name=column.name, copy=False)
 
     def empty(self, columns: Sequence[Column]) -> Any:
         """A frame without rows, of the columns' types."""
         return self.frame(
-            columns, Parts(0, tuple(Part(pl.Series(column.name, dtype=column.dtype)) for column in columns))
+            columns,
+            CompactFrame(0, tuple(CompactColumn(pl.Series(column.name, dtype=column.dtype)) for column in columns)),
         )
 
-    def frame(self, columns: Sequence[Column], rows: Parts) -> Any:
+    def frame(self, columns: Sequence[Column], rows: CompactFrame) -> Any:
         """Put rows together.
 
         Parameters
@@ -79,12 +80,12 @@ class Form:
             index = pd.Index(arrays.pop(self.index), name=self.index, copy=False)
         return pd.DataFrame(arrays, index=index, columns=list(arrays), copy=False)
 
-    def _array(self, column: Column, part: Part, cells: Cells | None) -> Any:
+    def _array(self, column: Column, part: CompactColumn, cells: CellMask | None) -> Any:
         if (dtype := self._categories(column)) is not None:
             # codes are laid out, not values: few bytes for each row
             codes = np.asarray(pd.Categorical(_numpy_array(column, part.values), dtype=dtype).codes)
             return pd.Categorical.from_codes(
-                lay_out(Part(pl.Series(codes), part.dims), cells).values.to_numpy(), dtype=dtype
+                lay_out(CompactColumn(pl.Series(codes), part.dims), cells).values.to_numpy(), dtype=dtype
             )
         values = lay_out(part, cells).values
         if self.backend == "pyarrow" and column.name != self.index:  # of Arrow's times pandas makes no DatetimeIndex
@@ -184,7 +185,7 @@ def pandas_frame(
     """The rows of a plan in pandas; parameters as in `plans.ScanPlan.to_pandas`."""
     form, left = form_of(plan.table, dtype_backend, None, categories), plan.limit
     pieces = []
-    with closing(iter_parts(plan.tasks(), client, hesitant=left is not None)) as source:  # type: ignore[type-var]  # a generator
+    with closing(iter_parts(plan.tasks(), client, ramp_up=left is not None)) as source:  # type: ignore[type-var]  # a generator
         for rows in source:
             pieces.append(form.frame(plan.columns, rows))
             if left is not None and (left := left - rows.height) <= 0:

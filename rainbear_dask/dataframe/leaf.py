@@ -45,7 +45,7 @@ class Source:
         self.home = home_of(table.spec)
         self.tests = [(text, test.meta.serialize()) for text, test in tests]
         # of this opening: dask takes expressions of one token for one, and an earlier one may have read another state
-        self._token = tokenize(table.spec.opened, table, columns, self.tests, form, ensure_deterministic=True)
+        self._token = tokenize(table.spec.opening_id, table, columns, self.tests, form, ensure_deterministic=True)
         self._plans: dict[str, ReadPlan] = {}
 
     def __dask_tokenize__(self) -> str:

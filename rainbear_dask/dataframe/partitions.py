@@ -7,7 +7,7 @@ from typing import Any
 
 from rainbear_dask.convert.pandas import Form, joined
 from rainbear_dask.exceptions import StoreError
-from rainbear_dask.execution.wire import Parts
+from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import run_task
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.storage.sources import check_travels
@@ -94,7 +94,7 @@ def home_of(spec: StoreSpec) -> str | None:
 _HERE = uuid.uuid4().hex
 
 
-def _parts(partition: Partition, columns: tuple[Column, ...], limit: int | None) -> Iterator[Parts]:
+def _parts(partition: Partition, columns: tuple[Column, ...], limit: int | None) -> Iterator[CompactFrame]:
     """Rows of each task, or only of those that the first rows need."""
     wanted = None if partition.sort else limit
     for whole in partition.tasks:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import polars as pl
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.chunks.read import is_far
+from rainbear_dask.chunks.read import is_remote
 from rainbear_dask.execution.clients import bring_credentials, check_reaches, is_direct, threads_of
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job, stream
-from rainbear_dask.execution.wire import Parts
+from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import apply_to_frame, run_task
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.resources.settings import num_bytes, num_threads
@@ -61,13 +61,15 @@ def iter_frames(
         time, and no more than make the bytes of the setting ``in-flight-bytes`` as long as each thread has one. Closing
         the iterator drops what was asked for.
     """
-    work = _Work(run_task, Parts.frame)
+    work = _Work(run_task, CompactFrame.frame)
     if limit is None:
         return _stream(tasks, client, work, most=max_concurrency, ordered=ordered)
-    return _first_rows(_stream(tasks, client, work, hesitant=True, most=max_concurrency, ordered=ordered), limit)
+    return _first_rows(_stream(tasks, client, work, ramp_up=True, most=max_concurrency, ordered=ordered), limit)
 
 
-def iter_parts(tasks: Iterable[ScanTask], client: "Client | None" = None, *, hesitant: bool = False) -> Iterator[Parts]:
+def iter_parts(
+    tasks: Iterable[ScanTask], client: "Client | None" = None, *, ramp_up: bool = False
+) -> Iterator[CompactFrame]:
     """Run tasks and give their rows in task order, not yet put together.
 
     Parameters
@@ -82,7 +84,7 @@ def iter_parts(tasks: Iterable[ScanTask], client: "Client | None" = None, *, hes
     iterator of Parts
         One for each task, as bounded as `iter_frames` is.
     """
-    return _stream(tasks, client, _Work(run_task, _as_it_is), hesitant=hesitant)
+    return _stream(tasks, client, _Work(run_task, _as_it_is), ramp_up=ramp_up)
 
 
 def map_frames(
@@ -134,18 +136,18 @@ def _stream(
     client: "Client | None",
     work: _Work[T],
     *,
-    hesitant: bool = False,
+    ramp_up: bool = False,
     most: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
     todo, threads_here = iter(tasks), num_threads()
-    if client is None and not hesitant:
+    if client is None and not ramp_up:
         first = list(islice(todo, 2))
         if len(first) == 1:  # a thread of its own would take longer than many a small question
             yield work.here(first[0])
             return
         todo = chain(first, todo)
-        threads_here = num_threads(waiting=bool(first) and is_far(first[0].scan.spec))
+        threads_here = num_threads(waiting=bool(first) and is_remote(first[0].scan.spec))
     with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, width):
         yield from stream(
             todo,
@@ -154,7 +156,7 @@ def _stream(
             width=width,
             most=most,
             in_flight_bytes=num_bytes("in-flight-bytes"),
-            hesitant=hesitant,
+            ramp_up=ramp_up,
             ordered=ordered,
         )
 

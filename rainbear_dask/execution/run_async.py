@@ -18,7 +18,7 @@ from rainbear_dask.execution.clients import (
     threads_of,
 )
 from rainbear_dask.execution.graph import submit
-from rainbear_dask.execution.wire import Parts
+from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import make_frame, run_task
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.task import ScanTask
@@ -126,7 +126,7 @@ async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool, *, direct: 
     (future,) = submit(client, [task], run_task)
     gather = partial(client.gather, future, direct=direct)
     try:
-        parts: Parts = await (gather() if client.asynchronous else pool.run(gather))
+        parts: CompactFrame = await (gather() if client.asynchronous else pool.run(gather))
         return await pool.run(parts.frame)
     finally:
         future.release()  # which also ends the wait of a thread that gathers it

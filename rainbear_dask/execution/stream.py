@@ -42,7 +42,7 @@ def stream(
     width: Callable[[], int],
     most: int | None = None,
     in_flight_bytes: int,
-    hesitant: bool = False,
+    ramp_up: bool = False,
     ordered: bool = True,
 ) -> Iterator[T]:
     """Start jobs and give what they make.
@@ -73,12 +73,12 @@ def stream(
     iterator
         One value for each item.
     """
-    ahead = 1 if hesitant else 0
+    ahead = 1 if ramp_up else 0
     todo = iter(items)
     queue: _InOrder[T] | _AsMade[T] = _InOrder() if ordered else _AsMade()
     while True:
         room = width() if most is None else min(width(), most)
-        ahead = ahead if hesitant else max(ahead, room)
+        ahead = ahead if ramp_up else max(ahead, room)
         if len(queue) <= ahead // 2:
             some, count, size = list[S](), len(queue), queue.size
             while count < ahead and (count < room or size < in_flight_bytes) and (item := next(todo, None)) is not None:

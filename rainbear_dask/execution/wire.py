@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask.table.tidy import Cells, nest
+from rainbear_dask.table.tidy import CellMask, nest
 
 Buffer = npt.NDArray[np.uint8]
 
 
-class Part(NamedTuple):
+class CompactColumn(NamedTuple):
     """One column: a value for each row; or where ``dims`` are given, the array over them, flat in C order."""
 
     values: pl.Series
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class CompactFrame:
     """Some rows, taken apart.
 
     Parameters
@@ -42,8 +42,8 @@ class Parts:
     """
 
     height: int
-    columns: tuple[Part, ...]
-    cells: Cells | None = None
+    columns: tuple[CompactColumn, ...]
+    cells: CellMask | None = None
 
     def frame(self) -> pl.DataFrame:
         """Put the rows together.
@@ -65,7 +65,7 @@ class Parts:
         return unpack, pack(self)  # NumPy's arrays are what pickle takes out of band
 
 
-def take_apart(columns: Sequence[Part], cells: Cells) -> Parts:
+def compact(columns: Sequence[CompactColumn], cells: CellMask) -> CompactFrame:
     """Choose the smallest form of some cells of a box.
 
     Parameters
@@ -82,23 +82,23 @@ def take_apart(columns: Sequence[Part], cells: Cells) -> Parts:
         value for each row.
     """
     if cells.wanted is None:
-        return Parts(cells.count, tuple(columns), cells)
+        return CompactFrame(cells.count, tuple(columns), cells)
     apart = [part if len(part.values) < cells.count else lay_out(part, cells) for part in columns]
     saved = sum(_width(part) * (cells.count - len(part.values)) for part in apart if part.dims is not None)
     if saved > min(_STEP_BYTES * cells.count, cells.size / 8):
-        return Parts(cells.count, tuple(apart), cells)
-    return Parts(cells.count, tuple(lay_out(part, cells) for part in apart))
+        return CompactFrame(cells.count, tuple(apart), cells)
+    return CompactFrame(cells.count, tuple(lay_out(part, cells) for part in apart))
 
 
 _STEP_BYTES = 2  # of the steps from row to row, mostly
 
 
-def lay_out(part: Part, cells: Cells | None) -> Part:
+def lay_out(part: CompactColumn, cells: CellMask | None) -> CompactColumn:
     """Give a column a value for each wanted cell, in C order of the box."""
-    return part if part.dims is None or cells is None else Part(cells.lay_out(part.values, part.dims))
+    return part if part.dims is None or cells is None else CompactColumn(cells.lay_out(part.values, part.dims))
 
 
-def _width(part: Part) -> float:
+def _width(part: CompactColumn) -> float:
     return float(part.values.estimated_size()) / max(len(part.values), 1)
 
 
@@ -124,7 +124,7 @@ class Shape(NamedTuple):
     labels: tuple[Label, ...]
 
 
-def pack(parts: Parts) -> tuple[Shape, list[Buffer]]:
+def pack(parts: CompactFrame) -> tuple[Shape, list[Buffer]]:
     """Give rows as small plain data and large buffers.
 
     Parameters
@@ -148,12 +148,12 @@ def pack(parts: Parts) -> tuple[Shape, list[Buffer]]:
     return Shape(parts.height, None if cells is None else cells.box, places, tuple(labels)), buffers
 
 
-def unpack(shape: Shape, buffers: Sequence[Buffer]) -> Parts:
+def unpack(shape: Shape, buffers: Sequence[Buffer]) -> CompactFrame:
     """Make rows again of what `pack` gave: the same values, types and nulls to the last bit."""
     return _Arrived(shape, buffers)
 
 
-class _Arrived(Parts):
+class _Arrived(CompactFrame):
     """Rows as they arrive, which are made of their buffers only when they are wanted.
 
     Dask takes them in on its event loop. Ctrl-C ends whatever Polars does, on any thread, with an error of which a loop dies,
@@ -167,27 +167,29 @@ class _Arrived(Parts):
         object.__setattr__(self, "packed", (shape, buffers))
 
     @cached_property
-    def made(self) -> Parts:
+    def made(self) -> CompactFrame:
         """The rows."""
         shape, buffers = self.packed
         left, cells = iter(buffers), None
         if shape.box is not None:
             lengths = tuple(shape.box.values())
-            cells = Cells(
+            cells = CellMask(
                 shape.box, None if shape.places is None else _unpack_places(shape.places, next(left), lengths)
             )
         columns = [
-            Part(_unpack_values([next(left) for _ in range(label.num_buffers)], label).alias(label.name), label.dims)
+            CompactColumn(
+                _unpack_values([next(left) for _ in range(label.num_buffers)], label).alias(label.name), label.dims
+            )
             for label in shape.labels
         ]
-        return Parts(shape.height, tuple(columns), cells)
+        return CompactFrame(shape.height, tuple(columns), cells)
 
     @property
-    def columns(self) -> tuple[Part, ...]:
+    def columns(self) -> tuple[CompactColumn, ...]:
         return self.made.columns
 
     @property
-    def cells(self) -> Cells | None:
+    def cells(self) -> CellMask | None:
         return self.made.cells
 
     def __sizeof__(self) -> int:

@@ -15,7 +15,7 @@ from polars.exceptions import PanicException
 
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.exceptions import RainbearError
-from rainbear_dask.execution.wire import Part, Parts, lay_out, take_apart
+from rainbear_dask.execution.wire import CompactColumn, CompactFrame, compact, lay_out
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Selection
@@ -26,12 +26,12 @@ from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Column
 from rainbear_dask.table.order import in_order, sorted_rows
-from rainbear_dask.table.tidy import Cells, nest
+from rainbear_dask.table.tidy import CellMask, nest
 
 T = TypeVar("T")
 
 
-def run_task(task: ScanTask) -> Parts:
+def run_task(task: ScanTask) -> CompactFrame:
     """Read and filter the chunks of one task.
 
     A top-level function of plain data: it pickles by name, a test calls it without a cluster, and a retry on another
@@ -61,9 +61,9 @@ def run_task(task: ScanTask) -> Parts:
         raise
 
 
-def _run(task: ScanTask) -> Parts:
+def _run(task: ScanTask) -> CompactFrame:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
-    cells = Cells({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
+    cells = CellMask({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
     known: dict[str, pl.Series] = {}  # a value for each wanted cell
     tests, failed = deque(scan.filters), 0
     while tests:
@@ -93,17 +93,19 @@ def _run(task: ScanTask) -> Parts:
             known = {name: values.filter(passed) for name, values in known.items()}
         index, cells = _narrow(index, cells, kept)
         if not cells.count:  # what no row needs is not read
-            return Parts(0, tuple(Part(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
+            return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
     # coordinates are taken anew, as they are cached and smaller before they are laid out
-    done = {c.name: Part(known[c.name]) for c in scan.columns if c.name in known and c.role == "data"}
+    done = {c.name: CompactColumn(known[c.name]) for c in scan.columns if c.name in known and c.role == "data"}
     left = [c for c in scan.columns if c.name not in done]
     values = read_columns(scan.spec, left, index, cells)
-    done |= {c.name: Part(values[c.name], c.dims) for c in left}
+    done |= {c.name: CompactColumn(values[c.name], c.dims) for c in left}
     columns, along = [done[c.name] for c in scan.columns], tuple(index.values())
     if in_order(along, scan.blocks):
-        return take_apart(columns, cells)
+        return compact(columns, cells)
     order = pl.Series(sorted_rows(along, scan.blocks, cells.rows))
-    return Parts(cells.count, tuple(Part(lay_out(part, cells).values.gather(order)) for part in columns))
+    return CompactFrame(
+        cells.count, tuple(CompactColumn(lay_out(part, cells).values.gather(order)) for part in columns)
+    )
 
 
 def make_frame(task: ScanTask) -> pl.DataFrame:
@@ -128,8 +130,8 @@ def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
 
 
 def _narrow(
-    index: Mapping[str, IndexSet], cells: Cells, kept: npt.NDArray[np.bool_]
-) -> tuple[dict[str, IndexSet], Cells]:
+    index: Mapping[str, IndexSet], cells: CellMask, kept: npt.NDArray[np.bool_]
+) -> tuple[dict[str, IndexSet], CellMask]:
     """Those of the wanted cells that are kept, in the smallest box that holds them; ``kept`` broadcasts to the box."""
     wanted = kept if cells.wanted is None else kept & cells.wanted
     narrow = dict(index)
@@ -140,7 +142,7 @@ def _narrow(
                 wanted = wanted.compress(used, axis=axis)
                 narrow[dim] = IndexSet.from_positions(positions.positions()[used])
     box = {dim: len(positions) for dim, positions in narrow.items()}
-    return narrow, Cells(box, None if wanted.all() else np.broadcast_to(wanted, tuple(box.values())))
+    return narrow, CellMask(box, None if wanted.all() else np.broadcast_to(wanted, tuple(box.values())))
 
 
 def _mask(passed: pl.Series) -> npt.NDArray[np.bool_]:
@@ -164,7 +166,7 @@ def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Seri
 
 
 def read_columns(
-    spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet], cells: Cells
+    spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet], cells: CellMask
 ) -> dict[str, pl.Series]:
     """Read and decode some columns at some positions.
 
@@ -238,7 +240,7 @@ def _chunk_cost(array: ArrayMeta) -> int:
 
 
 def _regions(
-    index: Mapping[str, IndexSet], cells: Cells, dims: tuple[str, ...], sizes: tuple[int, ...], chunk_cost: int
+    index: Mapping[str, IndexSet], cells: CellMask, dims: tuple[str, ...], sizes: tuple[int, ...], chunk_cost: int
 ) -> list[Region]:
     """Parts of an array, over some dimensions in chunks of some sizes, that are to be read for some cells.
 

@@ -71,20 +71,20 @@ def with_texts(meta: StoreMeta) -> StoreMeta:
             holders.setdefault((group_of(path), dim), []).append(array)
 
     def holds_letters(group: str, dim: str) -> bool:
-        if _below(group, dim) in meta.arrays or _below(group, dim) in meta.left_out:
+        if _below(group, dim) in meta.arrays or _below(group, dim) in meta.skipped:
             return False
         return all(array.dtype.kind == "S" and array.dims[-1] == dim for array in holders[group, dim])
 
-    arrays, left_out = dict(meta.arrays), dict(meta.left_out)
+    arrays, skipped = dict(meta.arrays), dict(meta.skipped)
     for path, array in meta.arrays.items():
         if array.dtype != "S1" or not array.dims or array.letters or not holds_letters(group_of(path), array.dims[-1]):
             continue
         if array.shape[-1] > MAX_ITEM_BYTES:
             del arrays[path]
-            left_out[path] = f"its texts have {array.shape[-1]:,} letters each, more than {MAX_ITEM_BYTES:,}"
+            skipped[path] = f"its texts have {array.shape[-1]:,} letters each, more than {MAX_ITEM_BYTES:,}"
         else:
             arrays[path] = _joined(array)
-    return replace(meta, arrays=arrays, left_out=left_out)
+    return replace(meta, arrays=arrays, skipped=skipped)
 
 
 def _joined(array: ArrayMeta) -> ArrayMeta:
@@ -122,7 +122,7 @@ def coordinate_of(dim: str, array: ArrayMeta, meta: StoreMeta, roles: Mapping[st
     length, own = array.shape[array.dims.index(dim)], group_of(array.path)
     for group in groups_from(own):
         path = _below(group, dim)
-        if path in meta.left_out:
+        if path in meta.skipped:
             return None
         found = meta.arrays.get(path) if roles.get(path) == "dimension" else None
         if found is not None and (group == own or found.shape == (length,)):

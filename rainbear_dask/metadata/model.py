@@ -101,5 +101,5 @@ class StoreMeta:
     spec: StoreSpec
     arrays: Mapping[str, ArrayMeta]
     groups: Mapping[str, Mapping[str, Any]]
-    left_out: Mapping[str, str]
+    skipped: Mapping[str, str]
     above: Mapping[str, Sequence[ArrayMeta]] = field(default_factory=dict)

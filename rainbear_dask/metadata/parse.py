@@ -42,21 +42,21 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
     Returns
     -------
     StoreMeta
-        In the order of ``nodes``. An array that cannot be understood is in ``left_out``, with the reason.
+        In the order of ``nodes``. An array that cannot be understood is in ``skipped``, with the reason.
     """
     arrays: dict[str, ArrayMeta] = {}
     groups: dict[str, Mapping[str, Any]] = {"": {}}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for path, document in nodes.items():
         above = [path[:i] for i, letter in enumerate(path) if letter == "/"]
         if path and not all(part.strip(".") for part in path.split("/")):
-            left_out[path] = "its path has an empty part, or one of dots alone"
+            skipped[path] = "its path has an empty part, or one of dots alone"
             continue
         if isinstance(document, str):
-            left_out[path] = f"its metadata is unusable: {document}"
+            skipped[path] = f"its metadata is unusable: {document}"
             continue
         if any(isinstance(nodes.get(other), dict) and not is_group(nodes[other]) for other in above):
-            left_out[path] = "it lies inside an array"
+            skipped[path] = "it lies inside an array"
             continue
         for other in above:
             groups.setdefault(other, {})
@@ -67,10 +67,10 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
         try:
             arrays[path] = _array_meta(path, document)
         except DocumentError as err:  # the others are readable
-            left_out[path] = str(err)
+            skipped[path] = str(err)
         except Exception as err:  # noqa: BLE001  nor does what no check foresees spoil them
-            left_out[path] = f"its metadata is not understood ({reason(err)})"
-    return StoreMeta(spec=spec, arrays=arrays, groups=groups, left_out=left_out)
+            skipped[path] = f"its metadata is not understood ({reason(err)})"
+    return StoreMeta(spec=spec, arrays=arrays, groups=groups, skipped=skipped)
 
 
 def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMeta, ...]]:

@@ -19,11 +19,11 @@ from rainbear_dask.table.model import Table, unknown_column
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ExpressionPlan:
     """A plan, and what Polars is to do with all of its rows, if anything."""
 
     plan: ReadPlan
-    last_step: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    post_process: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     n_rows: int | None = None
 
     def answer(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -31,27 +31,27 @@ class Question:
             (rows,) = frames
         else:
             rows = pl.concat([self.plan.no_rows(), *frames])
-        if self.last_step is None:
+        if self.post_process is None:
             return rows
-        rows = self.last_step(rows)
+        rows = self.post_process(rows)
         return rows if self.n_rows is None else rows.head(self.n_rows)
 
 
-def plan_question(
+def plan_expression(
     table: Table,
     expr: pl.Expr | None,
     with_columns: Sequence[str] | None = None,
     n_rows: int | None = None,
     *,
     loosely: bool = False,
-) -> Question:
+) -> ExpressionPlan:
     """Plan for an expression: as a filter if it gives one Boolean for each row, else to be selected.
 
     Loosely, to look at and not to run: rows that ``when(...).then(...)`` gives null, or that get but the value of their
     group from ``over(...)``, count as not asked for, ``p.filter(q)`` is p and q, and ``child/variable`` is a column.
     """
     if expr is None:
-        return Question(plan_scan(table, columns=with_columns, n_rows=n_rows))
+        return ExpressionPlan(plan_scan(table, columns=with_columns, n_rows=n_rows))
     schema, blank = table.schema, table.blank
     if loosely:
         schema = schema | {name: column.dtype for name, column in table.columns.items()}
@@ -62,7 +62,7 @@ def plan_question(
         expr = _as_boolean(expr, dtypes)
         predicate = _row_by_row(expr, schema, loosely=loosely)
         if predicate is not None:
-            return Question(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
+            return ExpressionPlan(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
     seen = _rows_seen(expr, schema, loosely=loosely)
     if is_predicate and seen is None and _is_per_row(expr, schema):
         wanted = list(with_columns or schema)
@@ -70,14 +70,16 @@ def plan_question(
         heads = list(dict.fromkeys(name.partition("/")[0] for name in wanted))
         # the last step is the whole filter: Polars has the same answer whether or not this part was applied before
         plan = plan_scan(table, columns=needed, predicate=pushed_part(expr, schema))
-        return Question(plan, lambda rows: rows.lazy().filter(expr).select(heads).collect(engine="in-memory"), n_rows)
+        return ExpressionPlan(
+            plan, lambda rows: rows.lazy().filter(expr).select(heads).collect(engine="in-memory"), n_rows
+        )
     if with_columns is not None:
         raise QueryError(
             "this expression says by itself which columns it gives. Leave out with_columns, or give a filter."
         )
     columns = columns_of(expr, schema)
     plan = plan_scan(table, columns=columns, predicate=seen, n_rows=None if columns else 0)
-    return Question(plan, lambda rows: rows.select(expr), n_rows)
+    return ExpressionPlan(plan, lambda rows: rows.select(expr), n_rows)
 
 
 def plan_filter(

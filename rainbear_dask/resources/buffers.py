@@ -19,10 +19,10 @@ _NUM_KEPT = 64
 
 Block = npt.NDArray[np.uint8]
 
-_waiting: dict[int, Block] = {}  # in the order in which it came back
+_idle: dict[int, Block] = {}  # in the order in which it came back
 
 
-def lend(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def borrow_array(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Give an array of any values, in memory that comes back when neither it nor a view of it is left.
 
     Parameters
@@ -43,7 +43,7 @@ def lend(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         return np.empty(shape, dtype)
     block = _taken(size)
     lent = np.frombuffer(block.data, np.uint8, size)  # what views of it keep alive is this, and not the block
-    weakref.finalize(lent, _take_back, block).atexit = False
+    weakref.finalize(lent, _release, block).atexit = False
     return lent.view(dtype).reshape(shape)
 
 
@@ -51,30 +51,30 @@ class Scratch:
     """Two buffers for one thread, which grow as they have to: one for what is stored, one for what is decoded."""
 
     def __init__(self) -> None:
-        self._stored, self._decoded = lend([0], np.uint8), lend([0], np.uint8)
+        self._stored, self._decoded = borrow_array([0], np.uint8), borrow_array([0], np.uint8)
 
     def stored(self, length: int) -> Block:
         """Place for the bytes of a chunk as they are stored, until others are."""
         if len(self._stored) < length:
-            self._stored = lend([length], np.uint8)
+            self._stored = borrow_array([length], np.uint8)
         return self._stored[:length]
 
     def decoded(self, length: int) -> Block:
         """Place for the bytes of a chunk, until another is decoded."""
         if len(self._decoded) < length:
-            self._decoded = lend([length], np.uint8)
+            self._decoded = borrow_array([length], np.uint8)
         return self._decoded[:length]
 
 
 def forget() -> None:
     """Let go of the memory that waits."""
-    _waiting.clear()
+    _idle.clear()
 
 
 def _taken(size: int) -> Block:
-    for key in reversed(list(_waiting)):
-        block = _waiting.get(key)
-        if block is not None and size <= len(block) <= LOOSE * size and _waiting.pop(key, None) is not None:
+    for key in reversed(list(_idle)):
+        block = _idle.get(key)
+        if block is not None and size <= len(block) <= LOOSE * size and _idle.pop(key, None) is not None:
             return block
     step = 2 ** (size.bit_length() - 4)  # so that what is a little longer has room in it, as the next chunk may be
     return np.empty(-(-size // step) * step, np.uint8)
@@ -84,12 +84,12 @@ LOOSE = 1.25
 """How many times as much memory as is asked for may be lent."""
 
 
-def _take_back(block: Block) -> None:
+def _release(block: Block) -> None:
     """Called on any thread, and in the middle of anything; so no lock, and only steps that are done at once."""
     if len(block) > KEPT_BYTES:
         return
-    _waiting[id(block)] = block
-    for key in list(_waiting):
-        if len(_waiting) <= _NUM_KEPT and sum(map(len, list(_waiting.values()))) <= KEPT_BYTES:
+    _idle[id(block)] = block
+    for key in list(_idle):
+        if len(_idle) <= _NUM_KEPT and sum(map(len, list(_idle.values()))) <= KEPT_BYTES:
             break
-        _waiting.pop(key, None)
+        _idle.pop(key, None)

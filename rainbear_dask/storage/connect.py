@@ -42,7 +42,7 @@ S3FS_CONFIG = {
 _KEPT = 64  # connections, of each kind
 
 
-def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *, is_new: bool = False) -> Store:
+def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "", *, is_new: bool = False) -> Store:
     """Connect to what is read from.
 
     In one process, the same URL with the same options gives the same connection again, unless it holds an index (of an
@@ -57,7 +57,7 @@ def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *
     options : mapping
         For a URL, what s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore;
         and ``library``, "obstore" or "fsspec", to say which of the two it has to be.
-    opened : str
+    opening_id : str
         Name of the opening; an empty one is like no other.
     is_new : bool
         Whether this is the opening itself: what fsspec remembers of folders is then listed anew.
@@ -78,7 +78,7 @@ def connect(source: str | Store, options: Mapping[str, Any], opened: str = "", *
     """
     if has_index(source):
         make = partial(_indexed, source, options)
-        found = _indexed_stores.get_all([opened], lambda _: [make()])[0] if opened else make()
+        found = _indexed_stores.get_all([opening_id], lambda _: [make()])[0] if opening_id else make()
     elif isinstance(source, Store):
         found = source
     elif is_url(source):
@@ -132,7 +132,7 @@ def disconnect_all() -> None:
 
 
 _connections: ByteLRU[tuple[str, str], Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda key: key, overhead=0)
-_indexed_stores: ByteLRU[str, Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda opened: opened, overhead=0)
+_indexed_stores: ByteLRU[str, Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda opening_id: opening_id, overhead=0)
 when_gone(_indexed_stores.forget_soon)
 
 

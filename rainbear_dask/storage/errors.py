@@ -26,7 +26,7 @@ _ICECHUNK_REFUSAL = re.compile(  # in its text alone
 
 
 @contextmanager
-def translated(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
+def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
     """Turn whatever a store or its file system raises into an error of ours, without secrets."""
     try:
         yield

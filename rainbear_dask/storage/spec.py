@@ -24,7 +24,7 @@ class StoreSpec:
         Path of the group inside the store, without a slash at either end; "" is the root.
     options : mapping of str to object
         Storage options that go with a URL. They may hold credentials, so no repr and no key shows them.
-    opened : str
+    opening_id : str
         Names this opening. Caches are keyed by it, so that a scan made after the store was rewritten never meets
         what an earlier scan had cached; results are not, so that the same question has the same Dask key.
     max_cached : int or None
@@ -38,7 +38,7 @@ class StoreSpec:
     version: str
     group: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    opened: str = ""
+    opening_id: str = ""
     max_cached: int | None = field(default=None, compare=False)
     max_chunks: int | None = field(default=None, compare=False)
 
@@ -46,14 +46,14 @@ class StoreSpec:
     """Lives as long as anybody can ask for what caches keep of this opening; no key of a cache may hold it, nor this recipe."""
 
     def __post_init__(self) -> None:
-        if self.opened:
-            object.__setattr__(self, "_alive", opening(self.opened))
+        if self.opening_id:
+            object.__setattr__(self, "_alive", opening(self.opening_id))
 
     def key(self) -> str:
         """Name of the opening for the key of a cache, which drops what it has under it some time after the last recipe is gone."""
-        if self.opened and self._alive is None:  # from a pickle
-            object.__setattr__(self, "_alive", arrived_opening(self.opened))
-        return self.opened
+        if self.opening_id and self._alive is None:  # from a pickle
+            object.__setattr__(self, "_alive", arrived_opening(self.opening_id))
+        return self.opening_id
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """Content for a Dask key: which data, never with which credentials."""

@@ -71,7 +71,7 @@ def build_table(
     asked = [path for path, role in found.roles.items() if role == "data"] if variables is None else variables
     names = set(asked)
     data = [path for path, array in meta.arrays.items() if path in names and found.usable(array)]
-    _check_named(variables or (), meta, found.left_out)
+    _check_named(variables or (), meta, found.skipped)
     return found.table(meta, data)
 
 
@@ -105,8 +105,8 @@ def build_tables(
         try:
             tables[key] = found.table(_fitting(meta, found.roles, key), [array.path for array in arrays])
         except StoreFormatError as err:
-            found.left_out |= dict.fromkeys((array.path for array in arrays), str(err))
-    return tables, found.left_out
+            found.skipped |= dict.fromkeys((array.path for array in arrays), str(err))
+    return tables, found.skipped
 
 
 def _fitting(meta: StoreMeta, roles: Mapping[str, Role], key: TableKey) -> StoreMeta:
@@ -144,16 +144,16 @@ class _Columns:
         self, meta: StoreMeta, roles: Mapping[str, Role], read: Reader, sample: Reader, *, decode: bool, mask: bool
     ) -> None:
         self.roles = roles
-        self.left_out = dict(meta.left_out)
+        self.skipped = dict(meta.skipped)
         self._read, self._sample, self._decode, self._mask = read, sample, decode, mask
         self._decodings: dict[str, cf.Decoding] = {}
 
     def usable(self, array: ArrayMeta) -> bool:
         """Whether an array can be a column; else it is left out, with the reason."""
         path, coordinate = array.path, self.roles.get(array.path, "dimension") in _COORDINATES
-        if path not in self._decodings and path not in self.left_out:
+        if path not in self._decodings and path not in self.skipped:
             if coordinate and len(array.dims) == 1 and prod(array.shape) > FILTERED_VALUES:
-                self.left_out[path] = (
+                self.skipped[path] = (
                     f"it declares {prod(array.shape):,} labels; a coordinate has {FILTERED_VALUES:,} at most"
                 )
                 return False
@@ -162,11 +162,11 @@ class _Columns:
                     array, coordinate=coordinate, decode=self._decode, mask=self._mask, sample=self._sampled(array)
                 )
             except StoreFormatError as err:
-                self.left_out[path] = str(err)
+                self.skipped[path] = str(err)
             except RainbearError:  # of a chunk: it is the store's fault, or the network's
                 raise
             except Exception as err:  # noqa: BLE001  whatever an attribute makes of NumPy, the others are usable
-                self.left_out[path] = f"its attributes are not understood ({reason(err)})"
+                self.skipped[path] = f"its attributes are not understood ({reason(err)})"
         return path in self._decodings
 
     def _sampled(self, array: ArrayMeta) -> npt.NDArray[Any] | None:
@@ -201,14 +201,14 @@ class _Columns:
             if path not in named and "" not in groups and not self._belongs(array, columns, sizes, meta):
                 continue  # it is of another grid than that of the variables
             if path in sizes:
-                self.left_out[path] = f"it has the name of a dimension and the dimensions {array.dims}"
+                self.skipped[path] = f"it has the name of a dimension and the dimensions {array.dims}"
             elif holder := next((above for above in groups_from(group_of(path)) if above in columns), None):
-                self.left_out[path] = f"its group has the name of the column {holder!r}"
+                self.skipped[path] = f"its group has the name of the column {holder!r}"
             elif self.usable(array):
                 check_lengths(array, sizes, spanning, label)
                 role: Role = "data" if path in named else "auxiliary"
                 columns[path] = Column(path, role, array.dims, array, self._decodings[path])
-        return Table(meta.spec, sizes, columns, dict(self.left_out))
+        return Table(meta.spec, sizes, columns, dict(self.skipped))
 
     def _coordinate(self, dim: str, spanning: Iterable[ArrayMeta], meta: StoreMeta) -> ArrayMeta | None:
         """Find the one coordinate that all variables with a dimension have."""
@@ -247,11 +247,11 @@ def _sample_bytes(array: ArrayMeta) -> int:
     return array.chunk_bytes * min(array.num_chunks, 16)
 
 
-def _check_named(variables: Collection[str], meta: StoreMeta, left_out: Mapping[str, str]) -> None:
+def _check_named(variables: Collection[str], meta: StoreMeta, skipped: Mapping[str, str]) -> None:
     for name in variables:
-        if name in left_out:
+        if name in skipped:
             raise StoreFormatError(
-                f"array {name!r} of {meta.spec.label} cannot be read: {left_out[name]}. Leave it out of variables=."
+                f"array {name!r} of {meta.spec.label} cannot be read: {skipped[name]}. Leave it out of variables=."
             )
         if name not in meta.arrays:
             raise unknown_column(name, meta.arrays, meta.spec.label)

@@ -33,7 +33,7 @@ Kind = Literal["shared", "data", "decoded"]
 
 
 class _Key(NamedTuple):
-    opened: str
+    opening_id: str
     """Name of the opening."""
     kind: Kind
     what: str | Decoding
@@ -57,7 +57,7 @@ _SERIES_BYTES = 2048  # of a Series beside its values, and of what says how it i
 _DIMENSION_BYTES = 128  # of a range of positions
 
 CACHE: ByteLRU[_Key, Any] = ByteLRU(
-    max_bytes=partial(num_bytes, "cache-bytes"), sizeof=_sizeof, owner=lambda key: (key.opened, key.kind)
+    max_bytes=partial(num_bytes, "cache-bytes"), sizeof=_sizeof, owner=lambda key: (key.opening_id, key.kind)
 )
 
 # values kept as one piece, about: many chunks where chunks are short, as an appended time axis has them
@@ -185,7 +185,7 @@ def whole(spec: StoreSpec, array: ArrayMeta) -> Values:
     return values
 
 
-def ends(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
+def first_and_last_chunk(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
     """Stored values of an array's first and last chunk, flat; of all of a short array."""
     if array.num_chunks <= _FEW_CHUNKS:
         return whole(spec, array).reshape(-1)
@@ -203,7 +203,7 @@ def usage(openings: Collection[str], variables: Collection[str] = ()) -> dict[st
     Parameters
     ----------
     openings : collection of str
-        Which: ``StoreSpec.opened``.
+        Which: ``StoreSpec.opening_id``.
     variables : collection of str
         Paths of the arrays that are not coordinates.
 
@@ -213,7 +213,7 @@ def usage(openings: Collection[str], variables: Collection[str] = ()) -> dict[st
         ``coord_entries`` and ``var_entries``: pieces kept, of about 65,536 values or one chunk; their ``bytes``;
         ``hits`` and ``misses``: pieces that were there, stored or decoded, and that were read, since something is kept.
     """
-    owners = [(opened, kind) for opened in openings for kind in get_args(Kind)]
+    owners = [(opening_id, kind) for opening_id in openings for kind in get_args(Kind)]
     sizes = {key: size for owner in owners for key, size in CACHE.sizes(owner).items()}
     stored = [key for key in sizes if key.kind != "decoded"]
     var_entries = sum(key.kind == "data" or key.what in variables for key in stored)
@@ -228,18 +228,18 @@ def usage(openings: Collection[str], variables: Collection[str] = ()) -> dict[st
 
 def forget(openings: Collection[str]) -> None:
     """Drop what this process keeps of some openings of stores."""
-    for opened in openings:
+    for opening_id in openings:
         for kind in get_args(Kind):
-            CACHE.forget((opened, kind))
+            CACHE.forget((opening_id, kind))
 
 
 def _all_of(array: ArrayMeta) -> Region:
     return tuple((0, n) for n in array.shape)
 
 
-def _forget_soon(opened: str) -> None:
+def _forget_soon(opening_id: str) -> None:
     for kind in get_args(Kind):
-        CACHE.forget_soon((opened, kind))
+        CACHE.forget_soon((opening_id, kind))
 
 
 when_gone(_forget_soon)

@@ -77,7 +77,7 @@ class Table:
     spec: StoreSpec
     sizes: Mapping[str, int]
     columns: Mapping[str, Column]
-    left_out: Mapping[str, str]
+    skipped: Mapping[str, str]
 
     @property
     def num_rows(self) -> int:

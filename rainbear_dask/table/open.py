@@ -13,35 +13,35 @@ if TYPE_CHECKING:
     pass
 
 
-def understand(
+def open_table(
     meta: StoreMeta, *, variables: Collection[str] | None = None, decode: bool = True, mask: bool = True
 ) -> Table:
     """Understand an opened group as a table, and warn of what is left out; parameters as in `table.build_table`."""
     table = build_table(
         meta,
         read=lambda array: coords.whole(meta.spec, array),
-        sample=lambda array: coords.ends(meta.spec, array),
+        sample=lambda array: coords.first_and_last_chunk(meta.spec, array),
         variables=variables,
         decode=decode,
         mask=mask,
     )
-    _warn_of(table.left_out, meta, stacklevel=5)
+    _warn_of(table.skipped, meta, stacklevel=5)
     return table
 
 
-def understand_all(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -> dict[TableKey, Table]:
+def open_tables(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -> dict[TableKey, Table]:
     """Understand an opened group as one table for each grid, and warn once of each array that is left out."""
-    tables, left_out = build_tables(
+    tables, skipped = build_tables(
         meta,
         read=lambda array: coords.whole(meta.spec, array),
-        sample=lambda array: coords.ends(meta.spec, array),
+        sample=lambda array: coords.first_and_last_chunk(meta.spec, array),
         decode=decode,
         mask=mask,
     )
-    _warn_of(left_out, meta, stacklevel=4)
+    _warn_of(skipped, meta, stacklevel=4)
     return tables
 
 
-def _warn_of(left_out: Mapping[str, str], meta: StoreMeta, *, stacklevel: int) -> None:
-    for path, reason in left_out.items():
+def _warn_of(skipped: Mapping[str, str], meta: StoreMeta, *, stacklevel: int) -> None:
+    for path, reason in skipped.items():
         warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", stacklevel=stacklevel)

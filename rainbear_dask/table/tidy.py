@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask.resources.buffers import lend
+from rainbear_dask.resources.buffers import borrow_array
 
 
-class Cells:
+class CellMask:
     """Some cells of a box, or all of them.
 
     Parameters
@@ -40,15 +40,15 @@ class Cells:
         """Which cells are wanted, of the box's shape."""
         return np.ones(tuple(self.box.values()), dtype=np.bool_) if self.wanted is None else self.wanted
 
-    def along(self, dims: Collection[str]) -> "Cells":
+    def along(self, dims: Collection[str]) -> "CellMask":
         """The wanted cells as seen along some dimensions, the others having length one; itself where that is all."""
         if all(dim in dims or n == 1 for dim, n in self.box.items()):
             return self
         box = {dim: n if dim in dims else 1 for dim, n in self.box.items()}
         if self.wanted is None:
-            return Cells(box)
+            return CellMask(box)
         aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
-        return Cells(box, np.logical_or.reduce(self.wanted, axis=aside, keepdims=True))
+        return CellMask(box, np.logical_or.reduce(self.wanted, axis=aside, keepdims=True))
 
     def where(self, values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Lay a Boolean for each wanted cell out over the box; cells that are not wanted are false."""
@@ -118,7 +118,7 @@ def _repeated(flat: npt.NDArray[Any], dims: tuple[str, ...], box: Mapping[str, i
     key = (flat.dtype, flat.tobytes(), dims, shape, tuple(box)) if _OFTEN * flat.size <= prod(shape) else None
     repeated = _shared.get(key)
     if repeated is None:
-        column = lend(shape, flat.dtype)
+        column = borrow_array(shape, flat.dtype)
         column[...] = _aligned(flat, dims, box)
         repeated = column.reshape(-1)
         repeated.flags.writeable = False

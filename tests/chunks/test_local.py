@@ -21,7 +21,7 @@ from rainbear_dask.chunks import local as files
 from rainbear_dask.chunks.local import SMALL_CHUNK
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import ChunkReadError
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.resources import buffers as memory
 from rainbear_dask.resources import threads as thread_counts
 from tests.support.errors import caught
@@ -152,10 +152,10 @@ def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
 def test_memory_that_chunks_were_read_in_is_used_again(tmp_path):
     meta = written(tmp_path, chunks=(2, 40, 1000), compressors=None)
     read(meta)
-    before = set(memory._waiting)
+    before = set(memory._idle)
     np.testing.assert_array_equal(read(meta), VALUES)
     assert before
-    assert set(memory._waiting) == before
+    assert set(memory._idle) == before
 
 
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])

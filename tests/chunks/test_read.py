@@ -32,7 +32,7 @@ from rainbear_dask.exceptions import (
     StoreNotFoundError,
 )
 from rainbear_dask.metadata import parse, zarr_arrays
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 from tests.support.errors import caught
 from tests.support.stores import ALL_KINDS, TREE, CountingStore, write_tree
 
@@ -223,7 +223,7 @@ def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeyp
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
-    assert actual.spec.opened != expected.spec.opened
+    assert actual.spec.opening_id != expected.spec.opening_id
     assert_reads(actual, tmp_path)
 
 
@@ -342,7 +342,7 @@ def test_the_version_tells_states_apart_and_the_opening_tells_openings(tmp_path)
     TREE.to_zarr(tmp_path, consolidated=True)
     first, second = open_store(tmp_path).spec, open_store(tmp_path).spec
     assert first.version == second.version
-    assert first.opened != second.opened
+    assert first.opening_id != second.opening_id
     TREE.assign_attrs(title="other").to_zarr(tmp_path, mode="w", consolidated=True)
     assert open_store(tmp_path).spec.version != first.version
 

@@ -199,12 +199,12 @@ def test_the_length_behind_filters_that_ask_for_all_rows_with_an_index(url):
 
 
 def test_a_filter_that_fails_for_rows_that_an_earlier_one_left_out(url, whole):
-    def is_far(degrees):
+    def is_remote(degrees):
         return math.log(degrees) > 4
 
     def ask(table, **meta):
         north = table[table.lat > 45]
-        return north[north.lat.map(is_far, **meta)]
+        return north[north.lat.map(is_remote, **meta)]
 
     same_rows(ask(rd.read_zarr(url), meta=("lat", bool)).compute(scheduler="sync"), ask(whole))
 

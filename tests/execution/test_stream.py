@@ -50,9 +50,9 @@ SIZES = st.lists(st.integers(0, 10), max_size=30)
 
 
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.integers(0, 20), st.booleans())
-def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes, hesitant):
+def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes, ramp_up):
     site, seen = Site(sizes), []
-    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=in_flight_bytes, hesitant=hesitant):
+    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=in_flight_bytes, ramp_up=ramp_up):
         seen.append(number)
         site.taken += 1
     assert seen == list(range(len(sizes)))
@@ -62,9 +62,9 @@ def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes
 
 
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.booleans())
-def test_each_comes_once_where_order_does_not_matter(sizes, width, most, hesitant):
+def test_each_comes_once_where_order_does_not_matter(sizes, width, most, ramp_up):
     site, seen = Site(sizes), []
-    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=5, hesitant=hesitant, ordered=False):
+    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=5, ramp_up=ramp_up, ordered=False):
         seen.append(number)
         site.taken += 1
     assert sorted(seen) == list(range(len(sizes)))
@@ -79,7 +79,7 @@ def test_what_is_made_first_comes_first():
 
 def test_one_is_asked_for_first_and_then_twice_as_many():
     site = Site([1] * 20)
-    numbers = site.stream(width=lambda: 2, most=8, in_flight_bytes=100, hesitant=True)
+    numbers = site.stream(width=lambda: 2, most=8, in_flight_bytes=100, ramp_up=True)
     asked = []
     for _ in numbers:
         asked.append(site.asked)

@@ -17,9 +17,9 @@ from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.api.scan import plans_of
-from rainbear_dask.execution.wire import Part, Parts, pack, take_apart, unpack
+from rainbear_dask.execution.wire import CompactColumn, CompactFrame, compact, pack, unpack
 from rainbear_dask.execution.worker import run_task
-from rainbear_dask.table.tidy import Cells
+from rainbear_dask.table.tidy import CellMask
 
 c = pl.col
 
@@ -90,20 +90,20 @@ def series(draw, length: int, name: str = "v") -> pl.Series:
 
 
 @st.composite
-def boxes_of_parts(draw) -> tuple[list[Part], Cells]:
+def boxes_of_parts(draw) -> tuple[list[CompactColumn], CellMask]:
     """Columns over some dimensions of a box, or with a value for each wanted cell."""
     box = draw(st.dictionaries(st.sampled_from("tyx"), st.integers(0, 4)))
     mask = np.array(draw(st.lists(st.booleans(), min_size=prod(box.values()), max_size=prod(box.values()))), dtype=bool)
-    cells = Cells(box, draw(st.sampled_from([None, mask.reshape(tuple(box.values()))])))
+    cells = CellMask(box, draw(st.sampled_from([None, mask.reshape(tuple(box.values()))])))
     parts = []
     for name in draw(st.lists(st.sampled_from(["a", "b", "child/a", "child/deep/b", "z"]), unique=True)):
         dims = draw(st.none() | st.lists(st.sampled_from(sorted(box)), unique=True).map(tuple) if box else st.none())
         length = cells.count if dims is None else prod(box[d] for d in dims)
-        parts.append(Part(draw(series(length, name)), dims))
+        parts.append(CompactColumn(draw(series(length, name)), dims))
     return parts, cells
 
 
-def tidied(parts: list[Part], cells: Cells) -> pl.DataFrame:
+def tidied(parts: list[CompactColumn], cells: CellMask) -> pl.DataFrame:
     """The rows, made by looking every cell up in NumPy's indices."""
     places = [dict(zip(cells.box, place, strict=True)) for place in np.ndindex(*cells.box.values())]
     if cells.wanted is not None:
@@ -148,7 +148,7 @@ def bits(frame: pl.DataFrame) -> pl.DataFrame:
 def test_rows_come_back_as_they_were(way, made):
     parts, cells = made
     expected = bits(tidied(parts, cells))
-    sent = take_apart(parts, cells)
+    sent = compact(parts, cells)
     assert_frame_equal(bits(sent.frame()), expected)
     assert_frame_equal(bits(way(sent).frame()), expected)
     assert_frame_equal(bits(way(way(sent)).frame()), expected)
@@ -169,7 +169,9 @@ def test_rows_come_back_as_they_were(way, made):
 def test_rows_are_known_by_the_steps_between_them_or_by_a_bit_for_each_cell(way, places, bytes_each):
     wanted = np.zeros((300, 300), dtype=bool)
     wanted.reshape(-1)[list(places)] = True
-    sent = Parts(len(places), (Part(pl.Series("x", [*range(300)]), ("x",)),), Cells({"y": 300, "x": 300}, wanted))
+    sent = CompactFrame(
+        len(places), (CompactColumn(pl.Series("x", [*range(300)]), ("x",)),), CellMask({"y": 300, "x": 300}, wanted)
+    )
     assert way(sent).frame()["x"].to_list() == [place % 300 for place in places]
     _, (first, *_) = pack(sent)
     assert first.nbytes <= bytes_each * len(places) + 1
@@ -180,36 +182,36 @@ def test_no_form_is_larger_than_the_plain_one(count, length):
     wanted = np.zeros((90_000 // length, length), dtype=bool)
     count = min(count, wanted.size)
     wanted.reshape(-1)[np.linspace(0, wanted.size - 1, count).astype(int)] = True
-    cells = Cells({"y": wanted.shape[0], "x": length}, wanted)
-    sent = take_apart([Part(pl.Series("x", [*range(length)]), ("x",))], cells)
+    cells = CellMask({"y": wanted.shape[0], "x": length}, wanted)
+    sent = compact([CompactColumn(pl.Series("x", [*range(length)]), ("x",))], cells)
     _, buffers = pack(sent)
     assert sum(buffer.nbytes for buffer in buffers) <= 8 * cells.count + 100
 
 
 def test_in_one_process_values_are_not_copied():
     values = np.arange(12.0)
-    sent = take_apart([Part(pl.Series("v", values), ("y", "x"))], Cells({"y": 3, "x": 4}))
+    sent = compact([CompactColumn(pl.Series("v", values), ("y", "x"))], CellMask({"y": 3, "x": 4}))
     assert np.shares_memory(sent.frame()["v"].to_numpy(), values)
 
 
 @pytest.mark.parametrize("way", [by_dask, by_pickle])
 def test_numbers_are_not_copied_on_the_way(way):
     values = np.arange(12.0)
-    arrived = way(take_apart([Part(pl.Series("v", values), ("x",))], Cells({"x": 12})))
+    arrived = way(compact([CompactColumn(pl.Series("v", values), ("x",))], CellMask({"x": 12})))
     assert np.shares_memory(arrived.frame()["v"].to_numpy(), values)
 
 
 def test_dask_counts_the_bytes_held():
-    sent = take_apart([Part(pl.Series("v", np.zeros(100_000)), ("x",))], Cells({"x": 100_000}))
+    sent = compact([CompactColumn(pl.Series("v", np.zeros(100_000)), ("x",))], CellMask({"x": 100_000}))
     assert 800_000 <= sizeof(sent) < 802_000
     assert 800_000 <= sizeof(by_dask(sent)) < 802_000
 
 
 def test_taking_rows_in_asks_nothing_of_polars(monkeypatch):
     """Dask does it on its event loop, which would die of Ctrl-C in Polars."""
-    cells = Cells({"x": 3}, np.array([True, False, True]))
+    cells = CellMask({"x": 3}, np.array([True, False, True]))
     columns = [(pl.Series("x", [1, 2, 3]), ("x",)), (pl.Series("v", [1.0, None]),), (pl.Series("text", ["a", "b"]),)]
-    sent = Parts(2, tuple(Part(*column) for column in columns), cells)
+    sent = CompactFrame(2, tuple(CompactColumn(*column) for column in columns), cells)
     message = serialize(sent)
     with monkeypatch.context() as patch:
         patch.setattr("rainbear_dask.wire.pl", None)
@@ -282,7 +284,7 @@ def test_rows_are_gathered_persisted_and_sent_on_as_they_were(url, client):
     assert client.gather(heights) == [frame.height for frame in expected]
     for answers in (client.gather(rows), client.gather(rows, direct=True), [future.result() for future in rows]):
         for answer, frame in zip(answers, expected, strict=True):
-            assert isinstance(answer, Parts)
+            assert isinstance(answer, CompactFrame)
             assert_frame_equal(answer.frame(), frame)
 
 

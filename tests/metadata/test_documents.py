@@ -9,7 +9,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 from tests.support.errors import caught
 from tests.support.stores import ALL_KINDS, CountingStore, write_tree
 
@@ -62,7 +62,7 @@ def test_a_tree_is_understood_as_xarray_does(tmp_path, zarr_format, consolidated
     assert list(meta.arrays)[:4] == ["name", "scalar", "t", "x"]
     assert list(meta.groups) == ["", "model", "model/run"]
     assert meta.groups[""] == {"title": "test"}
-    assert meta.left_out == {}
+    assert meta.skipped == {}
     expected = xr.open_zarr(tmp_path, consolidated=False, chunks=None)
     requests = [(meta.arrays[name], tuple((0, n) for n in meta.arrays[name].shape)) for name in expected.variables]
     for name, values in zip(expected.variables, read_regions(meta.spec, requests), strict=True):
@@ -157,24 +157,24 @@ def test_one_unreadable_array_is_left_out_with_the_reason(changes, reason, conso
     else:
         meta = open_store(memory_store({"zarr.json": V3_GROUP, "bad/zarr.json": bad, "good/zarr.json": good}))
     assert list(meta.arrays) == ["good"]
-    assert list(meta.left_out) == ["bad"]
-    assert any(word in meta.left_out["bad"] for word in reason.split("|")), meta.left_out["bad"]
-    assert "\n" not in meta.left_out["bad"]
+    assert list(meta.skipped) == ["bad"]
+    assert any(word in meta.skipped["bad"] for word in reason.split("|")), meta.skipped["bad"]
+    assert "\n" not in meta.skipped["bad"]
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[1]", b"[" * 100_000, b"null"])
 def test_a_document_that_is_not_json_leaves_only_its_array_out(raw):
     meta = open_store(memory_store({"zarr.json": V3_GROUP, "bad/zarr.json": raw, "good/zarr.json": v3_array()}))
-    assert (list(meta.arrays), list(meta.left_out)) == (["good"], ["bad"])
+    assert (list(meta.arrays), list(meta.skipped)) == (["good"], ["bad"])
     meta = open_store(memory_store({".zgroup": {"zarr_format": 2}, "bad/.zarray": V2_ARRAY, "bad/.zattrs": raw}))
-    assert (list(meta.arrays), list(meta.left_out)) == ([], ["bad"])
+    assert (list(meta.arrays), list(meta.skipped)) == ([], ["bad"])
 
 
 def test_paths_that_lead_out_of_the_store_are_left_out():
     members = dict.fromkeys(["../up", "a//b", "./c", "d/../../e", "/abs", "good", "good/inside"], v3_array())
     meta = open_store(memory_store({"zarr.json": V3_GROUP | {"consolidated_metadata": {"metadata": members}}}))
     assert list(meta.arrays) == ["good"]
-    assert set(meta.left_out) == set(members) - {"good"}
+    assert set(meta.skipped) == set(members) - {"good"}
 
 
 def test_links_that_lead_back_end_in_an_error(tmp_path):
@@ -187,7 +187,7 @@ def test_links_that_lead_back_end_in_an_error(tmp_path):
 def test_an_array_of_pickles_is_left_out():
     filters = {"dtype": "|O", "filters": [{"id": "pickle", "protocol": 4}]}
     meta = open_store(memory_store({".zgroup": {"zarr_format": 2}, "a/.zarray": V2_ARRAY | filters}))
-    assert "pickle" in meta.left_out["a"]
+    assert "pickle" in meta.skipped["a"]
 
 
 # How much is asked for

@@ -60,8 +60,8 @@ TREES = {
 def test_variables_of_one_group_are_labelled_as_in_that_node_of_the_tree(tmp_path, tree, zarr_format, consolidated):
     xr.DataTree.from_dict(tree).to_zarr(tmp_path / "t.zarr", zarr_format=zarr_format, consolidated=consolidated)
     path = str(tmp_path / "t.zarr")
-    opened = xr.DataTree.from_dict(tree)
-    for node in opened.subtree:
+    opening_id = xr.DataTree.from_dict(tree)
+    for node in opening_id.subtree:
         for name in node.data_vars:
             expected = node.to_dataset()[[name]].to_dataframe().reset_index()
             below = node.path.strip("/")
@@ -75,7 +75,7 @@ def test_variables_of_one_group_are_labelled_as_in_that_node_of_the_tree(tmp_pat
                 assert_frame_equal(kept, table.filter(c(node[name].dims[-1]) == value))
             assert rd.read_zarr(path, **asked).compute().iloc[:, 0].tolist() == expected.iloc[:, 0].tolist()
     assert sum(t.collect().height for t in rd.tables(path).values()) == sum(
-        np.prod(list(node.to_dataset()[name].shape)) for node in opened.subtree for name in list(node.data_vars)[:1]
+        np.prod(list(node.to_dataset()[name].shape)) for node in opening_id.subtree for name in list(node.data_vars)[:1]
     )
 
 

@@ -11,7 +11,7 @@ from zarr.storage import LocalStore, StorePath
 
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import RainbearError
-from rainbear_dask.metadata.opened import open_store
+from rainbear_dask.metadata.opening import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # zarr's, about what the mutated documents hold
 
@@ -86,8 +86,8 @@ def text_of(document, chance):
 def zarrs_own(root, array):
     """What zarr itself reads from the array as it is described; None where it fails."""
     try:
-        opened = zarr.Array(zarr.AsyncArray(json.loads(array.document), StorePath(LocalStore(root), array.path)))
-        return np.asarray(opened[...])
+        opening_id = zarr.Array(zarr.AsyncArray(json.loads(array.document), StorePath(LocalStore(root), array.path)))
+        return np.asarray(opening_id[...])
     except Exception:  # noqa: BLE001  whatever it raises
         return None
 
@@ -117,7 +117,7 @@ def assert_sound(root):
         assert (expected is not None and np.array_equal(actual, expected, equal_nan=actual.dtype.kind in "fcmM")) or (
             np.array_equal(actual, true)
         ), (array, actual, expected)
-    return read, refused + len(meta.left_out)
+    return read, refused + len(meta.skipped)
 
 
 @pytest.mark.parametrize(

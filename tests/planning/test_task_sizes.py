@@ -58,8 +58,10 @@ def decided(plan: ReadPlan) -> tuple[int, int, int, float]:
     (array,) = plan.arrays
     tasks = [task for task, _ in zip(plan.tasks(), range(200), strict=False)]
     units = array.shards or array.chunks
-    opened = [[index.chunks(n).positions() for index, n in zip(t.index, units, strict=True)] for t in tasks]
-    places = [place for along in opened for place in np.stack(np.meshgrid(*along), -1).reshape(-1, len(units)).tolist()]
+    opening_id = [[index.chunks(n).positions() for index, n in zip(t.index, units, strict=True)] for t in tasks]
+    places = [
+        place for along in opening_id for place in np.stack(np.meshgrid(*along), -1).reshape(-1, len(units)).tolist()
+    ]
     held = len(set(map(tuple, places)))
     largest = max(t.num_chunks(array) * array.chunk_bytes for t in tasks)
     return plan.num_tasks, round(largest / MIB), held, round(len(places) / held, 1)

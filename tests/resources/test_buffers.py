@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rainbear_dask.resources import buffers as memory
-from rainbear_dask.resources.buffers import SMALL, lend
+from rainbear_dask.resources.buffers import SMALL, borrow_array
 
 
 @pytest.fixture(autouse=True)
@@ -26,60 +26,60 @@ def address(array):
 @pytest.mark.parametrize("dtype", ["?", "u1", "<f4", ">i8"])
 def test_an_array_is_as_it_is_asked_for(shape, dtype):
     for _ in range(2):
-        array = lend(shape, dtype)
+        array = borrow_array(shape, dtype)
         assert (array.shape, array.dtype, array.flags.c_contiguous, array.flags.writeable) == (shape, dtype, True, True)
         array[...] = 1
         assert (array == 1).all()
 
 
 def test_memory_is_lent_again_when_no_view_of_it_is_left():
-    array = lend((64, 1024), "f8")
+    array = borrow_array((64, 1024), "f8")
     where = address(array)
     view = array[3:9].reshape(-1).view("u1")[::2]
     del array
-    other = lend((64, 1024), "f8")
+    other = borrow_array((64, 1024), "f8")
     assert address(other) != where
     del view
-    assert address(lend((60, 1024), "f8")) == where
+    assert address(borrow_array((60, 1024), "f8")) == where
     del other
 
 
 def test_what_a_buffer_is_made_of_is_not_lent_again():
-    array = lend((2 * SMALL,), "u1")
+    array = borrow_array((2 * SMALL,), "u1")
     where, buffer = address(array), memoryview(array)[5:]
     del array
-    assert address(lend((2 * SMALL,), "u1")) != where
+    assert address(borrow_array((2 * SMALL,), "u1")) != where
     del buffer
-    assert address(lend((2 * SMALL,), "u1")) == where
+    assert address(borrow_array((2 * SMALL,), "u1")) == where
 
 
 def test_much_more_memory_than_is_asked_for_is_not_lent():
-    where = address(lend((2 * SMALL,), "u1"))
-    small = lend((SMALL,), "u1")
+    where = address(borrow_array((2 * SMALL,), "u1"))
+    small = borrow_array((SMALL,), "u1")
     assert address(small) != where
-    assert address(lend((2 * SMALL - 1000,), "u1")) == where
+    assert address(borrow_array((2 * SMALL - 1000,), "u1")) == where
 
 
 def test_small_arrays_are_left_to_the_heap():
-    lend((SMALL - 1,), "u1")
-    assert not memory._waiting
+    borrow_array((SMALL - 1,), "u1")
+    assert not memory._idle
 
 
 def test_of_memory_that_waits_the_oldest_goes_first(monkeypatch):
     monkeypatch.setattr(memory, "KEPT_BYTES", 5 * SMALL)
-    arrays = [lend((n * SMALL,), "u1") for n in (6, 2, 3, 1)]
+    arrays = [borrow_array((n * SMALL,), "u1") for n in (6, 2, 3, 1)]
     where = list(map(address, arrays))
     for waiting in ([], [1], [1, 2], [2, 3]):  # the first is too much by itself
         del arrays[0]
-        assert [address(block) for block in memory._waiting.values()] == [where[n] for n in waiting]
+        assert [address(block) for block in memory._idle.values()] == [where[n] for n in waiting]
 
 
 def test_few_pieces_wait():
-    arrays = [lend((SMALL,), "u1") for _ in range(100)]
+    arrays = [borrow_array((SMALL,), "u1") for _ in range(100)]
     where = list(map(address, arrays))
     while arrays:
         del arrays[0]
-    assert [address(block) for block in memory._waiting.values()] == where[-64:]
+    assert [address(block) for block in memory._idle.values()] == where[-64:]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.booleans()), max_size=40))
@@ -87,7 +87,7 @@ def test_what_is_written_stays(steps):
     """Of any arrays that are made, seen in part, and dropped in any order."""
     kept = {}
     for number, (place, size, in_part) in enumerate(steps):
-        array = lend((size * SMALL // 2,), "u1")
+        array = borrow_array((size * SMALL // 2,), "u1")
         array[...] = number
         kept[place] = (array[7:-5] if in_part else array, number)
         del array
@@ -101,9 +101,9 @@ def test_threads_are_lent_memory_of_their_own():
 
     def work(number):
         for turn in range(200):
-            array = lend((SMALL + 64 * (turn % 7),), "u1")
+            array = borrow_array((SMALL + 64 * (turn % 7),), "u1")
             array[...] = number
-            other = lend((SMALL,), "u1")
+            other = borrow_array((SMALL,), "u1")
             other[...] = 100 + number
             if array.min() != number or array.max() != number:
                 wrong.append(number)
@@ -119,4 +119,4 @@ def test_threads_are_lent_memory_of_their_own():
         thread.join()
     gc.collect()
     assert not wrong
-    assert sum(map(len, memory._waiting.values())) <= memory.KEPT_BYTES
+    assert sum(map(len, memory._idle.values())) <= memory.KEPT_BYTES

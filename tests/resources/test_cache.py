@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.metadata import zarr_arrays as documents
 from rainbear_dask.resources import cache as caches
-from rainbear_dask.resources.buffers import lend
+from rainbear_dask.resources.buffers import borrow_array
 from rainbear_dask.resources.cache import (
     ByteLRU,
     arrived_opening,
@@ -143,7 +143,7 @@ def small_columns(count):
 @pytest.mark.parametrize("make", [small_pieces, small_columns])
 def test_small_entries_are_counted_with_all_that_they_cost(make):
     """Each belongs to an opening of its own, and its value is a number."""
-    kept = ByteLRU(lambda: 2**30, coords._sizeof, lambda key: (key.opened, key.kind))
+    kept = ByteLRU(lambda: 2**30, coords._sizeof, lambda key: (key.opening_id, key.kind))
 
     def fill():
         for key in make(2000):
@@ -176,7 +176,7 @@ def test_an_array_is_counted_with_its_buffer_and_its_texts(values):
 
 
 def test_memory_that_is_lent_is_counted_as_it_was_taken():
-    lent = lend([2**18 + 1], np.uint8)
+    lent = borrow_array([2**18 + 1], np.uint8)
     assert bytes_of_array(lent) == bytes_of_array(lent[:5]) > lent.nbytes
 
 

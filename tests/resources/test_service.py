@@ -223,8 +223,8 @@ def test_shard_indexes_are_bounded_by_bytes_and_go_with_their_opening(monkeypatc
     for first in range(0, 400, 20):
         assert lf.filter(c.x == first).collect()["v"].to_list() == [float(first)]
     assert 0 < fetch._indexes.bytes <= 50_000
-    opened = {key[0] for key in fetch._indexes._kept}
+    opening_id = {key[0] for key in fetch._indexes._kept}
     del lf
     gc.collect()
     rd.scan_zarr(store).filter(c.x == 3).collect()
-    assert not opened & {key[0] for key in fetch._indexes._kept}
+    assert not opening_id & {key[0] for key in fetch._indexes._kept}

@@ -171,7 +171,7 @@ SOURCES = {
 EVERY = pytest.mark.parametrize("kind", SOURCES)
 
 
-def opened(server, kind):
+def opening_id(server, kind):
     source, options = SOURCES[kind](server)
     known = {"prefix": "s.zarr"} if kind == "store of obstore" else {}
     with warnings.catch_warnings(record=True) as said:
@@ -201,7 +201,7 @@ def test_a_server_that_repeats_what_it_was_sent_when_a_store_is_opened(server, k
 
 @EVERY
 def test_a_server_that_repeats_it_when_a_chunk_is_read(server, kind):
-    lf, plan, _ = opened(server, kind)
+    lf, plan, _ = opening_id(server, kind)
     server.refused = "/c/"
     assert_hidden(told(caught(RainbearError, lf.collect)), told(caught(RainbearError, plan.collect)))
 
@@ -209,7 +209,7 @@ def test_a_server_that_repeats_it_when_a_chunk_is_read(server, kind):
 @EVERY
 def test_what_is_shown_of_a_scan(server, kind, caplog, capsys):
     caplog.set_level(logging.DEBUG, "rainbear_dask")
-    lf, plan, warned = opened(server, kind)
+    lf, plan, warned = opening_id(server, kind)
     assert warned  # of the array that is left out
     with rd.progress():
         assert lf.select(c.v.sum()).collect().item() == 276
@@ -325,7 +325,7 @@ def test_a_store_of_ones_own_that_tells(tmp_path):
 @pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["password in the URL", "header of a token", "keys of S3", "store of obstore"])
 def test_an_error_of_a_worker(server, kind, client):
-    lf, plan, _ = opened(server, kind)
+    lf, plan, _ = opening_id(server, kind)
     server.refused = "/c/"
     assert_hidden(
         told(caught(RainbearError, lambda: plan.collect(client))),

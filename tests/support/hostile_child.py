@@ -18,7 +18,7 @@ def scan(source: object) -> str:
     return f"rows: {frame.shape}"
 
 
-def opened(kind: str, root: Path) -> object:
+def opening_id(kind: str, root: Path) -> object:
     """A store as a source of some kind: what can be is loaded before it is measured."""
     packed = root / "s.zip"
     if packed.exists():
@@ -54,7 +54,7 @@ def main(kind: str, *roots: str) -> None:
 
     warnings.simplefilter("ignore")
     for root in (str(Path(roots[0]).parent / "good"), *roots):  # the first only loads what all need
-        source = opened(kind, Path(root))
+        source = opening_id(kind, Path(root))
         Path("/proc/self/clear_refs").write_text("5")
         before = memory("VmRSS")
         found = scan(source)

@@ -543,8 +543,8 @@ FAULTS = [
     Fault(
         "of memory that waits the newest goes first",
         "resources/buffers resources/test_buffers",
-        "for key in list(_waiting):",
-        "for key in reversed(list(_waiting)):",
+        "for key in list(_idle):",
+        "for key in reversed(list(_idle)):",
     ),
     Fault(
         "columns of other values share memory",

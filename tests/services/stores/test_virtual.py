@@ -84,12 +84,12 @@ def repository(services, netcdf, tmp_path):
         virtual.vz.to_icechunk(session.store)
         session.commit("references")
 
-    def opened(secret=ADMIN["secret"]):
+    def opening_id(secret=ADMIN["secret"]):
         keys = icechunk.s3_credentials(access_key_id=ADMIN["key"], secret_access_key=secret)
         allowed = icechunk.containers_credentials({prefix: keys})
         return icechunk.Repository.open(storage, config, authorize_virtual_chunk_access=allowed)
 
-    return opened
+    return opening_id
 
 
 @WHERE

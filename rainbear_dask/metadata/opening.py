@@ -20,7 +20,7 @@ from rainbear_dask.metadata.parse import coordinates_above, store_meta
 from rainbear_dask.redaction import reason, secrets_of
 from rainbear_dask.resources.cache import new_opening
 from rainbear_dask.storage.connect import connect, has_index
-from rainbear_dask.storage.errors import is_refusal, translated
+from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
 from rainbear_dask.storage.spec import StoreSpec
@@ -54,7 +54,7 @@ def open_store(
     -------
     StoreMeta
         Arrays in the order of the consolidated document; where there is none level by level, each sorted by path.
-        An array that cannot be understood is in ``left_out``, with the reason.
+        An array that cannot be understood is in ``skipped``, with the reason.
 
     Raises
     ------
@@ -143,8 +143,8 @@ class OpenedStore:
 
     @property
     def openings(self) -> list[str]:
-        """Names of the openings (``StoreSpec.opened``) whose metadata is kept."""
-        return [meta.spec.opened for meta in list(self._metas.values())]
+        """Names of the openings (``StoreSpec.opening_id``) whose metadata is kept."""
+        return [meta.spec.opening_id for meta in list(self._metas.values())]
 
     def _pinned(self) -> str | Store:
         if self._source is None:
@@ -154,7 +154,7 @@ class OpenedStore:
 
 def _snapshot(address: IcechunkAddress) -> Store:
     """Open a state of a repository to read; whatever happens to the branch then, it stays at the snapshot where it is now."""
-    with translated(str(address), ()):
+    with translate_errors(str(address), ()):
         import icechunk  # noqa: PLC0415  an extra
 
         if not Path(address.path).is_dir():  # Icechunk would make it
@@ -173,18 +173,18 @@ def _snapshot(address: IcechunkAddress) -> Store:
 def _read_meta(source: str | Store, label: str, root: str, group: str, options: dict[str, Any]) -> StoreMeta:
     path = join_path(root, group)
     alive = new_opening()  # until there is a recipe that holds it
-    opened = alive.name
-    with translated(label, lambda: secrets_of(source, options)):
-        store = connect(source, options, opened, is_new=True)
+    opening_id = alive.name
+    with translate_errors(label, lambda: secrets_of(source, options)):
+        store = connect(source, options, opening_id, is_new=True)
         documents = Documents(store, label)
         nodes = sync(documents.below(path))
         spec = StoreSpec(
             label=label,
             source=source,
-            version=_version(store, documents, opened if has_index(source) else ""),
+            version=_version(store, documents, opening_id if has_index(source) else ""),
             group=path,
             options=options,
-            opened=opened,
+            opening_id=opening_id,
         )
         meta = store_meta(spec, nodes)
         if group and (dims := unlabelled(meta)):
@@ -195,10 +195,10 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
         return meta
 
 
-def _version(store: Store, documents: Documents, opened: str) -> str:
+def _version(store: Store, documents: Documents, opening_id: str) -> str:
     """Tell one state of a store from another as far as that is cheap; where it is not, each opening is a state."""
     digest = documents.digest.copy()
-    digest.update(opened.encode())
+    digest.update(opening_id.encode())
     if isinstance(store, LocalStore):
         digest.update(str((store.root / documents.first_key).stat().st_mtime_ns).encode())
     session = getattr(store, "session", None)  # of Icechunk, where a snapshot is a state
