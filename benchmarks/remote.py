@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
 from obstore.store import S3Store
-from tests.remote import servers
+from tests.services.stores import servers
 from zarr.storage import ObjectStore
 
 import rainbear_dask as rd
