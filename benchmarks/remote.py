@@ -19,11 +19,11 @@ import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
 from obstore.store import S3Store
-from tests.services.stores import servers
 from zarr.storage import ObjectStore
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
+from tests.services.stores import servers
 
 DELAY = 50
 """Milliseconds."""
