@@ -167,13 +167,13 @@ def measure(case: Case, path: Path) -> Result:
     start = perf_counter()
     table = open_table(open_store(str(path)))
     plan = plan_scan(table, predicate=predicate)
-    opening_id = perf_counter() - start
+    opened = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
         _best(lambda: as_text(replace(plan))),  # of a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
-    return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opening_id, *times, _memory("HWM") - before)
+    return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opened, *times, _memory("HWM") - before)
 
 
 def _best(work: Callable[[], object]) -> float:

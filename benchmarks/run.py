@@ -100,7 +100,7 @@ for _name, _module in (("rainbear", "rainbear"), ("xarray-sql", "xarray_sql")):
 class Memory:
     """Of a process that asks one query, in MB: when it had opened the store, at most, of the answer; and what it read."""
 
-    opening_id: float
+    opened: float
     peak: float
     answer: float
     read: float
@@ -226,14 +226,14 @@ def print_memory(reader: str, path: str, layout: str, name: str) -> None:
         q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name)
     )
     lazily(path, query)
-    opening_id = _status("VmRSS")
+    opened = _status("VmRSS")
     table = READERS[reader](path, query)
     peak = _status("VmHWM")  # not ru_maxrss, which begins with that of the process that started this one
     size = table.estimated_size() if isinstance(table, pl.DataFrame) else int(table.memory_usage().sum())
     del table
     before = _bytes_read()
     READERS[reader](path, query)  # all is imported by now
-    print(opening_id, peak, size / 1e6, (_bytes_read() - before) / 1e6)
+    print(opened, peak, size / 1e6, (_bytes_read() - before) / 1e6)
 
 
 def _status(kind: str) -> float:
@@ -288,7 +288,7 @@ def targets_of_memory(path: str, layout: str, measures: Iterable[Measure]) -> li
             layout,
             "value filter: peak beyond the opened store, in tasks",
             3,
-            (kept.peak - kept.opening_id) / task,
+            (kept.peak - kept.opened) / task,
             at_most=True,
         ),
     ]
