@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-growth bench-planning bench-cluster bench-dataframes bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -105,6 +105,9 @@ bench-quick: .venv-bench/.installed  ## The same on smaller stores (three minute
 
 bench-targets: .venv-bench/.installed  ## The four layouts beside rainbear alone, and which targets are reached (ten minutes)
 	.venv-bench/bin/python -m benchmarks.run --suite layouts --reader rainbear $(ARGS)
+
+bench-floor: .venv-bench/.installed  ## Scans in units of the time to read and decode their chunks, by layout and codec (five minutes)
+	.venv-bench/bin/python -m benchmarks.floor $(ARGS)
 
 bench-growth: .venv-bench/.installed  ## How time grows with rows, chunks and variables: slopes, and a picture (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +15,11 @@ import rainbear_dask as rd
 from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
 from benchmarks.dataframes import measure as measure_dataframes
+from benchmarks.floor import QUESTIONS as FLOOR_QUESTIONS
+from benchmarks.floor import STORES as FLOOR_STORES
+from benchmarks.floor import floor, places
+from benchmarks.floor import measure as measure_floor
+from benchmarks.floor import report as report_floor
 from benchmarks.geometries import GEOMETRIES
 from benchmarks.growth import GROWTHS, Series, ask_alone, ask_here
 from benchmarks.growth import READERS as GROWN
@@ -22,6 +28,7 @@ from benchmarks.growth import report as report_growth
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
+from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.repeated import STORES as REPEATED
 from benchmarks.repeated import measure as measure_repeated
@@ -259,3 +266,26 @@ def test_repeated_questions_are_measured_and_their_answers_agree(store, tmp_path
     measures = measure_repeated(path, short, rounds=1, counts=(1, 3))
     assert all(0 < seconds < inf for each in measures for seconds in each.seconds.values())
     assert len(report_repeated(measures).splitlines()) == 2 + 3 * 2
+
+
+@pytest.mark.parametrize("store", FLOOR_STORES, ids=lambda store: store.name)
+def test_the_floor_reads_the_chunks_that_a_plan_keeps(store, tmp_path):
+    store, path = replace(store, layout=store.layout.sized("tiny")), str(tmp_path / "a.zarr")
+    store.write(path)
+    results = [measure_floor(store, path, question, rounds=1) for question in FLOOR_QUESTIONS]
+    for result in results:
+        names = result.question.floor(store.layout.variables)
+        kept, _ = planned(result.question.polars(rd.scan_zarr(path, variables=names)))
+        assert result.chunks == kept, result.question.name
+        assert result.floor.wall > 0
+    assert len(report_floor(results).splitlines()) == 2 + len(FLOOR_QUESTIONS)
+
+
+def test_the_floor_decodes_each_chunk(tmp_path):
+    store = replace(FLOOR_STORES[1], layout=FLOOR_STORES[1].layout.sized("tiny"))
+    store.write(str(tmp_path))
+    chunks = places(str(tmp_path), ["t2m"], tuple(map(np.arange, store.layout.shape)))
+    (tmp_path / "t2m" / "c" / "0" / "1" / "1").write_bytes(bytes(1000))
+    chunks = [(name, file, start, Path(file).stat().st_size) for name, file, start, _ in chunks]
+    with pytest.raises(RuntimeError):
+        floor(str(tmp_path), chunks, 2)
