@@ -10,6 +10,7 @@
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
     ├── SettingError                    also ValueError: mend the configuration
     ├── ClusterError                    also ConnectionError: no Dask cluster to work on
+    ├── MissingDependencyError          also ImportError: install the extra that the message names
     └── QueryError                      the question is at fault
         ├── UnknownColumnError          also KeyError: mend the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -60,6 +61,10 @@ class SettingError(RainbearError, ValueError):
 
 class ClusterError(RainbearError, ConnectionError):
     """A Dask cluster cannot be started or reached, or has no worker."""
+
+
+class MissingDependencyError(RainbearError, ImportError):
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class QueryError(RainbearError):

@@ -10,6 +10,7 @@ import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.api.scan import plan
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
@@ -85,6 +86,7 @@ def read_zarr(
     >>> north = sst[sst.latitude > 40].loc["2000-01"]
     >>> north.groupby("latitude").sst.mean().compute()  # doctest: +SKIP
     """
+    require("dask.dataframe", extra="dataframe")
     from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
 
     predicate, lists = (filters, None) if isinstance(filters, pl.Expr) else (None, filters)

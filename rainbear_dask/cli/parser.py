@@ -20,7 +20,7 @@ examples:
 
 exit codes:
   0  done
-  1  the result cannot be written, or what nobody foresaw
+  1  an optional package is missing, the result cannot be written, or an unforeseen error
   2  the command line or the question is wrong
   3  the store is not there, refuses, or is damaged
   4  the question is over a limit

@@ -52,7 +52,9 @@ def connect(
     Raises
     ------
     ClusterError
-        If the name is unknown, a package is missing, or there is no scheduler or no worker in time.
+        If the name is unknown, or there is no scheduler or no worker in time.
+    MissingDependencyError
+        If the package that starts such clusters is not installed.
 
     Notes
     -----

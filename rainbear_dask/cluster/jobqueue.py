@@ -4,7 +4,8 @@ from typing import Any
 
 from distributed.core import Status
 
-from rainbear_dask.cluster.errors import WHERE_TO_SET, import_extra, reason
+from rainbear_dask.cluster.errors import WHERE_TO_SET, reason
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.redaction import shown
 
@@ -21,7 +22,7 @@ BATCH_SYSTEMS = {
 
 
 def start_jobs(system: str, least: int, most: int) -> Any:
-    kind = getattr(import_extra("dask_jobqueue", "jobqueue"), BATCH_SYSTEMS[system])
+    kind = getattr(require("dask_jobqueue", extra="jobqueue"), BATCH_SYSTEMS[system])
     refusals: list[str] = []
     job = type(kind.job_cls.__name__, (_Job, kind.job_cls), {"refusals": refusals})
     ours: Any = type(kind.__name__, (kind,), {"job_cls": job})

@@ -10,13 +10,14 @@ from typing import Any
 import dask.config
 from distributed.core import Status
 
-from rainbear_dask.cluster.errors import import_extra, reason
+from rainbear_dask.cluster.errors import reason
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.redaction import shown
 
 
 def start_pods(least: int, most: int, seconds: float) -> Any:
-    operator = import_extra("dask_kubernetes.operator", "kubernetes")
+    operator = require("dask_kubernetes.operator", extra="kubernetes")
     options: dict[str, Any] = {"quiet": True}
     if dask.config.get("kubernetes.custom-cluster-spec", None) is None:
         options["custom_cluster_spec"] = _pods(operator.make_cluster_spec, least)

@@ -4,7 +4,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rainbear_dask.exceptions import RainbearError, StoreAccessError, StoreError, StoreNotFoundError
+from rainbear_dask.dependencies import how_to_install
+from rainbear_dask.exceptions import (
+    MissingDependencyError,
+    RainbearError,
+    StoreAccessError,
+    StoreError,
+    StoreNotFoundError,
+)
 from rainbear_dask.redaction import presentable, reason, shown
 from rainbear_dask.storage.obstore import plain
 from rainbear_dask.storage.requests import FetchError
@@ -24,6 +31,9 @@ _ICECHUNK_REFUSAL = re.compile(  # in its text alone
     "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+"""Extras that install the package that fsspec needs, by scheme of the URL."""
+
 
 @contextmanager
 def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
@@ -42,7 +52,9 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
         elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
             ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
         elif isinstance(cause, ImportError):
-            ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")
+            extra = _EXTRAS.get(label.partition("://")[0])
+            how = how_to_install(extra) if extra else "Install the package that it names."
+            raise MissingDependencyError(f"Cannot open {what}: {why}. {how}") from shown(cause, secrets)
         elif "Protocol not known" in str(cause):
             ours = StoreNotFoundError(
                 f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."

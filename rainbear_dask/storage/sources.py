@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreError, StoreFormatError
 from rainbear_dask.redaction import presentable, secrets_of, shown
 from rainbear_dask.storage.spec import StoreSpec
@@ -71,13 +72,10 @@ def is_icechunk(source: Any) -> bool:
 
 def session_of_bytes(content: bytes) -> Any:
     """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
-    try:
-        from icechunk import Session  # noqa: PLC0415  an extra
-        from icechunk._icechunk_python import PySession  # noqa: PLC0415
-    except ImportError as err:
-        raise StoreFormatError(
-            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
-        ) from err
+    require("icechunk", extra="icechunk")
+    from icechunk import Session  # noqa: PLC0415  an extra
+    from icechunk._icechunk_python import PySession  # noqa: PLC0415
+
     with suppress(Exception):  # Icechunk has no class for it
         return Session(PySession.from_bytes(content))
     try:
