@@ -1,4 +1,4 @@
-"""Stores of obstore, by its names: ``store.S3Store("bucket", region="eu-west-1")``. They need the extra ``obstore``."""
+"""Store constructors of obstore, by its names: ``store.S3Store("bucket", region="eu-west-1")``. Extra: ``obstore``."""
 
 from typing import TYPE_CHECKING, Any
 

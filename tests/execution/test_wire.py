@@ -214,7 +214,7 @@ def test_taking_rows_in_asks_nothing_of_polars(monkeypatch):
     sent = CompactFrame(2, tuple(CompactColumn(*column) for column in columns), cells)
     message = serialize(sent)
     with monkeypatch.context() as patch:
-        patch.setattr("rainbear_dask.wire.pl", None)
+        patch.setattr("rainbear_dask.execution.wire.pl", None)
         arrived = deserialize(*message)
         again = deserialize(*serialize(arrived))
     assert_frame_equal(arrived.frame(), sent.frame())
