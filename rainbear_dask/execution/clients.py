@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _THREADS_SECONDS = 1
-"""How long a number of worker threads is taken for current: clusters grow and shrink."""
+"""How long a number of worker threads stays valid: clusters grow and shrink."""
 
 
 def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":

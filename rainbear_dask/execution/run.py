@@ -52,7 +52,7 @@ def iter_frames(
         One frame per task. At most twice as many tasks are in flight as can run at the same time. More tasks than can
         run at the same time are in flight only within the setting ``in-flight-bytes``. Closing the iterator drops them.
     """
-    work = Work(run_task, CompactFrame.frame)
+    work = Work(run_task, CompactFrame.to_polars)
     if limit is None:
         return _stream(tasks, client, work, max_in_flight=max_concurrency, ordered=ordered)
     frames = _stream(tasks, client, work, ramp_up=True, max_in_flight=max_concurrency, ordered=ordered)

@@ -46,7 +46,7 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
         In task order.
     """
     client = client_for(plan, awaited=True)
-    work = Work(run_task, CompactFrame.frame)
+    work = Work(run_task, CompactFrame.to_polars)
     threads_here = max_concurrency or DEFAULT_MAX_CONCURRENCY
     executor: Executor[pl.DataFrame]
     executor = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)

@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreError, StoreFormatError
-from rainbear_dask.redaction import presentable, secrets_of, shown
+from rainbear_dask.redaction import presentable, safe_cause, secrets_of
 from rainbear_dask.storage.spec import StoreSpec
 
 
@@ -83,7 +83,7 @@ def session_of_bytes(content: bytes) -> Any:
     except Exception as err:  # noqa: BLE001  a pickle may raise anything
         raise StoreFormatError(
             "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
-        ) from shown(err, ())
+        ) from safe_cause(err, ())
 
 
 def _is_of(package: str, source: Any) -> bool:

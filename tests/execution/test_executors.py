@@ -28,7 +28,7 @@ def client_or_none(where, request):
 
 
 def executor_of(client, work=None):
-    work = work or Work(run_task, CompactFrame.frame)
+    work = work or Work(run_task, CompactFrame.to_polars)
     return ThreadExecutor(work, 2) if client is None else DaskExecutor(client, work)
 
 
@@ -78,6 +78,6 @@ def test_a_submission_that_a_closing_overtakes_leaves_nothing(tasks, client):
 
 def test_work_takes_the_annotations_that_are_active_when_it_is_made():
     with dask.annotate(priority=3):
-        work = Work(run_task, CompactFrame.frame)
+        work = Work(run_task, CompactFrame.to_polars)
     assert dict(work.annotations) == {"priority": 3}
-    assert dict(Work(run_task, CompactFrame.frame).annotations) == {}
+    assert dict(Work(run_task, CompactFrame.to_polars).annotations) == {}
