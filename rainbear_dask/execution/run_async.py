@@ -50,11 +50,13 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     threads_here = max_concurrency or DEFAULT_MAX_CONCURRENCY
     executor: Executor[pl.DataFrame]
     executor = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)
-    todo = plan.tasks()
+    todo, is_exhausted = plan.tasks(), False
 
     def submit_more(num_in_flight: int) -> list[Job[pl.DataFrame]]:
-        room = (max_concurrency or 2 * executor.width()) - num_in_flight
-        batch = list(islice(todo, max(room, 0)))
+        nonlocal is_exhausted
+        room = max((max_concurrency or 2 * executor.width()) - num_in_flight, 0)
+        batch = list(islice(todo, room))
+        is_exhausted = len(batch) < room
         return executor.submit(batch) if batch else []
 
     results: list[asyncio.Task[pl.DataFrame]] = []
@@ -62,7 +64,7 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     with closing(executor), bar(plan) as advance:
         try:
             while True:
-                jobs = await call_in_thread(submit_more, len(in_flight))
+                jobs = [] if is_exhausted else await call_in_thread(submit_more, len(in_flight))
                 started = [asyncio.ensure_future(_result_of(job, advance)) for job in jobs]
                 results += started
                 in_flight |= set(started)
