@@ -73,6 +73,7 @@ def test_a_submission_that_a_closing_overtakes_leaves_nothing(tasks, client):
     executor = executor_of(client)
     executor.close()
     executor.submit(tasks)
+    assert not executor._unfetched
     assert nothing_left(client)
 
 

@@ -25,7 +25,7 @@ LATE = c.time.cast(pl.Date) > date(2020, 1, 8)
 """Keeps two of ten chunks; Polars keeps it to itself beside another condition."""
 POSITIVE = c.v > 0
 TOP = c.v.rank("ordinal") > 70
-CROSSED = pl.Series([True, False, True, True] * 20)
+CROSSED = pl.Series([True, True, False, True] * 20)
 
 
 @pytest.fixture(scope="module")

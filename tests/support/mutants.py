@@ -208,6 +208,25 @@ FAULTS = [
         '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
         "            return Selection.nothing()",
     ),
+    # Where tasks run
+    Fault(
+        "a submission that a closing overtakes stays on the cluster",
+        "execution/executors execution/test_executors overtakes",
+        "        if self._is_closed:",
+        "        if False:",
+    ),
+    Fault(
+        "closing keeps the futures that nobody fetched",
+        "execution/executors execution/test_executors closing_drops",
+        "        self._is_closed = True\n        self._release_all()\n",
+        "        self._is_closed = True\n",
+    ),
+    Fault(
+        "an awaited scan ends with the first batch",
+        "execution/run_async backends/test_async so_many_tasks",
+        "is_exhausted = len(batch) < room",
+        "is_exhausted = True",
+    ),
     # Index sets and boxes
     Fault(
         "end of a chunk off by one",
