@@ -1,22 +1,23 @@
-"""Errors of rainbear_dask: one base class, grouped by what a handler would do about them.
+"""Errors of rainbear_dask: one base class, with groups by remedy.
 
 ::
 
     RainbearError
-    ├── StoreError                      the store, not the question, is at fault
-    │   ├── StoreNotFoundError          also FileNotFoundError: mend the address
-    │   ├── StoreAccessError            also PermissionError: mend the credentials
-    │   ├── StoreFormatError            also ValueError: not a Zarr group, or metadata that contradicts itself
+    ├── StoreError                      the store is at fault
+    │   ├── StoreNotFoundError          also FileNotFoundError: correct the address
+    │   ├── StoreAccessError            also PermissionError: correct the credentials
+    │   ├── StoreFormatError            also ValueError: no Zarr group, or contradictory metadata
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
-    ├── SettingError                    also ValueError: mend the configuration
-    ├── ClusterError                    also ConnectionError: no Dask cluster to work on
-    └── QueryError                      the question is at fault
-        ├── UnknownColumnError          also KeyError: mend the name
+    ├── SettingError                    also ValueError: correct the configuration
+    ├── ClusterError                    also ConnectionError: no Dask cluster can run the tasks
+    ├── MissingDependencyError          also ImportError: install the extra that the message names
+    └── QueryError                      the query is at fault
+        ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
-Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its
-message, so that it pickles from a worker to the client. No message holds a secret or a control character.
+Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its message, so
+it pickles from a worker to the client. No message holds a secret or a control character.
 """
 
 from polars.exceptions import ComputeError
@@ -25,7 +26,7 @@ from rainbear_dask.redaction import presentable
 
 
 class RainbearError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
     def __init__(self, message: str) -> None:
         super().__init__(presentable(message))
@@ -35,19 +36,19 @@ class RainbearError(Exception):
 
 
 class StoreError(RainbearError):
-    """The store cannot be used as it is."""
+    """The store cannot be used in its present state."""
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
-    """Nothing is at the address."""
+    """There is no store at the address."""
 
 
 class StoreAccessError(StoreError, PermissionError):
-    """The store refuses the credentials, or wants some."""
+    """The store rejects the credentials, or requires some."""
 
 
 class StoreFormatError(StoreError, ValueError):
-    """What is at the address is not a Zarr group that can be read as a table."""
+    """The address does not hold a Zarr group that can be read as a table."""
 
 
 class ChunkReadError(StoreError, OSError):
@@ -55,24 +56,28 @@ class ChunkReadError(StoreError, OSError):
 
 
 class SettingError(RainbearError, ValueError):
-    """A setting has a value that it cannot have."""
+    """A setting has an invalid value."""
 
 
 class ClusterError(RainbearError, ConnectionError):
     """A Dask cluster cannot be started or reached, or has no worker."""
 
 
+class MissingDependencyError(RainbearError, ImportError):
+    """An optional package is not installed; the message names the extra that installs it."""
+
+
 class QueryError(RainbearError):
-    """The question cannot be answered as it is put."""
+    """The query cannot be answered as written."""
 
 
 class UnknownColumnError(QueryError, KeyError):
-    """A column or variable is named that the table does not have."""
+    """The query names a column or variable that the table does not have."""
 
 
 class PredicateError(QueryError, TypeError):
-    """A filter is not an expression that gives one Boolean per row."""
+    """A filter is not an expression with one Boolean per row."""
 
 
 class PlanTooLargeError(QueryError, ValueError, ComputeError):
-    """The plan would read more than the limits that were given."""
+    """The plan would read more than the caller's limits allow."""

@@ -1,4 +1,4 @@
-"""Settings of this package on the workers of a cluster. Imported when asked for, as it needs ``distributed``."""
+"""Settings of this package on the workers of a cluster. Import it lazily: ``distributed`` is slow."""
 
 from typing import Any
 
@@ -7,40 +7,41 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 import rainbear_dask.execution.graph
-import rainbear_dask.execution.worker  # noqa: F401  what tasks need
+import rainbear_dask.execution.worker  # noqa: F401  tasks need both
 from rainbear_dask.exceptions import SettingError
+from rainbear_dask.execution.distributed_internals import num_worker_threads
 from rainbear_dask.resources import threads
 from rainbear_dask.resources.settings import DEFAULTS, SECTION
 
 
 class WorkerSettings(WorkerPlugin):
-    """Set this package up on each worker that a cluster has or will have.
+    """Configure this package on each present and future worker of a cluster.
 
-    ``client.register_plugin(WorkerSettings(cache_bytes="1GiB"))``. Workers import the package then, not with their first
-    task. Registering other settings replaces these.
+    Register it with ``client.register_plugin(WorkerSettings(cache_bytes="1GiB"))``. Workers then import the package at
+    once, instead of with their first task. Registering it again replaces the earlier settings.
 
     Parameters
     ----------
     **settings
-        Settings of the section ``rainbear-dask`` of Dask's configuration, with underscores: ``cache_bytes``. Those that
-        are not named stay as the worker's own configuration has them.
+        Settings from the ``rainbear-dask`` section of Dask's configuration, written with underscores: ``cache_bytes``.
+        Settings that are left out keep the values of the worker's own configuration.
 
     Raises
     ------
     SettingError
-        If there is no such setting.
+        If no setting has that name.
     """
 
     name = "rainbear-dask-settings"
-    idempotent = False  # the settings registered last are meant
+    idempotent = False  # the last registration wins
 
     def __init__(self, **settings: Any) -> None:
         self.settings = {name.replace("_", "-"): value for name, value in settings.items()}
         for name in self.settings:
             if name not in DEFAULTS:
-                raise SettingError(f"there is no setting {name!r}. There are {', '.join(DEFAULTS)}.")
+                raise SettingError(f"There is no setting {name!r}. Use one of {', '.join(DEFAULTS)}.")
 
     def setup(self, worker: Worker) -> None:
-        """Set a worker up."""
-        threads.allow(worker.state.nthreads)
+        """Apply the settings on one worker."""
+        threads.allow(num_worker_threads(worker))
         dask.config.set({SECTION: {**dask.config.get(SECTION), **self.settings}})

@@ -1,6 +1,6 @@
-"""What a message may show: one line, no secret, and no character that commands a terminal or hides other text.
+"""Make messages fit to show: one line, no secret, and no character that controls a terminal or hides other text.
 
-`RainbearError` and `warn` pass every message through `presentable`, so that none can forget it.
+`RainbearError` and `warn` pass every message through `presentable`, so no caller can forget it.
 """
 
 import base64
@@ -16,21 +16,21 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
-_SAID = re.compile(r'(code: "\w+"), message: "(?:[^"\\]|\\.)*"')  # by a server of S3, which may name the key
-_ANSWERED = re.compile(  # the same, in the document that it answers with
+_SAID = re.compile(r'(code: "\w+"), message: "(?:[^"\\]|\\.)*"')  # from an S3 server; it may name the key
+_ANSWERED = re.compile(  # the same, in the server's XML response
     r"<(Message|AWSAccessKeyId|StringToSign\w*|SignatureProvided|CanonicalRequest\w*)>.*?(?:</\1>|$)", re.DOTALL
 )
-_CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # of Icechunk: functions and line numbers
+_CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # from Icechunk: functions and line numbers
 _CAUSE = re.compile(r"\s*[|`]->\s*")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\")>]*")
 _SCHEME = re.compile(r"(?i)\b(basic|bearer|digest|negotiate|token)\s+(?=[\w+/=~.-]*[\d=])[\w+/=~.-]{8,}")
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\s*:\s*)[^\s\"'][^\r\n\"']*")
-_NAMED = re.compile(  # whatever a server says of a request: its headers, its query, a signature
+_NAMED = re.compile(  # parts of a request that a server repeats: headers, query, signature
     r"""(?ix) \b (
         (?: x-(?:amz|goog|ms)-[\w-]* (?:signature|credential|token) | x-api-key | (?:proxy-)?authorization | cookie
           | signature | sig | credential | access[_-]?token | refresh[_-]?token | id[_-]?token | session[_-]?token
-          | api[_-]?key | account[_-]?key | secret[_-]?access[_-]?key | client[_-]?secret | shared[_-]?access[_-]?signature
-          | password | passwd | secret ) ["']? \s* (?: = | :(?!//) ) \s* )
+          | api[_-]?key | account[_-]?key | secret[_-]?access[_-]?key | client[_-]?secret
+          | shared[_-]?access[_-]?signature | password | passwd | secret ) ["']? \s* (?: = | :(?!//) ) \s* )
     (?: "(?:[^"\\]|\\.)+" | '(?:[^'\\]|\\.)+' | (?<=:)\ *[^\s"',<>)\]}]{4,} | [^\s"',;&<>)\]}]{4,} )"""
 )
 _LOGIN = re.compile(r"(?<![\w/.:@-])[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[])")  # without a scheme
@@ -42,17 +42,19 @@ _HIDDEN = "***"
 
 
 def escaped(text: str) -> str:
-    """Write what is not printable (controls, line separators, direction and zero-width marks, lone surrogates) as ``repr`` does.
+    """Escape unprintable characters as ``repr`` does.
+
+    These are controls, line separators, direction and zero-width marks, and lone surrogates.
 
     Parameters
     ----------
     text : str
-        Any text, as a name from a store.
+        Any text, for example a name from a store.
 
     Returns
     -------
     str
-        One line of which every character is one of XML, too.
+        One line; XML allows every character of it, too.
     """
     return text if text.isprintable() else "".join(map(_escaped_character, text))
 
@@ -62,29 +64,29 @@ def _escaped_character(character: str) -> str:
 
 
 def presentable(text: str, secrets: Sequence[str] = ()) -> str:
-    """A message as it may be shown: without secrets, and escaped."""
+    """Return a message without secrets, and escaped."""
     return escaped(without_secrets(text, secrets))
 
 
 def warn(message: str, stacklevel: int) -> None:
-    """Warn as ``warnings.warn`` does, of the caller's caller for 2; all warnings of this package are given here."""
+    """Warn as ``warnings.warn`` does; a ``stacklevel`` of 2 is the caller's caller. All our warnings come from here."""
     warnings.warn(presentable(message), stacklevel=stacklevel + 1)
 
 
 def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
-    """Find what no message may show: all texts among the options but addresses, and what a URL carries.
+    """Find the secrets of a store: all texts among its options except addresses, and user and query of a URL.
 
     Parameters
     ----------
     source : str or zarr.abc.store.Store
-        An address, or a store; one that fsspec or obstore made holds its own options.
+        An address, or a store. Stores of fsspec and obstore hold options of their own.
     options : mapping
         Storage options, nested or not.
 
     Returns
     -------
     list of str
-        Longest first, so that none is hidden in part; without those too short to be told from other text.
+        Longest first, so that each is hidden as a whole; without secrets too short to tell from other text.
         `without_secrets` looks for their encoded forms as well.
     """
     addresses = _addresses(source, options)
@@ -93,8 +95,8 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     found |= {value for text in addresses for value in _query_values(text)}
     texts = [value for value in _settings(source, options, references=False) if isinstance(value, str | bytes)]
     for text in (text if isinstance(text, str) else text.decode(errors="replace") for text in texts):
-        found |= {text, text.rpartition(" ")[2]}  # of "Bearer abc" the latter too
-        found |= {part.partition("=")[2] for part in re.split("[;&]", text)}  # of cookies and connection strings
+        found |= {text, text.rpartition(" ")[2]}  # "abc" in "Bearer abc" too
+        found |= {part.partition("=")[2] for part in re.split("[;&]", text)}  # values in cookies and connection strings
         found |= _basic(text)
     return sorted((text for text in found if len(text) > 3), key=len, reverse=True)
 
@@ -112,7 +114,7 @@ def _query_values(address: str) -> Iterator[str]:
 
 
 def _basic(header: str) -> set[str]:
-    """User and password in the value of a header for basic authentication."""
+    """Return user and password in the value of a header for basic authentication."""
     kind, _, content = header.partition(" ")
     if kind.lower() != "basic":
         return set()
@@ -124,7 +126,7 @@ def _basic(header: str) -> set[str]:
 
 
 def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
-    """Whether what a store is opened with is not for others to see, or cannot be looked into.
+    """Whether a store holds secrets, or cannot be inspected.
 
     Parameters
     ----------
@@ -134,8 +136,8 @@ def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        False for paths, addresses and stores of zarr, fsspec and obstore that nothing but numbers and addresses go with.
-        True for all other stores: what a session of Icechunk or a store of a user's own holds, nobody tells.
+        False for paths, addresses and stores of zarr, fsspec and obstore whose options are only numbers and addresses.
+        True for all other stores, because an Icechunk session or a store of the user cannot be inspected.
     """
     kind = type(source)
     if not isinstance(source, str) and (kind.__module__.partition(".")[0], kind.__name__) not in _OPEN_STORES:
@@ -146,17 +148,17 @@ def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
     )
 
 
-# stores whose settings can be looked at; the last is of obstore's store in memory
+# stores whose settings can be inspected; the last one holds obstore's store in memory
 _OPEN_STORES = {("zarr", name) for name in ("LocalStore", "ZipStore", "MemoryStore", "FsspecStore", "ObjectStore")}
 _OPEN_STORES.add(("rainbear_dask", "_MemoryObjectStore"))
-_ADDRESS = re.compile("url|endpoint|region|protocol|bucket|container")  # also of what is inside such an option
+_ADDRESS = re.compile("url|endpoint|region|protocol|bucket|container")  # and everything inside such an option
 _PLACE = re.compile(f"{_ADDRESS.pattern}|^(?:fo|path|cache_storage|library|profile|project)$")
 
 
 def _settings(source: Any, options: Mapping[str, Any], *, references: bool = True) -> list[Any]:
-    """All single values among the options, also those that a store of fsspec or obstore holds, but addresses.
+    """Return all values among the options, including those that a store of fsspec or obstore holds, except addresses.
 
-    Of references, which are many, none is a setting where they are not asked for.
+    Without ``references``, the many values of a reference file are left out.
     """
     found = [options, *_held(source)]
     if not references:
@@ -168,7 +170,7 @@ def _settings(source: Any, options: Mapping[str, Any], *, references: bool = Tru
 
 
 def _held(source: Any, depth: int = 4) -> Iterator[Any]:
-    """Options that a store holds, and the stores and file systems inside it."""
+    """Yield the options of a store, and of the stores and file systems inside it."""
     if isinstance(source, str) or depth == 0:
         return
     for name in ("storage_options", "config", "client_options", "credential_provider"):
@@ -181,13 +183,13 @@ def _held(source: Any, depth: int = 4) -> Iterator[Any]:
 
 
 def _addresses(source: Any, options: Mapping[str, Any]) -> list[str]:
-    """What says where a store is: its own address, and those among its options."""
+    """Return the address of a store, and the addresses among its options."""
     inner = [value for key, value in _leaves([options, *_held(source)]) if _PLACE.search(key)]
     return [text for text in (source, *inner) if isinstance(text, str)]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Values in mappings and sequences, each with the innermost key that is an address's, or else any."""
+    """Yield the values in mappings and sequences, each with its outermost address key, or else its innermost key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, key if _ADDRESS.search(key) else str(name))
@@ -199,10 +201,10 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
-    """Take out of a text the user, query and fragment of URLs, what a server repeats of a request, and other secrets anywhere.
+    """Remove secrets from a text: user, query and fragment of URLs, repeated parts of requests, and given secrets.
 
-    Secrets are found as they are, quoted for a URL, escaped, in base64 (at any alignment) and in hexadecimal digits. The
-    secrets in this process's environment are always looked for.
+    Secrets are found in plain form, quoted for a URL, escaped, in base64 (at any alignment) and in hexadecimal digits.
+    Secrets from the environment of this process are always removed.
     """
     if not text:
         return text
@@ -226,7 +228,7 @@ def _in_environment() -> list[str]:
 
 
 def _forms(secret: str) -> list[str]:
-    """A secret as libraries and servers write it, longest first."""
+    """Return the forms in which libraries and servers write a secret, longest first."""
     plain = {secret, unquote(secret)}
     found = set(plain)
     for text in plain:
@@ -237,11 +239,12 @@ def _forms(secret: str) -> list[str]:
     return sorted((each for each in found if len(each) > 3), key=len, reverse=True)
 
 
-_LONG = 6  # bytes of a secret whose encoded form is not met by chance
+_LONG = 6
+"""Bytes of a secret from which on its encoded form does not occur by chance."""
 
 
 def _base64_cores(secret: str) -> set[str]:
-    """What is in the base64 form of any text that holds the secret; where it starts, three forms differ."""
+    """Return the parts that base64 forms of a text with the secret have in common, one for each of three alignments."""
     found = set()
     for text in {secret, unquote(secret)}:
         content = text.encode(errors="replace")
@@ -255,22 +258,22 @@ def _base64_cores(secret: str) -> set[str]:
 
 
 def reason(err: Exception, secrets: Sequence[str] = ()) -> str:
-    """Say in one line what another library raised."""
+    """Return an error of another library as one line, without secrets."""
     text = " ".join(without_secrets(str(err), secrets).split())
     text = escaped(_CAUSE.sub(": ", _CONTEXT.sub(" ", text))).strip(" .")
     return f"{type(err).__name__}: {text[:300]}" if text else type(err).__name__
 
 
-def shown(err: BaseException | None, secrets: Sequence[str]) -> BaseException | None:
-    """Give an error as the cause of ours, unless it would keep ours from travelling, or its traceback would show too much.
+def safe_cause(err: BaseException | None, secrets: Sequence[str]) -> BaseException | None:
+    """Return an error for ``raise ... from``; None if it does not pickle, or its traceback would show too much.
 
-    That is a secret or a control character, in its own text or in those of its causes.
+    Too much is a secret or a control character, in its own text or in the text of one of its causes.
     """
-    return err if all(_may_be_seen(each, secrets) for each in _chain(err)) else None
+    return err if all(_is_safe(each, secrets) for each in _chain(err)) else None
 
 
 def _chain(err: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that a traceback shows with it."""
+    """Yield an error and every other error that its traceback shows."""
     todo, seen = [err], set[int]()
     while todo:
         one = todo.pop()
@@ -281,14 +284,14 @@ def _chain(err: BaseException | None) -> Iterator[BaseException]:
         todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
-def _may_be_seen(err: BaseException, secrets: Sequence[str]) -> bool:
+def _is_safe(err: BaseException, secrets: Sequence[str]) -> bool:
     lines = [line for text in (str(err), *getattr(err, "__notes__", ())) for line in text.split("\n")]
     if any(presentable(line.replace("\t", " "), secrets) != line.replace("\t", " ") for line in lines):
         return False
     try:
         content = pickle.dumps(err)
-        pickle.loads(content)  # noqa: S301  what was just pickled
-    except Exception:  # noqa: BLE001  other libraries' errors fail at this in many ways
+        pickle.loads(content)  # noqa: S301  pickled in the line above
+    except Exception:  # noqa: BLE001  errors of other libraries fail to pickle in many ways
         return False
     hidden = (form.encode(errors="replace") for secret in (*secrets, *_in_environment()) for form in _forms(secret))
     return not any(form in content for form in hidden)

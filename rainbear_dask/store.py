@@ -1,8 +1,8 @@
-"""Stores of obstore, by its names: ``store.S3Store("bucket", region="eu-west-1")``. They need the extra ``obstore``."""
+"""Store constructors of obstore, by its names: ``store.S3Store("bucket", region="eu-west-1")``. Extra: ``obstore``."""
 
 from typing import TYPE_CHECKING, Any
 
-from rainbear_dask.exceptions import StoreNotFoundError
+from rainbear_dask.dependencies import require
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store, from_url
@@ -14,10 +14,4 @@ __all__ = ["AzureStore", "GCSStore", "HTTPStore", "LocalStore", "MemoryStore", "
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        import obstore.store  # noqa: PLC0415  an extra, and only then
-    except ImportError as err:
-        raise StoreNotFoundError(
-            f"rainbear_dask.store.{name} needs the package obstore. Install it: pip install 'rainbear-dask[obstore]'."
-        ) from err
-    return getattr(obstore.store, name)
+    return getattr(require("obstore.store", extra="obstore"), name)

@@ -1,19 +1,14 @@
 """The public face for Dask DataFrames: of a store, and of a lazy Polars table."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from functools import reduce
-from operator import and_
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.api.scan import plan
-from rainbear_dask.exceptions import QueryError
-from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import ScannedFrame, lazy_table, plans_of
+from rainbear_dask.dependencies import require
+from rainbear_dask.query.scanned_frame import plan_of_filters
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -85,6 +80,7 @@ def read_zarr(
     >>> north = sst[sst.latitude > 40].loc["2000-01"]
     >>> north.groupby("latitude").sst.mean().compute()  # doctest: +SKIP
     """
+    require("dask.dataframe", extra="dataframe")
     from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
 
     predicate, lists = (filters, None) if isinstance(filters, pl.Expr) else (None, filters)
@@ -118,36 +114,6 @@ def to_dask_dataframe(
     QueryError
         If the query does more than to filter row by row and to choose columns.
     """
-    names = lf.collect_schema().names()
-    if isinstance(lf, ScannedFrame) and lf.origin is not None:
-        table, filters = lf.origin.reader.table, lf.origin.filters
-        begun = plan_filter(table, reduce(and_, filters) if filters else None, names)
-        return ScanPlan.of(begun).to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
-    steps = _steps(lf)
-    scans = plans_of(lf) if steps[0].startswith((_SCAN, _FILTER)) else []
-    if len(scans) != 1 or (steps[0].startswith(_FILTER) and steps not in map(_steps, _rebuilt(scans[0], names))):
-        raise QueryError(
-            f"This query does more than to filter one Zarr scan row by row and to choose columns: {steps[0]}. Make the scan "
-            "a Dask DataFrame, and do the rest there."
-        )
-    (scan,) = scans
-    return ScanPlan.of(replace(scan, columns=scan.table.leaves(names))).to_dask_dataframe(
+    return ScanPlan.of(plan_of_filters(lf)).to_dask_dataframe(
         index=index, dtype_backend=dtype_backend, categories=categories
     )
-
-
-_CHOICE, _SCAN, _FILTER = "simple π", "PYTHON[SCAN ZARR]", "FILTER"  # how Polars shows them; all else is refused
-
-
-def _steps(lf: pl.LazyFrame) -> list[str]:
-    """What Polars does for a query, from the last step to the first; a choice of columns that is last is left out."""
-    steps = [step.strip() for step in lf.explain().splitlines()]
-    return steps[1:] if steps[0].startswith(_CHOICE) else steps
-
-
-def _rebuilt(scan: ReadPlan, names: Sequence[str]) -> Iterator[pl.LazyFrame]:
-    """Queries that do no more than to filter by the conditions of a plan: a query is one if Polars does the same for it."""
-    if conditions := [conjunct.expr for conjunct in scan.conjuncts]:
-        table = lazy_table(scan.table)
-        yield table.filter(reduce(and_, conditions)).select(names)
-        yield reduce(pl.LazyFrame.filter, conditions, table).select(names)

@@ -10,6 +10,7 @@ from dask.base import persist, tokenize
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
+from rainbear_dask.dependencies import require
 from rainbear_dask.diagnostics.explain import as_html, as_text
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import active_client, bring_credentials, client_for
@@ -233,6 +234,8 @@ class ScanPlan(ReadPlan):
         pandas.DataFrame
             The plan's columns, a variable of a child group as ``child/variable``; the rows of `collect`, numbered from 0.
         """
+        require("pandas", extra="dataframe")
+        require("pyarrow", extra="dataframe")
         from rainbear_dask.convert.pandas import pandas_frame  # noqa: PLC0415  as pandas is an extra
 
         return pandas_frame(self, client_for(self, client), dtype_backend, categories)
@@ -261,6 +264,7 @@ class ScanPlan(ReadPlan):
         QueryError
             If the plan has a ``limit``, or the index is no coordinate of one dimension.
         """
+        require("dask.dataframe", extra="dataframe")
         from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
 
         return dask_dataframe(self, index=index, dtype_backend=dtype_backend, categories=categories)

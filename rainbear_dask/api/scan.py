@@ -10,7 +10,8 @@ from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.plan import Limits
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import lazy_table, plans_of
+from rainbear_dask.query.io_source import plans_of
+from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables

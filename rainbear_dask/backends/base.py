@@ -12,7 +12,7 @@ from rainbear_dask.diagnostics.explain import selected_chunks
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
-from rainbear_dask.execution.run_async import collect_frames, in_thread
+from rainbear_dask.execution.run_async import call_in_thread, collect_frames
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.metadata.opening import OpenedStore
 from rainbear_dask.planning.plan import Limits
@@ -126,9 +126,9 @@ class Backend(OpenedStore):
     async def _answer(
         self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
     ) -> pl.DataFrame:
-        question, answer = await in_thread(self._begin, predicate, max_chunks_to_read)
+        question, answer = await call_in_thread(self._begin, predicate, max_chunks_to_read)
         if answer is None:
-            answer = await in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
+            answer = await call_in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
         return answer
 
     def _begin(

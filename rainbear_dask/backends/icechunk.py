@@ -10,7 +10,7 @@ import polars as pl
 from rainbear_dask.backends.base import BackendOptions
 from rainbear_dask.backends.zarr import AwaitedBackend
 from rainbear_dask.exceptions import QueryError, StoreFormatError
-from rainbear_dask.execution.run_async import in_thread
+from rainbear_dask.execution.run_async import call_in_thread
 from rainbear_dask.storage.sources import IcechunkAddress, is_icechunk, session_of_bytes
 
 
@@ -75,7 +75,7 @@ class IcechunkBackend(AwaitedBackend):
         branch = branch if tag or snapshot_id else branch or "main"
         where = str(Path(path).expanduser().absolute())
         backend = cls(IcechunkAddress(where, branch, tag, snapshot_id), root, options)
-        await in_thread(backend.pin)
+        await call_in_thread(backend.pin)
         return backend
 
     @classmethod

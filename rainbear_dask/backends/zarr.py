@@ -14,7 +14,7 @@ from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import active_client, client_for
 from rainbear_dask.execution.run import iter_frames
-from rainbear_dask.execution.run_async import call_everywhere
+from rainbear_dask.execution.run_async import call_on_workers
 from rainbear_dask.table import coordinates as coords
 
 
@@ -69,7 +69,7 @@ class AwaitedBackend(Backend):
             ``coord_entries``, ``var_entries``, ``bytes``, ``hits``, ``misses`` and ``has_metadata`` of this process;
             with an active Dask client ``workers``, the same of each worker by its address.
         """
-        return self._stats(await call_everywhere(coords.usage, *self._usage()))
+        return self._stats(await call_on_workers(coords.usage, *self._usage()))
 
     async def clear_coord_cache(self) -> None:
         """Drop the coordinates that are kept, here and on workers; metadata stays."""
@@ -81,7 +81,7 @@ class AwaitedBackend(Backend):
 
     async def _drop(self, openings: list[str]) -> None:
         coords.forget(openings)
-        await call_everywhere(coords.forget, openings)
+        await call_on_workers(coords.forget, openings)
 
 
 class ZarrBackend(ZarrSource, AwaitedBackend):

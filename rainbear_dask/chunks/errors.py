@@ -7,7 +7,7 @@ from typing import NoReturn
 from rainbear_dask.chunks.array import ChunkedArray
 from rainbear_dask.exceptions import ChunkReadError, StoreAccessError, StoreError
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.redaction import reason, shown
+from rainbear_dask.redaction import reason, safe_cause
 from rainbear_dask.storage.errors import CHECK_CREDENTIALS, cause_of, is_refusal
 from rainbear_dask.storage.requests import FetchError
 
@@ -50,7 +50,7 @@ def raise_chunk_error(label: str, meta: ArrayMeta, place: str, err: Exception, s
         found = ChunkReadError(
             f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
         )
-    raise found from shown(cause_of(err), secrets)
+    raise found from safe_cause(cause_of(err), secrets)
 
 
 class ObjectError(Exception):

@@ -1,4 +1,4 @@
-"""What the command ``rainbear-dask`` does: what a store holds, what a question would read, and its answer in a file."""
+"""The subcommands of ``rainbear-dask``: describe a store, plan a query, and write its rows to a file."""
 
 import argparse
 import logging
@@ -18,7 +18,7 @@ import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
 from rainbear_dask.api.scan import explain, plan, scan_zarr
-from rainbear_dask.cli.outputs import check_output, opened_output
+from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.diagnostics.progress import progress
 from rainbear_dask.exceptions import (
     ClusterError,
@@ -44,28 +44,28 @@ def run(args: argparse.Namespace) -> int:
     Parameters
     ----------
     args : Namespace
-        What `cli` understood of the command line.
+        The parsed command line.
 
     Returns
     -------
     int
-        The exit code. An error is a line on standard error.
+        The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
     for name in ("output", "cluster"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
-    # of what it is given, the message is enough
-    warnings.showwarning = partial(_say_warning, secrets)
+    # users need the message only, not the line of code
+    warnings.showwarning = partial(_print_warning, secrets)
     try:
         _COMMANDS[args.command](args)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of the pipe has stopped reading
         if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 128 + signal.SIGPIPE
-    except Exception as err:  # noqa: BLE001  whatever it is, a line says it better than a traceback
-        print(f"rainbear-dask: {_told(err, secrets)}", file=sys.stderr)
+    except Exception as err:  # noqa: BLE001  one line tells users more than a traceback
+        print(f"rainbear-dask: {_one_line(err, secrets)}", file=sys.stderr)
         return _code(err)
     return 0
 
@@ -103,7 +103,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _show(text: str) -> None:
-    """Print what is escaped already; where the terminal lacks a character, by its number."""
+    """Print text that is escaped already; characters that the terminal lacks appear as their numbers."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
@@ -145,10 +145,10 @@ def _query(args: argparse.Namespace, client: "Client | None" = None) -> pl.LazyF
 
 def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.LazyFrame:
     try:
-        named = pl.sql_expr(where).meta.root_names()  # one condition, and nothing after it
-        # as a whole query, in which Polars knows the types of columns: a time may be compared with text
-        query = f"SELECT * FROM self WHERE ({where}\n)"  # noqa: S608  the user's own question
-        # of no rows: types that do not go together are seen before any is read
+        named = pl.sql_expr(where).meta.root_names()  # raises unless the text is one condition
+        # A whole query, so that Polars knows the types of the columns and compares times with text.
+        query = f"SELECT * FROM self WHERE ({where}\n)"  # noqa: S608  the user's own query
+        # run without rows first, so that type errors appear before anything is read
         pl.LazyFrame(schema=known).sql(query).collect()
     except ColumnNotFoundError:
         for name in named:
@@ -158,7 +158,7 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
     except PolarsError as err:
         text = str(err).partition("\n")[0].rstrip(".")
         raise PredicateError(
-            f"--where {where!r} is not a condition that Polars understands: {text}. Write it as in SQL: "
+            f"Polars does not understand the condition --where {where!r}: {text}. Write it in SQL: "
             "latitude > 45 AND time < '2020-01-01'."
         ) from err
     return lf.sql(query)
@@ -168,24 +168,26 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
 def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
     if args.cluster is None and dask.config.get("rainbear-dask.cluster.name") is None:
         if args.workers is not None:
-            raise QueryError("--workers is for a cluster, and none is named. Add --cluster, as --cluster local.")
+            raise QueryError(
+                "--workers needs a cluster, and none is named. Add --cluster, for example --cluster local."
+            )
         yield None
         return
-    from rainbear_dask.cluster.connection import connect  # noqa: PLC0415  brings `distributed`, which takes half a second
+    from rainbear_dask.cluster.connection import connect  # noqa: PLC0415  distributed takes half a second to import
 
     with connect(args.cluster, workers=args.workers, timeout=args.wait) as client:
         try:
             yield client
-        except KeyboardInterrupt:  # or another signal, which is made one
-            # workers of ours would write to our standard error that nobody takes their answers, and so would our own client
-            _say_no_more()
+        except KeyboardInterrupt:  # other signals raise a subclass
+            # Without readers for their results, our workers and our client would log errors on our standard error.
+            _silence_logs()
             if client.cluster is not None:
-                client.run(_say_no_more, on_error="ignore")
+                client.run(_silence_logs, on_error="ignore")
             raise
 
 
-def _say_no_more() -> None:
-    """Have the logs of Dask in this process be silent; workers are about to be ended."""
+def _silence_logs() -> None:
+    """Silence the logs of Dask in this process; the workers are about to end."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
 
 
@@ -200,11 +202,11 @@ _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ipc": "ip
 
 
 def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
-    """What writes a query there as it runs, never all of it in memory."""
+    """Return a function that runs a query and writes its rows, without holding all of them in memory."""
     form = form or ("csv" if output == "-" else _SUFFIXES.get(Path(output).suffix.lower()))
     if form is None:
         raise QueryError(
-            f"--output {output} does not say what to write. Add --format {', '.join(_SINKS)}, or a suffix."
+            f"The suffix of --output {output} names no format. Add --format {', '.join(_SINKS)}, or another suffix."
         )
     check_output(output)
     sink = _SINKS[form]
@@ -212,7 +214,7 @@ def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
         return lambda lf: _on_thread(lambda: sink(lf, output))
 
     def write(lf: pl.LazyFrame) -> None:
-        with opened_output(output, text=form == "csv") as file:
+        with open_output(output, text=form == "csv") as file:
             _on_thread(lambda: sink(lf, file))
 
     return write
@@ -231,18 +233,18 @@ def _code(err: Exception) -> int:
     return USAGE if isinstance(err, QueryError) else FAILURE
 
 
-def _told(err: Exception, secrets: Sequence[str]) -> str:
-    """An error in one line; of Polars' only what comes before the plan that it shows."""
+def _one_line(err: Exception, secrets: Sequence[str]) -> str:
+    """Return an error as one line; an error of Polars without the query plan that it shows."""
     text = str(err).partition("\n")[0] if isinstance(err, PolarsError) else str(err)
     return presentable(text if isinstance(err, RainbearError) else f"{type(err).__name__}: {text}", secrets)
 
 
-def _say_warning(secrets: Sequence[str], message: Warning | str, *_: Any) -> None:
+def _print_warning(secrets: Sequence[str], message: Warning | str, *_: Any) -> None:
     print(f"rainbear-dask: warning: {presentable(str(message), secrets)}", file=sys.stderr)
 
 
 def _on_thread(work: Callable[[], None]) -> None:
-    """Do work on a thread of its own, so that this one, which takes the signals, is not held up inside Polars."""
+    """Work on another thread, so that the main thread, which handles signals, is never inside Polars."""
     failures: list[BaseException] = []
 
     def run() -> None:

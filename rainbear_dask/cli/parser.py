@@ -1,4 +1,4 @@
-"""The command ``rainbear-dask``: its words, and how it ends. Who asks for help does not wait for Polars, zarr and Dask."""
+"""The command ``rainbear-dask``: arguments, signals and exit codes. Imports are lazy, so that ``--help`` is quick."""
 
 import argparse
 import os
@@ -20,17 +20,16 @@ examples:
 
 exit codes:
   0  done
-  1  the result cannot be written, or what nobody foresaw
-  2  the command line or the question is wrong
-  3  the store is not there, refuses, or is damaged
-  4  the question is over a limit
+  1  an optional package is missing, the result cannot be written, or an unforeseen error
+  2  the command line or the query is wrong
+  3  the store is missing, refuses access, or is damaged
+  4  the query exceeds a limit
   5  no cluster
-  129, 130, 141, 143  stopped by the end of the terminal (SIGHUP), by Ctrl-C, by the end of a pipe, by SIGTERM
+  129, 130, 141, 143  stopped by a closed terminal (SIGHUP), by Ctrl-C, by a closed pipe, by SIGTERM
 """
 
 _WHERE = """\
-an SQL condition on columns, as Polars reads it: names with other characters in "double quotes", text and times in
-'single quotes'"""
+an SQL condition on columns, as Polars reads it: unusual names in "double quotes", text and times in 'single quotes'"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,18 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        By default those of the process.
+        By default the arguments of the process.
 
     Returns
     -------
     int
-        The exit code; `EXAMPLES` says what it means.
+        The exit code; `EXAMPLES` lists their meanings.
     """
     args = _parser().parse_args(arguments)
     try:
-        from rainbear_dask.cli.commands import run  # noqa: PLC0415  brings all that is slow to import
+        from rainbear_dask.cli.commands import run  # noqa: PLC0415  slow to import
 
-        # only now: Polars has a handler too, which would interrupt what Polars does on any thread, as on Dask's event loop
+        # Not before this import: Polars installs a handler too, which would interrupt Polars on any thread.
         with _stoppable():
             return run(args)
     except KeyboardInterrupt as stop:
@@ -60,20 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """Run the command of this process, and end the process with its exit code.
 
-    Python's own end is passed over: what Polars has begun and nobody wants any more may still be inside of Python on a
-    thread of its own, which Python ends in a way that aborts the process.
+    The process skips Python's own shutdown. Abandoned work of Polars may still call Python on another thread, and
+    Python's way of ending such threads would abort the process.
     """
     code = main()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+        with suppress(OSError, ValueError, AttributeError):  # closed, or absent
             stream.flush()
     os._exit(code)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line; an argument that is not understood may be a secret, or hold one."""
-        from rainbear_dask.redaction import presentable  # noqa: PLC0415  not needed else
+        """Report an error in the command line, without unknown arguments: they may hold a secret."""
+        from rainbear_dask.redaction import presentable  # noqa: PLC0415  only errors need it
 
         start, colon, rest = message.partition("unrecognized arguments:")
         if colon:
@@ -85,43 +84,43 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rainbear-dask",
-        description="Ask questions of Zarr stores as if they were tables, on this machine or on a Dask cluster.",
+        description="Query Zarr stores as tables, on this machine or on a Dask cluster.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="say which versions are in use")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use")
     commands = parser.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
     source = _Parser(add_help=False)
     source.add_argument("url", metavar="URL", help="a folder, or a URL that fsspec knows: s3://, gs://, https://, ...")
     source.add_argument("--group", help="path of a group inside the store")
-    source.add_argument("--variables", metavar="A,B", type=_names, help="data variables whose dimensions make the rows")
+    source.add_argument(
+        "--variables", metavar="A,B", type=_names, help="data variables whose dimensions define the rows"
+    )
     source.add_argument(
         "--option",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         type=_option,
-        help="storage option for the URL's file system, as anon=true; a.b=value sets b inside a; more than once",
+        help="storage option for the URL's file system, for example anon=true; a.b=value sets b inside a; repeatable",
     )
-    question = _Parser(add_help=False)
-    question.add_argument("--where", metavar="SQL", help=_WHERE)
-    question.add_argument("--select", metavar="A,B", type=_names, help="columns wanted; by default all")
-    question.add_argument("--head", metavar="N", type=_count, help="rows wanted at most, from the first")
-    question.add_argument("--max-chunks", metavar="N", type=_count, help="refuse a question that needs more chunks")
-    question.add_argument("--max-rows", metavar="N", type=_count, help="refuse one that reads more rows")
-    question.add_argument("--max-bytes", metavar="N", type=_count, help="refuse one that decodes more bytes")
+    query = _Parser(add_help=False)
+    query.add_argument("--where", metavar="SQL", help=_WHERE)
+    query.add_argument("--select", metavar="A,B", type=_names, help="columns of the result; by default all")
+    query.add_argument("--head", metavar="N", type=_count, help="upper bound on rows, from the first")
+    query.add_argument("--max-chunks", metavar="N", type=_count, help="refuse queries that need more chunks")
+    query.add_argument("--max-rows", metavar="N", type=_count, help="refuse queries that read more rows")
+    query.add_argument("--max-bytes", metavar="N", type=_count, help="refuse queries that decode more bytes")
     place = _Parser(add_help=False)
     place.add_argument(
         "--cluster",
-        help="local, slurm, pbs, lsf, ..., kubernetes, or the address of a Dask scheduler; by default what Dask's "
-        "configuration names, else threads of this process",
+        help="local, slurm, pbs, lsf, ..., kubernetes, or the address of a Dask scheduler; by default the cluster that "
+        "Dask's configuration names, else threads of this process",
     )
     place.add_argument(
-        "--workers", metavar="N[:M]", type=_workers, help="workers or jobs to start; N:M between N and M, as needed"
+        "--workers", metavar="N[:M]", type=_workers, help="workers or jobs to start; N:M adapts between N and M"
     )
-    place.add_argument(
-        "--wait", metavar="TIME", help="how long to wait for a first worker: 30s, 2h; by default 10 minutes"
-    )
+    place.add_argument("--wait", metavar="TIME", help="longest wait for a first worker: 30s, 2h; by default 10 minutes")
 
     def command(name: str, text: str, *parents: _Parser) -> Any:
         return commands.add_parser(
@@ -134,24 +133,24 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     command("info", "show the columns and chunks of a store", source)
-    # a cluster is not needed for it; its options are taken so that the line of a scan can be planned as it is
-    command("plan", "show what a question would read, without reading it", source, question, place)
-    scan = command("scan", "answer a question, and write the rows", source, question, place)
+    # It needs no cluster, but accepts the options of one, so that users can plan the command line of a scan unchanged.
+    command("plan", "show what a query would read, without reading it", source, query, place)
+    scan = command("scan", "run a query, and write the rows", source, query, place)
     scan.add_argument(
         "--output",
         metavar="FILE",
         default="-",
-        help="where to, a local file or a URL of an object store that Polars knows; by default standard output",
+        help="a local file, or a URL of an object store that Polars knows; by default standard output",
     )
     scan.add_argument(
         "--format",
         choices=["parquet", "csv", "ipc"],
-        help="by default what the name of FILE ends in, and csv for standard output",
+        help="by default the suffix of FILE decides, and standard output is csv",
     )
     scan.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="a bar on standard error; by default where that is a terminal",
+        help="show a progress bar on standard error; by default if that is a terminal",
     )
     return parser
 
@@ -162,7 +161,7 @@ def _names(text: str) -> list[str]:
 
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals:  # it may be a secret, so it is not repeated
+    if not equals:  # not repeated, because it may be a secret
         raise argparse.ArgumentTypeError("an option is not KEY=VALUE")
     return key, {"true": True, "false": False, "null": None}.get(value.lower(), value)
 
@@ -183,8 +182,8 @@ def _workers(text: str) -> int | tuple[int, int]:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        """Say which versions are in use, and end."""
-        from rainbear_dask.diagnostics.versions import print_extension_info  # noqa: PLC0415  slow to import, and seldom asked for
+        """Print the versions in use, and exit."""
+        from rainbear_dask.diagnostics.versions import print_extension_info  # noqa: PLC0415  slow to import
 
         print(print_extension_info())
         parser.exit()
@@ -194,7 +193,7 @@ class _Version(argparse.Action):
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal asks to stop, whichever it is; as an interrupt, with which Dask ends its own waits."""
+    """Any signal that asks the process to stop, as an interrupt, because interrupts end the waits of Dask."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
@@ -202,15 +201,15 @@ class _Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise `_Stopped` for Ctrl-C, for SIGTERM, which a batch system sends, and for SIGHUP, when a terminal ends.
+    """Raise `_Stopped` for Ctrl-C, for SIGTERM (from batch systems) and for SIGHUP (from a closing terminal).
 
-    Jobs started for this one are then cancelled, and what is half written goes. Signals that the caller has this process
-    ignore, as nohup does, stay ignored.
+    The process then cancels the jobs that it started, and removes partial output. Signals that it was started to
+    ignore, for example by nohup, stay ignored.
     """
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         for other in _STOPPING - {signal.SIGINT}:
-            signal.signal(other, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+            signal.signal(other, signal.SIG_IGN)  # a second signal would interrupt the clean-up
         raise _Stopped(number)
 
     def wanted(number: int) -> Any:
@@ -221,9 +220,8 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            if (
-                signal.getsignal(number) == stop
-            ):  # what is ignored since a first signal stays ignored until the process ends
+            # signals that are ignored since the first one stay ignored until the process ends
+            if signal.getsignal(number) == stop:
                 signal.signal(number, handler)
 
 

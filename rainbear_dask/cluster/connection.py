@@ -1,4 +1,4 @@
-"""A Dask client by the name of its cluster: of this machine, of a batch system, of Kubernetes, or at an address."""
+"""Connect to a Dask cluster by name or address, starting it if necessary."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,57 +9,59 @@ from distributed import Client, LocalCluster
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
-from rainbear_dask.cluster.errors import reason
+from rainbear_dask.cluster.errors import message_of
 from rainbear_dask.cluster.jobqueue import BATCH_SYSTEMS, start_jobs
 from rainbear_dask.cluster.kubernetes import start_pods
 from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.execution.plugins import register
 from rainbear_dask.plugin import WorkerSettings
-from rainbear_dask.redaction import secrets_of, shown, without_secrets
+from rainbear_dask.redaction import safe_cause, secrets_of, without_secrets
 from rainbear_dask.resources.settings import DEFAULTS, SECTION
 
 Workers = int | tuple[int, int]
-"""How many workers, or between how many and how many, as the work asks for them."""
+"""A number of workers, or its lower and upper bound for clusters that adapt to the work."""
 
 
 def connect(
     cluster: str | None = None, *, workers: Workers | None = None, timeout: str | float | None = None
 ) -> Client:
-    """Connect to a Dask cluster by name, starting it where the name is not an address.
+    """Connect to a Dask cluster: start it by name, or join it at an address.
 
     Parameters
     ----------
     cluster : str, optional
-        ``local`` for processes of this machine; ``slurm``, ``pbs``, ``lsf``, ``sge``, ``oar``, ``moab`` or ``htcondor``
-        for jobs of a batch system; ``kubernetes`` for pods; or the address of a scheduler: ``tcp://host:8786``, ``tls://``,
-        ``ws://``, or ``file:`` and the path of a scheduler file. By default ``rainbear-dask.cluster.name`` of Dask's
-        configuration, else ``local``.
+        One of these names, or the address of a scheduler. ``local`` starts processes on this machine. ``slurm``,
+        ``pbs``, ``lsf``, ``sge``, ``oar``, ``moab`` and ``htcondor`` submit jobs to a batch system. ``kubernetes``
+        starts pods. An address is ``tcp://host:8786``, ``tls://...``, ``ws://...``, or ``file:`` and the path of a
+        scheduler file. By default ``rainbear-dask.cluster.name`` in Dask's configuration, else ``local``.
     workers : int or (int, int), optional
-        Workers (jobs of a batch system) to keep running, or the least and the most of them as the work asks for; not
-        with an address. By default ``rainbear-dask.cluster.workers``, else what fits this machine for ``local`` and one
-        for the others. Jobs that end, are cancelled or preempted are replaced.
+        Number of workers (jobs on a batch system) to keep running, or its lower and upper bound, between which the
+        cluster adapts to the work. Ignored with an address. By default ``rainbear-dask.cluster.workers``. Without that
+        setting, ``local`` starts as many as suit the machine, and the others start one. Jobs that end, are cancelled or
+        are preempted are replaced.
     timeout : str or float, optional
-        How long to wait for a scheduler and a first worker, in seconds or as Dask writes times. By default
-        ``rainbear-dask.cluster.timeout``, else 10 minutes: batch systems have queues. The others are waited for
-        10 seconds more.
+        Longest wait for a scheduler and a first worker, in seconds or in Dask's notation for times. By default
+        ``rainbear-dask.cluster.timeout``, else 10 minutes, because batch systems have queues. The wait for the other
+        workers takes at most 10 seconds more.
 
     Returns
     -------
     distributed.Client
-        The active client, which scans find by themselves. Closing it, or leaving its ``with`` block, ends the cluster
-        that was started for it.
+        The active client; scans use it without being told. Closing it, or leaving its ``with`` block, also ends the
+        cluster if this call started it.
 
     Raises
     ------
     ClusterError
-        If the name is unknown, a package is missing, or there is no scheduler or no worker in time.
+        If the name is unknown, or no scheduler or worker appears in time.
+    MissingDependencyError
+        If the package that starts such clusters is not installed.
 
     Notes
     -----
-    What a job or pod is (memory, threads, queue, walltime, image, scratch folder) is told to those who start them, in Dask's
-    configuration: sections ``jobqueue`` of dask-jobqueue, ``kubernetes`` of dask-kubernetes, ``distributed.worker`` of
-    distributed, whose ``distributed.comm.tls`` also holds certificates. A ``kubernetes.custom-cluster-spec`` is used as it
-    is.
+    Describe jobs and pods (memory, threads, queue, walltime, image, scratch folder) in Dask's configuration: section
+    ``jobqueue`` for dask-jobqueue, ``kubernetes`` for dask-kubernetes and ``distributed.worker`` for the workers.
+    Section ``distributed.comm.tls`` holds certificates. A ``kubernetes.custom-cluster-spec`` is used unchanged.
 
     Examples
     --------
@@ -82,13 +84,13 @@ def connect(
 
 
 class _OwningClient(Client):
-    """A client whose cluster ends with it."""
+    """A client that closes its cluster when it closes."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)  # type: ignore[no-untyped-call]
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close the connection, then the cluster, which a `KubeCluster` would try each time that it is told to."""
+        """Close the connection, then the cluster, but only once: a `KubeCluster` would try it again each time."""
         closed: Any = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
         if self.cluster is not None and self.cluster.status != Status.closed:
             self.cluster.close()
@@ -100,12 +102,14 @@ def _is_address(name: str) -> bool:
 
 
 def _range(workers: Any) -> tuple[int, int] | None:
-    """Least and most workers, of what a caller or the configuration gives."""
+    """Return the lower and the upper bound of a number of workers, as a caller or the configuration states it."""
     least, most = workers if isinstance(workers, list | tuple) and len(workers) == 2 else (workers, workers)
     if workers is None:
         return None
     if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most):
-        raise ClusterError(f"workers is {workers!r}; it has to be a number of workers, at least 1, or (least, most).")
+        raise ClusterError(
+            f"The number of workers is {workers!r}. Set `workers` to a number that is at least 1, or to (least, most)."
+        )
     return least, most
 
 
@@ -113,36 +117,36 @@ def _seconds(timeout: Any) -> float:
     try:
         return float(parse_timedelta(timeout))
     except (KeyError, TypeError, ValueError):
-        raise ClusterError(f"timeout is {timeout!r}; it has to be a time, as 30s, 10 minutes or 2h.") from None
+        raise ClusterError(f"The timeout is {timeout!r}. Set `timeout` to a time: 30s, 10 minutes or 2h.") from None
 
 
 def _own_settings() -> dict[str, Any]:
-    """What this process has set in our section of Dask's configuration, for workers that do not read the same files."""
-    # one by one, as those of the environment are there under names with underscores
+    """Return the settings of this process that differ from the defaults; workers may not read the same files."""
+    # One by one, because settings from the environment have underscores in their names.
     now = {name: dask.config.get(f"{SECTION}.{name}") for name in DEFAULTS if name != "cluster"}
     return {name.replace("-", "_"): value for name, value in now.items() if value != DEFAULTS[name]}
 
 
 def _reach(address: str, seconds: float) -> Client:
-    # a scheduler that has an address answers soon; it is workers that may have to be waited for
+    # A running scheduler answers soon; only workers may take long to appear.
     seconds = min(seconds, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
     try:
         where: dict[str, Any] = {"address": address}
         if address.startswith("file:"):
             where = {"scheduler_file": address.removeprefix("file:")}
-        # a client makes itself that of all of Dask before it has reached a scheduler, and stays it if there is none
-        _joined(**where, timeout=seconds, set_as_default=False).close()
-        return _joined(**where, timeout=seconds)
+        # A client becomes Dask's default before it reaches a scheduler, and stays so if it reaches none. So try first.
+        _join(**where, timeout=seconds, set_as_default=False).close()
+        return _join(**where, timeout=seconds)
     except (OSError, TypeError, ValueError) as err:  # TypeError: tls:// without a certificate
         secrets = secrets_of(address, {})
-        why = without_secrets(reason(err), secrets)
-        raise ClusterError(f"the Dask scheduler at {address} does not answer: {why}. {_CHECK_ADDRESS}") from shown(
+        why = without_secrets(message_of(err), secrets)
+        raise ClusterError(f"The Dask scheduler at {address} does not answer: {why}. {_CHECK_ADDRESS}") from safe_cause(
             err, secrets
         )
 
 
-def _joined(**options: Any) -> Client:
-    """A client, which is closed if it reaches no scheduler: it would close itself when the process ends, and wait in vain."""
+def _join(**options: Any) -> Client:
+    """Make a client, and close it if it reaches no scheduler; else it would wait in vain when the process ends."""
     client = Client.__new__(Client)
     try:
         client.__init__(**options)  # type: ignore[misc]
@@ -161,13 +165,13 @@ def _start(name: str, workers: tuple[int, int] | None, seconds: float) -> Any:
     if name in BATCH_SYSTEMS:
         return start_jobs(name, *(workers or (1, 1)))
     raise ClusterError(
-        f"{name!r} is no cluster. Name local, {', '.join(BATCH_SYSTEMS)} or kubernetes, or give an address like "
-        "tcp://host:8786."
+        f"There is no kind of cluster named {name!r}. Use local, {', '.join(BATCH_SYSTEMS)} or kubernetes, or an "
+        "address such as tcp://host:8786."
     )
 
 
 def _start_processes(workers: tuple[int, int] | None) -> Cluster:
-    # on a port for the dashboard that nobody else on this machine has
+    # with a dashboard on any free port of this machine
     cluster = LocalCluster(n_workers=workers and workers[0], dashboard_address=":0")
     if workers and workers[0] < workers[1]:
         cluster.adapt(minimum=workers[0], maximum=workers[1])
@@ -175,12 +179,12 @@ def _start_processes(workers: tuple[int, int] | None) -> Cluster:
 
 
 def _await_workers(client: Client, name: str, seconds: float, wanted: int) -> None:
-    """Wait for a first worker, without which a scan would wait for ever, and a little for the others."""
+    """Wait for a first worker, because a scan without workers never ends, and a little longer for the others."""
     try:
         client.wait_for_workers(1, timeout=seconds)
     except TimeoutError:
-        raise ClusterError(f"the cluster {name} has no worker after {seconds:g} s. {_WHY_NO_WORKER}") from None
-    # a scan asks for as many tasks as the workers that are there when it starts can have
+        raise ClusterError(f"The cluster {name} has no worker after {seconds:g} s. {_WHY_NO_WORKER}") from None
+    # The first batch of a scan has as many tasks as the workers present can run.
     with suppress(TimeoutError):
         client.wait_for_workers(wanted, timeout=min(seconds, _GRACE_SECONDS))
 
@@ -189,9 +193,10 @@ _GRACE_SECONDS = 10
 
 
 _CHECK_ADDRESS = (
-    "Check the address, that this machine reaches it, and for tls:// the certificates in distributed.comm.tls."
+    "Check the address and whether this machine can reach it. For tls://, check the certificates in "
+    "`distributed.comm.tls`."
 )
 _WHY_NO_WORKER = (
-    "Its jobs or pods may still be waiting (squeue, qstat, bjobs, kubectl get pods), or have failed: see their logs. "
-    "Wait longer with timeout=, or rainbear-dask.cluster.timeout in Dask's configuration."
+    "Its jobs or pods may still wait in a queue (squeue, qstat, bjobs, kubectl get pods), or they failed: see their "
+    "logs. To wait longer, set `timeout`, or `rainbear-dask.cluster.timeout` in Dask's configuration."
 )

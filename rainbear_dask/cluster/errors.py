@@ -1,20 +1,9 @@
-"""Reasons that Dask's packages give, and what a user can do."""
-
-from importlib import import_module
-from typing import Any
-
-from rainbear_dask.exceptions import ClusterError
+"""Parts of the messages about clusters that do not start."""
 
 
-def import_extra(module: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as err:
-        raise ClusterError(f"{err}. Install it: pip install 'rainbear-dask[{extra}]'.") from err
-
-
-def reason(err: Exception) -> str:
+def message_of(err: Exception) -> str:
+    """Return the message of an error on one line, without a final full stop."""
     return " ".join(str(err).split()).rstrip(".") or type(err).__name__
 
 
-WHERE_TO_SET = "Set it in section jobqueue.{} of Dask's configuration."
+WHERE_TO_SET = "Set it in section `jobqueue.{}` of Dask's configuration."

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rainbear_dask.dependencies import require
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -25,6 +27,7 @@ def arrow_reader(empty: pl.DataFrame, frames: Callable[[], Iterator[pl.DataFrame
     pyarrow.RecordBatchReader
         One batch or several for each frame.
     """
+    require("pyarrow", extra="dataframe")
     import pyarrow as pa  # noqa: PLC0415  an extra
 
     schema = empty.to_arrow().schema

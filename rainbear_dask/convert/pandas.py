@@ -12,7 +12,7 @@ import polars as pl
 
 from rainbear_dask.coding import cf
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.execution.run import iter_parts
+from rainbear_dask.execution.run import iter_compact_frames
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame, lay_out
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.cache import ByteLRU, when_gone
@@ -185,7 +185,7 @@ def pandas_frame(
     """The rows of a plan in pandas; parameters as in `plans.ScanPlan.to_pandas`."""
     form, left = form_of(plan.table, dtype_backend, None, categories), plan.limit
     pieces = []
-    with closing(iter_parts(plan.tasks(), client, ramp_up=left is not None)) as source:  # type: ignore[type-var]  # a generator
+    with closing(iter_compact_frames(plan.tasks(), client, ramp_up=left is not None)) as source:  # type: ignore[type-var]  # a generator
         for rows in source:
             pieces.append(form.frame(plan.columns, rows))
             if left is not None and (left := left - rows.height) <= 0:

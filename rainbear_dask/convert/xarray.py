@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rainbear_dask.chunks.read import connected_store
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.metadata.keys import join_path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
     """The cells of a plan as xarray has them; parameters as in `plans.ScanPlan.to_xarray`."""
+    require("xarray", extra="xarray")
     import xarray as xr  # noqa: PLC0415  an extra
 
     table, spec = plan.table, plan.table.spec

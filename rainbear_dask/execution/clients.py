@@ -1,4 +1,4 @@
-"""Which Dask client a scan works with, if any, and how it is reached."""
+"""Choose the Dask client of a scan, and find out how to reach its workers."""
 
 import sys
 import time
@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from dask.base import get_annotations
 
 from rainbear_dask.exceptions import QueryError
+from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.credentials import secret_of
@@ -19,25 +20,28 @@ from rainbear_dask.storage.spec import StoreSpec
 if TYPE_CHECKING:
     from distributed import Client
 
+_THREADS_SECONDS = 1
+"""How long a number of worker threads stays valid: clusters grow and shrink."""
+
 
 def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":
-    """Where to run a plan.
+    """Return the client that runs a plan.
 
     Parameters
     ----------
     plan : ReadPlan
-        What is to be read.
+        The plan to run.
     client : distributed.Client, optional
-        Where the caller wants it to be run.
+        The client that the caller asked for.
     awaited : bool
-        Whether the caller awaits the answers, as he has to where a client is asynchronous.
+        Whether the caller awaits the results. An asynchronous client requires it.
 
     Returns
     -------
     distributed.Client or None
-        The caller's; else the active Dask client, where there is one, unless the plan is so small that threads of this
-        process are sooner done with it (the setting ``small-plan-bytes``) and no Dask annotations are active, which
-        would say how a cluster is to run it. None for threads of this process.
+        The caller's client, else the active Dask client if there is one. None means threads of this process, which
+        finish small plans sooner (setting ``small-plan-bytes``). If the caller named a client, or if Dask annotations
+        are active, no plan counts as small: annotations say how a cluster runs the tasks.
 
     Raises
     ------
@@ -50,16 +54,17 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
         return None if small else client
     if client.asynchronous and not awaited:
         raise QueryError(
-            "this Dask client is asynchronous, and its event loop would wait for itself here. Await the scan: "
-            "await lf.collect_async(), or a backend's scan_zarr_async()."
+            "This Dask client is asynchronous, and its event loop would wait for itself. Await the scan: "
+            "`await lf.collect_async()`, or a backend's `scan_zarr_async()`."
         )
     return client
 
 
 def active_client(*, awaited: bool = False) -> "Client | None":
-    """The Dask client that this process works with, if there is one; never inside a Dask task, which has a thread.
+    """Return the active Dask client of this process; None without one, or inside a Dask task, which occupies a thread.
 
-    One of ``Client(asynchronous=True)`` only where its answers are awaited: who waits for them otherwise waits for ever.
+    A client of ``Client(asynchronous=True)`` counts only if the caller awaits the results, because a caller that blocks
+    its event loop would wait for ever.
     """
     distributed = sys.modules.get("distributed")
     if distributed is None:
@@ -76,25 +81,28 @@ def active_client(*, awaited: bool = False) -> "Client | None":
 
 
 def check_reaches(client: "Client", spec: StoreSpec) -> None:
-    """Refuse to have a cluster of other processes read a store that lives in the memory of this one."""
+    """Raise an error if a store lives in the memory of this process, and the workers are other processes."""
     if not str(client.scheduler.address if client.scheduler else "").startswith("inproc://"):
         check_travels(spec)
 
 
 def bring_credentials(client: "Client", spec: StoreSpec) -> Any:
-    """Bring the workers what graphs leave out of a recipe, once; to be awaited where the client is asynchronous."""
+    """Bring the workers, once, the secrets of a store that graphs leave out.
+
+    On the event loop of an asynchronous client, await the result.
+    """
     if secret_of(spec) is None and not client.asynchronous:
         return None
     return client.sync(_bring_credentials, client, spec)
 
 
 def bring_at_once(client: "Client", spec: StoreSpec) -> None:
-    """Bring the workers what graphs leave out of a recipe, where nobody can await it.
+    """Bring the workers the secrets of a store that graphs leave out, if the caller cannot await it.
 
     Raises
     ------
     QueryError
-        If it is not there yet, and this is the thread of the client's event loop, which would wait for itself.
+        If the workers lack the secrets and this is the thread of the client's event loop, which would wait for itself.
     """
     secret = secret_of(spec)
     if secret is None:
@@ -102,72 +110,63 @@ def bring_at_once(client: "Client", spec: StoreSpec) -> None:
     if not client.asynchronous:
         bring_credentials(client, spec)
         return
-    from rainbear_dask.execution.plugins import is_delivered  # noqa: PLC0415  needs distributed, which is slow to import
+    from rainbear_dask.execution.plugins import is_delivered  # noqa: PLC0415  distributed is slow to import
 
     if not is_delivered(client, secret):
         raise QueryError(
-            f"the workers have no credentials for {spec.label} yet, and this Dask client is asynchronous: its event loop "
-            "would wait for itself here. Compute on a thread: await asyncio.to_thread(frame.compute)."
+            f"The workers have no credentials for {spec.label} yet. This Dask client is asynchronous, so its event "
+            "loop would wait for itself to bring them. Compute on a thread: `await asyncio.to_thread(frame.compute)`."
         )
 
 
 async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
     secret = secret_of(spec)
     if secret is not None:
-        from rainbear_dask.execution.plugins import deliver  # noqa: PLC0415  needs distributed, which is slow to import
+        from rainbear_dask.execution.plugins import deliver  # noqa: PLC0415  distributed is slow to import
 
         await deliver(client, secret)
 
 
-def threads_of(client: "Client") -> Callable[[], Any]:
-    """How many threads a cluster's workers have, at least one: asked again after a second, as clusters grow and shrink.
+def count_threads(client: "Client") -> Callable[[], int]:
+    """Return a function that counts the threads of a cluster's workers, at least one.
 
-    To be awaited where the client is asynchronous.
+    It asks the scheduler at most once a second, and blocks meanwhile. Do not call it on the client's event loop.
     """
     known, until = 1, -inf
 
-    async def look() -> int:
+    async def ask_scheduler() -> int:
+        return max(int(sum((await client.nthreads()).values())), 1)
+
+    def count() -> int:
         nonlocal known, until
         if time.monotonic() >= until:
-            known = max(sum((await client.nthreads()).values()), 1)
-            until = time.monotonic() + 1
+            known = client.sync(ask_scheduler)
+            until = time.monotonic() + _THREADS_SECONDS
         return known
 
-    return lambda: known if time.monotonic() < until and not client.asynchronous else client.sync(look)
+    return count
 
 
-def is_direct(client: "Client") -> Any:
-    """Whether answers come from the workers, not by way of the scheduler: twice as fast, where they can be reached.
+def is_direct(client: "Client") -> bool:
+    """Whether to fetch results from the workers instead of through the scheduler: twice as fast if they are reachable.
 
-    To be awaited where the client is asynchronous.
+    Blocks until that is known. Do not call it on the client's event loop.
     """
     known = _known_as_direct(client)
-    return client.sync(_is_direct, client) if known is None or client.asynchronous else known
+    return bool(client.sync(_find_out, client)) if known is None else known
 
 
 def _known_as_direct(client: "Client") -> bool | None:
-    return _reaching.get(client) if client.direct_to_workers is None else bool(client.direct_to_workers)
+    chosen = direct_to_workers(client)
+    return _reachable.get(client) if chosen is None else chosen
 
 
-async def _is_direct(client: "Client") -> bool:
+async def _find_out(client: "Client") -> bool:
     known = _known_as_direct(client)
     if known is None:
-        known = _reaching[client] = await _reaches(client, next(iter(await client.nthreads()), None))
+        worker = next(iter(await client.nthreads()), None)
+        known = _reachable[client] = worker is not None and await can_connect(client, worker)
     return known
 
 
-_reaching: "WeakKeyDictionary[Client, bool]" = WeakKeyDictionary()
-
-
-async def _reaches(client: "Client", worker: str | None) -> bool:
-    if worker is None:
-        return False
-    try:
-        comm = await client.rpc.connect(worker, timeout=_REACH_SECONDS)
-    except OSError:
-        return False
-    client.rpc.reuse(worker, comm)
-    return True
-
-
-_REACH_SECONDS = 2
+_reachable: "WeakKeyDictionary[Client, bool]" = WeakKeyDictionary()

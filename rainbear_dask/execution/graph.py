@@ -1,4 +1,4 @@
-"""From scan tasks to a Dask graph whose keys come from content alone."""
+"""Turn scan tasks into Dask tasks whose keys depend on content alone."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]) -> dict[Key, Task]:
-    """One independent Dask task for each scan task, in the same order.
+    """Build a graph of one independent Dask task per scan task, in the same order.
 
     Parameters
     ----------
     tasks : iterable of ScanTask
-        What to run.
+        The tasks to run.
     run : callable
-        A top-level function of a scan task, and of ``args``.
+        A top-level function of a scan task and of ``args``.
     *args : callable
-        Functions of a user's. One that Dask cannot tell from all others gives keys that are new each time.
+        Functions of the user. If Dask cannot tokenize one of them by content, its keys differ each time.
 
     Returns
     -------
     dict
-        Dask tasks by key: the name that the dashboard shows, as ``scan-zarr-era5``, and a token. The token covers the
-        functions and all that the task reads (store, version, positions, columns, filter) and no credentials: the same
-        question has the same keys in any process. Nor are there credentials in the tasks: `clients.bring_credentials`
-        has to be called for them.
+        Dask tasks by key. A key is the name on the dashboard, for example ``scan-zarr-era5``, and a token. The token
+        covers the functions and everything that the task reads: store, version, positions, columns and filter. So one
+        query has the same keys in every process. Neither keys nor tasks hold credentials: call
+        `clients.bring_credentials` for them.
     """
     return {(key := _key(task, run, args)): Task(key, _run, run, _sealed(task), *args) for task in tasks}
 
@@ -47,23 +47,23 @@ def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Calla
 def submit(
     client: "Client", tasks: Sequence[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]
 ) -> "list[Future[Any]]":
-    """Ask a cluster for some tasks at once, which are begun in their order: those of `build_graph`, by the same keys.
+    """Submit several tasks together, with the keys of `build_graph`; the cluster starts them in order.
 
     Parameters
     ----------
     client : distributed.Client
-        Whose cluster. It has credentials already, as for `build_graph`.
+        Client of the cluster, whose workers have the credentials already.
     tasks, run, *args
-        As there.
+        As in `build_graph`.
 
     Returns
     -------
     list of distributed.Future
-        One for each task.
+        One per task.
     """
     keys = [_key(task, run, args) for task in tasks]
     many = [[value] * len(keys) for value in args]
-    # not pure, as Dask would look for a key of its own; a graph would be begun in the order of its keys
+    # Not pure, because Dask would choose other keys. A graph would start in the order of its keys.
     return client.map(
         _run, [run] * len(keys), list(map(_sealed, tasks)), *many, key=keys, pure=False, fifo_timeout="0s"
     )
@@ -75,12 +75,12 @@ def _key(task: ScanTask, run: Callable[..., Any], args: Sequence[Callable[..., A
 
 
 def _run(run: Callable[..., Any], task: ScanTask, *args: Callable[..., Any]) -> Any:
-    """Run a task; as a function of this module, so that a worker knows the size of frames before it has one."""
+    """Run a task. Workers import this module for it, which registers the size of frames before the first one exists."""
     return run(task, *args)
 
 
 def _bytes_of_frame(frame: pl.DataFrame) -> int:
-    """Without it Dask takes a frame of Polars for a few bytes, and would never spill it."""
+    """Return the size of a Polars frame. Dask would take it for a few bytes, and never spill it."""
     return int(frame.estimated_size())
 
 
@@ -88,16 +88,16 @@ sizeof.register(pl.DataFrame, _bytes_of_frame)
 
 
 def _sealed(task: ScanTask) -> ScanTask:
-    """The same without credentials, which have a way of their own (`delivery`)."""
+    """Return the task without credentials, which `execution.plugins` brings to the workers."""
     scan = _sealed_scan(task.scan)
     return task if scan is task.scan else replace(task, scan=scan)
 
 
 def _content(task: ScanTask) -> tuple[str, str]:
-    """What Dask makes tokens of a task from; by itself it would walk through all that the tasks of a scan have in common."""
+    """Return what identifies a task for Dask. By itself, Dask would walk through the shared `Scan` for every task."""
     positions = [one for product in (task.index, *task.boxes) for one in product]
     lengths = np.array([len(one.starts) for one in positions])
-    ends = [ends.tobytes() for one in positions for ends in (one.starts, one.stops)]  # of hundreds of boxes, at times
+    ends = [ends.tobytes() for one in positions for ends in (one.starts, one.stops)]  # sometimes hundreds of boxes
     return _token(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
 
 
@@ -120,10 +120,10 @@ def _sealed_scan(scan: Scan) -> Scan:
 
 
 _tokens: WeakKeyDictionary[Scan, str] = WeakKeyDictionary()
-_sealed_scans: WeakKeyDictionary[Scan, tuple[Scan, ...]] = WeakKeyDictionary()  # empty, where that is the scan itself
+_sealed_scans: WeakKeyDictionary[Scan, tuple[Scan, ...]] = WeakKeyDictionary()  # empty if a scan holds no credentials
 
 
 def _short_name(task: ScanTask) -> str:
-    """Last part of the store's address that says something."""
+    """Return the last word of the store's address and group."""
     words = re.findall(r"[\w.]+", f"{task.scan.spec.label}/{task.scan.spec.group}".replace(".zarr", ""))
     return str(words[-1] if words else "store")[:40]

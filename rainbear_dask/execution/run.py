@@ -1,34 +1,25 @@
-"""Running a plan's tasks, on threads of this process or on a Dask cluster: in order, bounded, leaving nothing behind."""
+"""Run the tasks of a plan on threads or on a Dask cluster: ordered results, bounded read-ahead, nothing left over."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
-from dask.base import annotate, get_annotations
 
 from rainbear_dask.chunks.read import is_remote
-from rainbear_dask.execution.clients import bring_credentials, check_reaches, is_direct, threads_of
-from rainbear_dask.execution.graph import submit
-from rainbear_dask.execution.stream import Job, stream
+from rainbear_dask.execution.executors import DaskExecutor, Executor, ThreadExecutor, Work
+from rainbear_dask.execution.stream import stream
 from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import apply_to_frame, run_task
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.resources.settings import num_bytes, num_threads
 
 if TYPE_CHECKING:
-    import distributed
     from distributed import Client
 
 
 T = TypeVar("T")
-Start = Callable[[list[ScanTask]], list[Job[T]]]
-
-_NUM_FETCHES = 4  # answers that are fetched from a cluster at the same time
 
 
 def iter_frames(
@@ -39,52 +30,53 @@ def iter_frames(
     max_concurrency: int | None = None,
     ordered: bool = True,
 ) -> Iterator[pl.DataFrame]:
-    """Run tasks and give their frames.
+    """Run tasks and yield their frames.
 
     Parameters
     ----------
     tasks : iterable of ScanTask
-        Taken one by one, as they are asked for.
+        Consumed lazily.
     client : distributed.Client, optional
-        Where to run them, with the Dask annotations that are active now; by default on threads of this process.
+        Client of the cluster that runs the tasks, with the Dask annotations active now. By default the tasks run on
+        threads of this process.
     limit : int, optional
-        Rows wanted at most. One task is then asked for first; each time that it was not enough, twice as many are.
+        Upper bound on rows. The first round submits one task, and each further round twice as many as the one before.
     max_concurrency : int, optional
-        Tasks that run at the same time, at most.
+        Upper bound on tasks that run at the same time.
     ordered : bool
-        Whether frames come in task order; else as they are made.
+        Whether to yield frames in task order, instead of in order of completion.
 
     Returns
     -------
     iterator of DataFrame
-        One for each task. However slow the caller, at most twice as many tasks are in flight as can run at the same
-        time, and no more than make the bytes of the setting ``in-flight-bytes`` as long as each thread has one. Closing
-        the iterator drops what was asked for.
+        One frame per task. At most twice as many tasks are in flight as can run at the same time. More tasks than can
+        run at the same time are in flight only within the setting ``in-flight-bytes``. Closing the iterator drops them.
     """
-    work = _Work(run_task, CompactFrame.frame)
+    work = Work(run_task, CompactFrame.to_polars)
     if limit is None:
-        return _stream(tasks, client, work, most=max_concurrency, ordered=ordered)
-    return _first_rows(_stream(tasks, client, work, ramp_up=True, most=max_concurrency, ordered=ordered), limit)
+        return _stream(tasks, client, work, max_in_flight=max_concurrency, ordered=ordered)
+    frames = _stream(tasks, client, work, ramp_up=True, max_in_flight=max_concurrency, ordered=ordered)
+    return _first_rows(frames, limit)
 
 
-def iter_parts(
+def iter_compact_frames(
     tasks: Iterable[ScanTask], client: "Client | None" = None, *, ramp_up: bool = False
 ) -> Iterator[CompactFrame]:
-    """Run tasks and give their rows in task order, not yet put together.
+    """Run tasks and yield their rows in task order, in compact form.
 
     Parameters
     ----------
     tasks, client
         As in `iter_frames`.
-    hesitant : bool
-        Whether the first may be enough: one task is then asked for first, and twice as many each time that it was not.
+    ramp_up : bool
+        Whether to submit one task first, and then twice as many in each round.
 
     Returns
     -------
-    iterator of Parts
-        One for each task, as bounded as `iter_frames` is.
+    iterator of CompactFrame
+        One per task, with the bounds of `iter_frames`.
     """
-    return _stream(tasks, client, _Work(run_task, _as_it_is), ramp_up=ramp_up)
+    return _stream(tasks, client, Work(run_task, _identity), ramp_up=ramp_up)
 
 
 def map_frames(
@@ -94,67 +86,54 @@ def map_frames(
     *,
     ordered: bool = True,
 ) -> Iterator[T]:
-    """Call a function of each frame where the frame is made, and give what it returns.
+    """Call a function on each frame in the process that made it, and yield the results.
 
     Parameters
     ----------
     tasks : iterable of ScanTask
-        Taken one by one, as they are asked for.
+        Consumed lazily.
     func : callable
-        Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
+        Function of one frame. On a cluster, Dask must be able to pickle the function and its results.
     client, ordered
         As in `iter_frames`.
 
     Returns
     -------
     iterator
-        One value for each task; bounded, and to be closed, as `iter_frames` is.
+        One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
     """
-    return _stream(tasks, client, _Work(apply_to_frame, _as_it_is, (func,)), ordered=ordered)
+    return _stream(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work(Generic[T]):
-    """What to do with each task: ``run`` where its chunks are read, ``receive`` here."""
-
-    run: Callable[..., Any]
-    receive: Callable[[Any], T]
-    args: tuple[Callable[..., Any], ...] = ()
-    annotations: Mapping[str, Any] = field(default_factory=get_annotations)
-
-    def here(self, task: ScanTask) -> T:
-        """Do it in this process."""
-        return self.receive(self.run(task, *self.args))
-
-
-def _as_it_is(value: T) -> T:
+def _identity(value: T) -> T:
     return value
 
 
 def _stream(
     tasks: Iterable[ScanTask],
     client: "Client | None",
-    work: _Work[T],
+    work: Work[T],
     *,
     ramp_up: bool = False,
-    most: int | None = None,
+    max_in_flight: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
     todo, threads_here = iter(tasks), num_threads()
     if client is None and not ramp_up:
         first = list(islice(todo, 2))
-        if len(first) == 1:  # a thread of its own would take longer than many a small question
-            yield work.here(first[0])
+        if len(first) == 1:  # starting a thread would take longer than many small queries
+            yield work.run_here(first[0])
             return
         todo = chain(first, todo)
         threads_here = num_threads(waiting=bool(first) and is_remote(first[0].scan.spec))
-    with _threads(work, threads_here) if client is None else _cluster(client, work) as (start, width):
+    executor: Executor[T] = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)
+    with closing(executor):
         yield from stream(
             todo,
-            start,
+            executor.submit,
             size_of=lambda task: task.frame_bytes,
-            width=width,
-            most=most,
+            width=executor.width,
+            max_in_flight=max_in_flight,
             in_flight_bytes=num_bytes("in-flight-bytes"),
             ramp_up=ramp_up,
             ordered=ordered,
@@ -169,57 +148,3 @@ def _first_rows(frames: Iterator[pl.DataFrame], count: int) -> Iterator[pl.DataF
                 return
             count -= frame.height
             yield frame.head(count + frame.height)
-
-
-@contextmanager
-def _threads(work: _Work[T], threads: int) -> Iterator[tuple[Start[T], Callable[[], int]]]:
-    """Threads of this process."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="scan-zarr")
-
-    def start(task: ScanTask) -> Job[T]:
-        future = pool.submit(work.here, task)
-        return Job(lambda: future, lambda made: future.add_done_callback(lambda _: made()))
-
-    try:
-        yield lambda tasks: [start(task) for task in tasks], lambda: threads
-    finally:
-        # not waiting: Polars may drop a half-read stream on one of these very threads
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _cluster(client: "Client", work: _Work[T]) -> Iterator[tuple[Start[T], Callable[[], int]]]:
-    """Workers of a Dask cluster. What they answer is fetched and put together on a few threads of this process."""
-    pool = ThreadPoolExecutor(_NUM_FETCHES, thread_name_prefix="scan-zarr-fetch")
-    unfetched: set[distributed.Future[Any]] = set()
-
-    def start(tasks: list[ScanTask]) -> list[Job[T]]:
-        for spec in {task.scan.spec for task in tasks}:
-            check_reaches(client, spec)
-            bring_credentials(client, spec)
-        with annotate(**work.annotations):
-            futures = submit(client, tasks, work.run, *work.args)
-        unfetched.update(futures)
-        return [job(future) for future in futures]
-
-    def job(future: "distributed.Future[Any]") -> Job[T]:
-        return Job(partial(pool.submit, fetch, future), lambda made: future.add_done_callback(lambda _: made()))
-
-    def fetch(future: "distributed.Future[Any]") -> T:
-        try:
-            answer = client.gather(future, direct=is_direct(client))
-        finally:
-            release(future)
-        return work.receive(answer)
-
-    def release(future: "distributed.Future[Any]") -> None:
-        """Give it up: not cancelled, as another scan of this client that asked for the same task still wants it."""
-        unfetched.discard(future)
-        future.release()
-
-    try:
-        yield start, threads_of(client)
-    finally:
-        for future in list(unfetched):
-            release(future)  # which also ends the wait of a thread that fetches it
-        pool.shutdown(wait=False, cancel_futures=True)

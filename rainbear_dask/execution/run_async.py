@@ -1,54 +1,44 @@
-"""Running tasks for a caller who awaits them: nothing here blocks the event loop."""
+"""Run the tasks of a plan for callers that await them, without blocking the event loop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import closing, suppress
+from itertools import islice
+from typing import Any, TypeVar
 
 import polars as pl
 
 from rainbear_dask.diagnostics.progress import bar
-from rainbear_dask.execution.clients import (
-    active_client,
-    bring_credentials,
-    check_reaches,
-    client_for,
-    is_direct,
-    threads_of,
-)
-from rainbear_dask.execution.graph import submit
+from rainbear_dask.execution.clients import active_client, client_for
+from rainbear_dask.execution.executors import DaskExecutor, Executor, ThreadExecutor, Work
+from rainbear_dask.execution.stream import Job
 from rainbear_dask.execution.wire import CompactFrame
-from rainbear_dask.execution.worker import make_frame, run_task
+from rainbear_dask.execution.worker import run_task
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.planning.task import ScanTask
-from rainbear_dask.storage.spec import StoreSpec
-
-if TYPE_CHECKING:
-    from distributed import Client
-
 
 T = TypeVar("T")
 
-MAX_CONCURRENCY = 8
-"""Tasks that run at the same time on threads of this process, where nothing else is said: each holds about 64 MiB."""
+DEFAULT_MAX_CONCURRENCY = 8
+"""Tasks that run at the same time on threads of this process by default; each holds about 64 MiB."""
 
-_MOST_THREADS = 1024
-"""Far more than there are: a thread is started for a task in flight, and how many those are may change."""
+_WAITING_THREADS = ThreadPoolExecutor(64, thread_name_prefix="scan-zarr-wait")
+"""Threads for calls that may wait for a store or a cluster. An event loop has few threads of its own."""
 
 
 async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> list[pl.DataFrame]:
-    """Run a plan, on the active Dask client (of either kind) or on threads of this process, and give all frames.
+    """Run a plan on the active Dask client (of either kind) or on threads of this process, and return all frames.
 
-    Cancelling it, or a task that fails, starts no further task; what threads are reading then is read and dropped.
+    If the caller cancels it or a task fails, no further task starts. Threads finish the tasks that they are running,
+    and the results are dropped.
 
     Parameters
     ----------
     plan : ReadPlan
-        Its tasks are taken one by one, as they can be run.
+        Its tasks are consumed lazily.
     max_concurrency : int, optional
-        Tasks that run at the same time, at most: by default `MAX_CONCURRENCY`, on a cluster twice the threads that its
-        workers have by then.
+        Upper bound on tasks in flight. By default threads of this process run `DEFAULT_MAX_CONCURRENCY` tasks at the
+        same time. On a cluster, twice as many tasks are in flight as the workers have threads.
 
     Returns
     -------
@@ -56,82 +46,73 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
         In task order.
     """
     client = client_for(plan, awaited=True)
-    direct = client is not None and await _prepare(client, plan.table.spec)
-    jobs: list[asyncio.Task[pl.DataFrame]] = []
-    running: set[asyncio.Task[pl.DataFrame]] = set()
-    width = _width(client, max_concurrency)
-    with _Pool(_MOST_THREADS, thread_name_prefix="scan-zarr-async") as pool, bar(plan) as advance:
+    work = Work(run_task, CompactFrame.to_polars)
+    threads_here = max_concurrency or DEFAULT_MAX_CONCURRENCY
+    executor: Executor[pl.DataFrame]
+    executor = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)
+    todo, is_exhausted = plan.tasks(), False
+
+    def submit_more(num_in_flight: int) -> list[Job[pl.DataFrame]]:
+        nonlocal is_exhausted
+        room = max((max_concurrency or 2 * executor.width()) - num_in_flight, 0)
+        batch = list(islice(todo, room))
+        is_exhausted = len(batch) < room
+        return executor.submit(batch) if batch else []
+
+    results: list[asyncio.Task[pl.DataFrame]] = []
+    in_flight: set[asyncio.Task[pl.DataFrame]] = set()
+    with closing(executor), bar(plan) as advance:
         try:
-            for task in plan.tasks():
-                while len(running) >= await width():
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for job in done:
-                        job.result()
-                work = pool.run(make_frame, task) if client is None else _on_cluster(client, task, pool, direct=direct)
-                jobs.append(asyncio.ensure_future(work))
-                jobs[-1].add_done_callback(lambda job: job.cancelled() or job.exception() or advance(job.result()))
-                running.add(jobs[-1])
-            return await asyncio.gather(*jobs)
+            while True:
+                jobs = [] if is_exhausted else await call_in_thread(submit_more, len(in_flight))
+                started = [asyncio.ensure_future(_result_of(job, advance)) for job in jobs]
+                results += started
+                in_flight |= set(started)
+                if not in_flight:
+                    return [result.result() for result in results]
+                done, in_flight = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+                for result in done:
+                    result.result()  # raises the error of a task that failed
         finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
+            for result in results:
+                result.cancel()
+            await asyncio.gather(*results, return_exceptions=True)
 
 
-async def in_thread(func: Callable[..., T], *args: Any) -> T:
-    """Call a function that may wait for a store on a thread that is kept for it.
+async def _result_of(job: Job[T], advance: Callable[[object], None]) -> T:
+    """Fetch the result of a job once it is done, and move the progress bar on."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
 
-    Not on the event loop's own, which are few: many questions wait at the same time.
+    def notify() -> None:
+        with suppress(RuntimeError):  # the loop has closed since: the caller gave up
+            loop.call_soon_threadsafe(done.set)
+
+    job.call_when_done(notify)
+    await done.wait()
+    result = await asyncio.wrap_future(job.fetch())
+    advance(result)
+    return result
+
+
+async def call_in_thread(func: Callable[..., T], *args: Any) -> T:
+    """Call a function that may block, on a thread reserved for such calls, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(_WAITING_THREADS, func, *args)
+
+
+async def call_on_workers(func: Callable[..., T], *args: Any) -> dict[str, T]:
+    """Call a function in each worker process of the active Dask client.
+
+    Parameters
+    ----------
+    func : callable
+        Must pickle.
+    *args
+        Its arguments.
+
+    Returns
+    -------
+    dict of str to result
+        Results by worker address; empty if no client is active.
     """
-    return await asyncio.get_running_loop().run_in_executor(_KEPT, func, *args)
-
-
-_KEPT = ThreadPoolExecutor(64, thread_name_prefix="scan-zarr-question")
-
-
-async def call_everywhere(func: Callable[..., T], *args: Any) -> dict[str, T]:
-    """Call a function in each worker process of the active Dask client; its results by worker, none without one."""
     client = active_client(awaited=True)
-    return {} if client is None else await _answer(client, client.run, func, *args)
-
-
-class _Pool(ThreadPoolExecutor):
-    def __exit__(self, *args: object) -> None:
-        self.shutdown(wait=False, cancel_futures=True)  # waiting would block the event loop
-
-    async def run(self, func: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self, func, *args)
-
-
-def _width(client: "Client | None", max_concurrency: int | None) -> Callable[[], Coroutine[Any, Any, int]]:
-    """How many tasks may run at the same time, to be asked for each: a cluster may grow."""
-    threads = threads_of(client) if client else None
-
-    async def width() -> int:
-        if client is None or threads is None or max_concurrency:
-            return max_concurrency or MAX_CONCURRENCY
-        return 2 * int(await _answer(client, threads))
-
-    return width
-
-
-async def _prepare(client: "Client", spec: StoreSpec) -> bool:
-    """Make ready to read a store on a cluster; whether answers come from the workers directly."""
-    check_reaches(client, spec)
-    await _answer(client, bring_credentials, client, spec)
-    return bool(await _answer(client, is_direct, client))
-
-
-async def _on_cluster(client: "Client", task: ScanTask, pool: _Pool, *, direct: bool) -> pl.DataFrame:
-    (future,) = submit(client, [task], run_task)
-    gather = partial(client.gather, future, direct=direct)
-    try:
-        parts: CompactFrame = await (gather() if client.asynchronous else pool.run(gather))
-        return await pool.run(parts.frame)
-    finally:
-        future.release()  # which also ends the wait of a thread that gathers it
-
-
-async def _answer(client: "Client", ask: Callable[..., Any], *args: Any) -> Any:
-    """Call a client's method: of one client it gives what can be awaited, of another it blocks."""
-    return await (ask(*args) if client.asynchronous else asyncio.to_thread(ask, *args))
+    return {} if client is None else await call_in_thread(client.run, func, *args)

@@ -1,8 +1,8 @@
-"""Rows as a worker hands them over: taken apart as long as they travel, a Polars frame on arrival.
+"""Rows on their way from a worker: compact while they travel, a Polars frame on arrival.
 
-A coordinate stays as long as its dimension, and the rows that a filter left are known by their place in the box. In one
-process nothing is copied for it. Between processes each column is one buffer of pickle's protocol 5, out of band, so that
-submitting, gathering, persisting and spilling all move the compact form, and who receives it needs to know nothing beforehand.
+A coordinate keeps the length of its dimension, and a mask over the box says which cells are rows. Within one process
+nothing is copied. Between processes each column is an out-of-band buffer of pickle protocol 5. So submitting,
+gathering, persisting and spilling all move the compact form, and the receiver needs no preparation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Buffer = npt.NDArray[np.uint8]
 
 
 class CompactColumn(NamedTuple):
-    """One column: a value for each row; or where ``dims`` are given, the array over them, flat in C order."""
+    """One column: one value per row, or with ``dims`` the array over these dimensions, flat in C order."""
 
     values: pl.Series
     dims: tuple[str, ...] | None = None
@@ -29,24 +29,24 @@ class CompactColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompactFrame:
-    """Some rows, taken apart.
+    """Rows in compact form.
 
     Parameters
     ----------
     height : int
         Number of rows.
-    columns : tuple of Part
+    columns : tuple of CompactColumn
         In the order of the frame.
-    cells : Cells or None
-        The cells of a box that the rows are; None where no column is an array over dimensions of the box.
+    cells : CellMask or None
+        The cells of a box that are the rows; None if no column is an array over dimensions of the box.
     """
 
     height: int
     columns: tuple[CompactColumn, ...]
     cells: CellMask | None = None
 
-    def frame(self) -> pl.DataFrame:
-        """Put the rows together.
+    def to_polars(self) -> pl.DataFrame:
+        """Return the rows as a Polars frame.
 
         Returns
         -------
@@ -57,29 +57,28 @@ class CompactFrame:
         return nest(pl.DataFrame(columns or None, height=self.height))
 
     def __sizeof__(self) -> int:
-        """Bytes held, by which Dask counts what a worker has in memory."""
+        """Return the bytes held; Dask sums them up to know the memory use of a worker."""
         places = 0 if self.cells is None or self.cells.wanted is None else self.cells.wanted.nbytes
         return object.__sizeof__(self) + places + sum(int(part.values.estimated_size()) for part in self.columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return unpack, pack(self)  # NumPy's arrays are what pickle takes out of band
+        return unpack, pack(self)  # pickle sends NumPy arrays out of band
 
 
 def compact(columns: Sequence[CompactColumn], cells: CellMask) -> CompactFrame:
-    """Choose the smallest form of some cells of a box.
+    """Choose the smallest form for some cells of a box.
 
     Parameters
     ----------
-    columns : sequence of Part
-        A value for each wanted cell, or the array over its own dimensions.
-    cells : Cells
-        Which cells of the box are rows.
+    columns : sequence of CompactColumn
+        Each with one value per wanted cell, or as the array over its own dimensions.
+    cells : CellMask
+        The cells of the box that are rows.
 
     Returns
     -------
-    Parts
-        Arrays over few dimensions stay as they are, if together with the places of the rows they are smaller than a
-        value for each row.
+    CompactFrame
+        Arrays over few dimensions stay as they are, if together with the mask they are smaller than one value per row.
     """
     if cells.wanted is None:
         return CompactFrame(cells.count, tuple(columns), cells)
@@ -90,11 +89,12 @@ def compact(columns: Sequence[CompactColumn], cells: CellMask) -> CompactFrame:
     return CompactFrame(cells.count, tuple(lay_out(part, cells) for part in apart))
 
 
-_STEP_BYTES = 2  # of the steps from row to row, mostly
+_STEP_BYTES = 2
+"""Typical bytes of a step from one row to the next, in the packed mask."""
 
 
 def lay_out(part: CompactColumn, cells: CellMask | None) -> CompactColumn:
-    """Give a column a value for each wanted cell, in C order of the box."""
+    """Return a column with one value per wanted cell, in C order of the box."""
     return part if part.dims is None or cells is None else CompactColumn(cells.lay_out(part.values, part.dims))
 
 
@@ -106,7 +106,7 @@ def _width(part: CompactColumn) -> float:
 
 
 class Label(NamedTuple):
-    """What else is to be known of a column to make it from its buffers."""
+    """Everything but the values of a column."""
 
     name: str
     dtype: pl.DataType
@@ -116,7 +116,7 @@ class Label(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What else is to be known of rows to make them from buffers; ``places`` says how the first one tells the cells."""
+    """Everything but the values of a compact frame; ``places`` is the format of its mask, which is the first buffer."""
 
     height: int
     box: Mapping[str, int] | None
@@ -125,19 +125,19 @@ class Shape(NamedTuple):
 
 
 def pack(parts: CompactFrame) -> tuple[Shape, list[Buffer]]:
-    """Give rows as small plain data and large buffers.
+    """Split rows into small plain data and large buffers.
 
     Parameters
     ----------
-    parts : Parts
+    parts : CompactFrame
         The rows.
 
     Returns
     -------
     Shape
-        All but the values.
+        Everything but the values.
     list of ndarray of uint8
-        Each in one piece. Numbers without a null are not copied.
+        Contiguous buffers. Numbers without nulls are not copied.
     """
     cells, labels = parts.cells, []
     places, buffers = (None, []) if cells is None or cells.wanted is None else _pack_places(cells.wanted)
@@ -149,15 +149,15 @@ def pack(parts: CompactFrame) -> tuple[Shape, list[Buffer]]:
 
 
 def unpack(shape: Shape, buffers: Sequence[Buffer]) -> CompactFrame:
-    """Make rows again of what `pack` gave: the same values, types and nulls to the last bit."""
-    return _Arrived(shape, buffers)
+    """Rebuild the rows that `pack` split: the same values, types and nulls, bit by bit."""
+    return _ReceivedFrame(shape, buffers)
 
 
-class _Arrived(CompactFrame):
-    """Rows as they arrive, which are made of their buffers only when they are wanted.
+class _ReceivedFrame(CompactFrame):
+    """A compact frame that is rebuilt from its buffers on first use.
 
-    Dask takes them in on its event loop. Ctrl-C ends whatever Polars does, on any thread, with an error of which a loop dies,
-    and with it the client.
+    Dask unpickles it on its event loop, which must not call Polars: Ctrl-C interrupts Polars on any thread, and the
+    error would end the loop and with it the client.
     """
 
     packed: tuple[Shape, Sequence[Buffer]]
@@ -167,8 +167,8 @@ class _Arrived(CompactFrame):
         object.__setattr__(self, "packed", (shape, buffers))
 
     @cached_property
-    def made(self) -> CompactFrame:
-        """The rows."""
+    def rebuilt(self) -> CompactFrame:
+        """The frame, rebuilt from its buffers."""
         shape, buffers = self.packed
         left, cells = iter(buffers), None
         if shape.box is not None:
@@ -186,11 +186,11 @@ class _Arrived(CompactFrame):
 
     @property
     def columns(self) -> tuple[CompactColumn, ...]:
-        return self.made.columns
+        return self.rebuilt.columns
 
     @property
     def cells(self) -> CellMask | None:
-        return self.made.cells
+        return self.rebuilt.cells
 
     def __sizeof__(self) -> int:
         return object.__sizeof__(self) + sum(buffer.nbytes for buffer in self.packed[1])
@@ -200,7 +200,7 @@ class _Arrived(CompactFrame):
 
 
 def _pack_places(wanted: npt.NDArray[np.bool_]) -> tuple[str, list[Buffer]]:
-    """Which cells are wanted: a bit for each cell, or the steps from one to the next."""
+    """Pack a mask in the smaller of two formats: one bit per cell, or the steps from one wanted cell to the next."""
     steps = np.diff(np.flatnonzero(wanted), prepend=0)
     narrow = np.min_scalar_type(int(steps.max(initial=0)))
     if len(steps) * narrow.itemsize < wanted.size / 8:
@@ -220,7 +220,7 @@ def _unpack_places(places: str, buffer: Buffer, lengths: tuple[int, ...]) -> npt
 
 
 def _pack_values(values: pl.Series) -> list[Buffer]:
-    """Numbers as they lie in memory, then a bit for each null if there are nulls; all else as an Arrow file."""
+    """Return numbers as they lie in memory, and a bit per row if there are nulls; all other types as an Arrow file."""
     if values.dtype not in _PLAIN:
         return [np.frombuffer(values.alias("").to_frame().write_ipc(None).getbuffer(), np.uint8)]
     numbers, nulls = values.to_physical(), []
@@ -247,7 +247,7 @@ def _unpack_bits(buffer: Buffer, count: int) -> npt.NDArray[np.bool_]:
     return np.unpackbits(buffer, count=count).view(np.bool_)
 
 
-_PLAIN = (  # numbers that NumPy has too, and counts of a unit of time; a Datetime of any unit equals its class
+_PLAIN = (  # types that NumPy has too, and counts of a time unit; a Datetime of any unit equals its class
     *(pl.Boolean, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
     *(pl.Float32, pl.Float64, pl.Date, pl.Time, pl.Datetime, pl.Duration),
 )

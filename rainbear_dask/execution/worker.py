@@ -1,4 +1,4 @@
-"""What a worker does: from a scan task to rows."""
+"""The work of one task: read chunks, filter, and return the rows as a `CompactFrame`."""
 
 import io
 from collections import deque
@@ -34,18 +34,18 @@ T = TypeVar("T")
 def run_task(task: ScanTask) -> CompactFrame:
     """Read and filter the chunks of one task.
 
-    A top-level function of plain data: it pickles by name, a test calls it without a cluster, and a retry on another
-    worker gives the same rows.
+    A top-level function of plain data: it pickles by name, tests call it without a cluster, and a retry on another
+    worker returns the same rows.
 
     Parameters
     ----------
     task : ScanTask
-        What to read.
+        The task to run.
 
     Returns
     -------
-    Parts
-        The cells that pass the filter, as rows with the task's columns, in the order of the table's rows.
+    CompactFrame
+        The cells that pass the filter, as rows of the task's columns, in the order of the table's rows.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def run_task(task: ScanTask) -> CompactFrame:
         with threads.busy():
             return _run(task)
     except RainbearError as error:
-        if error.__suppress_context__:  # what its traceback does not show, but Dask would send: if it pickles at all
+        if error.__suppress_context__:  # Dask would send a context that tracebacks hide and that may not even pickle
             error.__context__ = None
         raise
 
@@ -64,11 +64,11 @@ def run_task(task: ScanTask) -> CompactFrame:
 def _run(task: ScanTask) -> CompactFrame:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
     cells = CellMask({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
-    known: dict[str, pl.Series] = {}  # a value for each wanted cell
+    known: dict[str, pl.Series] = {}  # one value per wanted cell
     tests, failed = deque(scan.filters), 0
     while tests:
         test = tests.popleft()
-        # once for each cell of the filter's own dimensions, and not once for each row
+        # evaluated once per cell of the filter's own dimensions, not once per row
         own = cells.along({dim for column in test.columns for dim in column.dims})
         more = [c for c in test.columns if own is not cells or c.name not in known]
         values = read_columns(scan.spec, more, index, cells)
@@ -78,7 +78,7 @@ def _run(task: ScanTask) -> CompactFrame:
         try:
             passed = _passed(test, laid_out, own.count)
         except (Exception, PanicException):
-            # it may fail only on rows that another filter drops, and Polars filters last by what may fail
+            # It may fail only on rows that another filter drops. Polars, too, applies conditions that may fail last.
             tests.append(test)
             if (failed := failed + 1) == len(tests):
                 raise
@@ -92,9 +92,9 @@ def _run(task: ScanTask) -> CompactFrame:
                 passed = pl.Series(np.broadcast_to(kept, tuple(cells.box.values()))[cells.mask])
             known = {name: values.filter(passed) for name, values in known.items()}
         index, cells = _narrow(index, cells, kept)
-        if not cells.count:  # what no row needs is not read
+        if not cells.count:  # no row is left, so no other column is read
             return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
-    # coordinates are taken anew, as they are cached and smaller before they are laid out
+    # Coordinates are read again: they are cached, and smaller before they are laid out.
     done = {c.name: CompactColumn(known[c.name]) for c in scan.columns if c.name in known and c.role == "data"}
     left = [c for c in scan.columns if c.name not in done]
     values = read_columns(scan.spec, left, index, cells)
@@ -109,17 +109,17 @@ def _run(task: ScanTask) -> CompactFrame:
 
 
 def make_frame(task: ScanTask) -> pl.DataFrame:
-    """Read, filter and tidy the chunks of one task: the rows of `run_task` as a frame."""
-    return run_task(task).frame()
+    """Run one task and return its rows as a Polars frame."""
+    return run_task(task).to_polars()
 
 
 def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
-    """Call a function of a frame where the frame is made."""
+    """Run one task and return the result of a function of its frame."""
     return func(make_frame(task))
 
 
 def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
-    """Which cells of the product of positions lie in the task's boxes; None where all do."""
+    """Return which cells of the product of positions lie in the task's boxes; None if all do."""
     if not task.boxes:
         return None
     wanted = np.zeros([len(positions) for positions in task.index], dtype=np.bool_)
@@ -132,7 +132,7 @@ def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
 def _narrow(
     index: Mapping[str, IndexSet], cells: CellMask, kept: npt.NDArray[np.bool_]
 ) -> tuple[dict[str, IndexSet], CellMask]:
-    """Those of the wanted cells that are kept, in the smallest box that holds them; ``kept`` broadcasts to the box."""
+    """Return the wanted cells that are kept, in their smallest box; ``kept`` broadcasts to the present box."""
     wanted = kept if cells.wanted is None else kept & cells.wanted
     narrow = dict(index)
     for axis, (dim, positions) in enumerate(index.items()):
@@ -146,59 +146,62 @@ def _narrow(
 
 
 def _mask(passed: pl.Series) -> npt.NDArray[np.bool_]:
-    """Of few rows, by their numbers: Polars gives NumPy one bit after the other, and lets no other thread run meanwhile."""
-    if _FEW * passed.sum() > len(passed):
+    """Build sparse masks from row numbers: Polars converts Booleans bit by bit, and holds the GIL meanwhile."""
+    if _SPARSE_RATIO * passed.sum() > len(passed):
         return passed.to_numpy()
     mask = np.zeros(len(passed), dtype=np.bool_)
     mask[passed.arg_true().to_numpy()] = True
     return mask
 
 
-_FEW = 100  # of so many rows, one
+_SPARSE_RATIO = 100
+"""A mask is sparse if at most one of so many rows passes."""
 
 
 def _passed(test: Filter, known: Mapping[str, pl.Series], count: int) -> pl.Series:
     frame = pl.DataFrame([known[c.name] for c in test.columns] or None, height=count)
-    # an expression names a variable of a child group as a field, or as it is called in plans
+    # expressions name a variable of a child group as a field of a struct, or as `child/variable`
     frame = nest(frame).hstack([column for column in frame.iter_columns() if "/" in column.name])
     passed = frame.select(pl.Expr.deserialize(io.BytesIO(test.predicate))).to_series().fill_null(value=False)
-    return passed.new_from_index(0, count) if len(passed) == 1 else passed  # one value where no column is named
+    return (
+        passed.new_from_index(0, count) if len(passed) == 1 else passed
+    )  # one value if the expression names no column
 
 
 def read_columns(
     spec: StoreSpec, columns: Sequence[Column], index: Mapping[str, IndexSet], cells: CellMask
 ) -> dict[str, pl.Series]:
-    """Read and decode some columns at some positions.
+    """Read and decode columns at some positions.
 
     Parameters
     ----------
     spec : StoreSpec
-        Where the arrays are.
+        The store of the arrays.
     columns : sequence of Column
-        What to read. All requests are in flight together.
+        Columns to read. All requests are in flight together.
     index : mapping of str to IndexSet
         Positions along each dimension of the table, in row order.
-    cells : Cells
-        Those of the product of all positions that are wanted.
+    cells : CellMask
+        The wanted cells of the product of all positions.
 
     Returns
     -------
     dict of str to Series
-        Per column, its values at the product of the positions of its own dimensions, flat in C order. Those of chunks that
-        hold no wanted cell may be any.
+        Values of each column at the product of the positions of its own dimensions, flat in C order. Values from chunks
+        without a wanted cell are undefined.
     """
-    regions = cache(partial(_regions, index, cells))  # columns of one grid have the same
+    regions = cache(partial(_regions, index, cells))  # the same for all columns of one grid
     stored = [(c, c.array, regions(c.dims, c.array.chunks, _chunk_cost(c.array))) for c in columns if c.array]
     own, kept, shared = list[_Request](), list[_Request](), list[_Request]()
     for column, array, parts in stored:
         requests = [(column.name, array, region) for region in parts]
         if column.role != "data" or len(column.dims) < len(index):
-            shared += requests  # other tasks need the same parts of it
+            shared += requests  # other tasks need the same regions of it
         elif spec.max_chunks and all(_is_small_part(*request) for request in requests):
             kept += requests
         else:
             own += requests
-    if sum(array.chunk_bytes for _, array, _ in kept) > KEPT_BYTES:
+    if sum(array.chunk_bytes for _, array, _ in kept) > MAX_CACHED_CHUNK_BYTES:
         own, kept = own + kept, []
     pieces: dict[str, list[npt.NDArray[Any]]] = {}
     for read, requests in ((coords.read, shared), (coords.read_chunks, kept), (storage.read_regions, own)):
@@ -219,32 +222,33 @@ def read_columns(
 
 _Request = tuple[str, ArrayMeta, Region]
 
-KEPT_BYTES = 16 * 2**20
-"""Decoded bytes of the chunks that a task may keep for later questions: those of a large question would push out all."""
+MAX_CACHED_CHUNK_BYTES = 16 * 2**20
+"""Decoded bytes of chunks that one task may cache for later queries. A large query would evict everything else."""
 
-_SMALL_PART = 16
+_SMALL_PART_RATIO = 16
+"""A region is a small part of its chunk if it has at most this fraction of the chunk's cells."""
 
 
 def _is_small_part(_: str, array: ArrayMeta, region: Region) -> bool:
-    """Whether so little of a chunk is wanted that the next question may well want another part of it."""
-    return _SMALL_PART * prod(stop - start for start, stop in region) <= prod(array.chunks)
+    """Whether so little of a chunk is wanted that the next query may well want another part of it."""
+    return _SMALL_PART_RATIO * prod(stop - start for start, stop in region) <= prod(array.chunks)
 
 
-_PART_COST = 2**19
-"""Decoded bytes in whose time another part of an array is asked for, or another stored object."""
+_REQUEST_COST_BYTES = 2**19
+"""Cost of one more region or stored object, as the number of bytes that are decoded in the same time."""
 
 
 def _chunk_cost(array: ArrayMeta) -> int:
-    """What it takes to read a chunk, in decoded bytes; one of a shard is mostly read along with others."""
-    return array.chunk_bytes if array.shards else max(array.chunk_bytes, _PART_COST)
+    """Return the cost of reading a chunk, in decoded bytes. Chunks of a shard are mostly read together."""
+    return array.chunk_bytes if array.shards else max(array.chunk_bytes, _REQUEST_COST_BYTES)
 
 
 def _regions(
     index: Mapping[str, IndexSet], cells: CellMask, dims: tuple[str, ...], sizes: tuple[int, ...], chunk_cost: int
 ) -> list[Region]:
-    """Parts of an array, over some dimensions in chunks of some sizes, that are to be read for some cells.
+    """Return the regions of an array to read for some cells; ``dims`` and ``sizes`` describe its chunk grid.
 
-    No chunk lies in two. Those without a wanted cell are left out if that takes less time.
+    No chunk lies in two regions. Chunks without a wanted cell are skipped if that saves time.
     """
     along = [index[dim] for dim in dims]
     box = list(product(*(one.runs(size) for one, size in zip(along, sizes, strict=True))))
@@ -262,13 +266,13 @@ def _regions(
         spans = (one.within_chunks(f, size).runs(size) for one, f, size in zip(along, found, sizes, strict=True))
         parts += product(*spans)
     spared = used.size - np.count_nonzero(used)
-    return parts if (len(parts) - len(box)) * _PART_COST < spared * chunk_cost else box
+    return parts if (len(parts) - len(box)) * _REQUEST_COST_BYTES < spared * chunk_cost else box
 
 
 def _assemble(
     index: Sequence[IndexSet], regions: Sequence[Region], pieces: Sequence[npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
-    """Take the positions wanted from the parts of an array; where none was read stands any value."""
+    """Take the wanted positions from regions of an array; positions outside of all regions are undefined."""
     positions = [along.positions() for along in index]
     taken = []
     for region, piece in zip(regions, pieces, strict=True):
@@ -281,7 +285,7 @@ def _assemble(
         taken.append((tuple(place), part))
     if len(taken) == 1:
         return taken[0][1]
-    any_value = pieces[0].flat[0]  # one that was read can be decoded
+    any_value = pieces[0].flat[0]  # a stored value, so that decoding it cannot fail
     whole = np.full([len(wanted) for wanted in positions], any_value, dtype=pieces[0].dtype)
     for where, part in taken:
         whole[where] = part

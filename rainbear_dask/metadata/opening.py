@@ -11,6 +11,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreNotFoundError
 from rainbear_dask.metadata.documents import Documents
 from rainbear_dask.metadata.groups import unlabelled
@@ -155,6 +156,7 @@ class OpenedStore:
 def _snapshot(address: IcechunkAddress) -> Store:
     """Open a state of a repository to read; whatever happens to the branch then, it stays at the snapshot where it is now."""
     with translate_errors(str(address), ()):
+        require("icechunk", extra="icechunk")
         import icechunk  # noqa: PLC0415  an extra
 
         if not Path(address.path).is_dir():  # Icechunk would make it

@@ -1,4 +1,4 @@
-"""Questions to a table as one expression: a plan, and what Polars is to do with its rows, if anything."""
+"""Plan a query that is one expression: a plan, and the step that Polars applies to its rows, if any."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,13 +20,24 @@ from rainbear_dask.table.model import Table, unknown_column
 
 @dataclass(frozen=True, slots=True)
 class ExpressionPlan:
-    """A plan, and what Polars is to do with all of its rows, if anything."""
+    """A plan, and the step that Polars applies to all of its rows.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The rows to read.
+    post_process : callable, optional
+        Function from the frame of all rows to the result.
+    n_rows : int, optional
+        Upper bound on rows after ``post_process``.
+    """
 
     plan: ReadPlan
     post_process: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     n_rows: int | None = None
 
     def answer(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """Return the result of the query from the frames of its tasks, in task order."""
         if len(frames) == 1:
             (rows,) = frames
         else:
@@ -45,10 +56,36 @@ def plan_expression(
     *,
     loosely: bool = False,
 ) -> ExpressionPlan:
-    """Plan for an expression: as a filter if it gives one Boolean for each row, else to be selected.
+    """Plan an expression: it filters if it has one Boolean per row, else Polars selects it.
 
-    Loosely, to look at and not to run: rows that ``when(...).then(...)`` gives null, or that get but the value of their
-    group from ``over(...)``, count as not asked for, ``p.filter(q)`` is p and q, and ``child/variable`` is a column.
+    Parameters
+    ----------
+    table : Table
+        The table to query.
+    expr : Expr or None
+        The expression; None means all rows.
+    with_columns : sequence of str, optional
+        Columns of the result, if the expression filters.
+    n_rows : int, optional
+        Upper bound on rows of the result.
+    loosely : bool
+        Plan more narrowly than an execution may. Rows for which ``when(...).then(...)`` is null, or which only get the
+        value of their group from ``over(...)``, count as unused. ``p.filter(q)`` means p and q. ``child/variable`` is a
+        column.
+
+    Returns
+    -------
+    ExpressionPlan
+        The plan and its last step.
+
+    Raises
+    ------
+    PredicateError
+        If it is no expression.
+    UnknownColumnError
+        If it names a column that the table does not have.
+    QueryError
+        If ``with_columns`` is given with an expression that does not filter.
     """
     if expr is None:
         return ExpressionPlan(plan_scan(table, columns=with_columns, n_rows=n_rows))
@@ -68,14 +105,14 @@ def plan_expression(
         wanted = list(with_columns or schema)
         needed = [*wanted, *(name for name in columns_of(expr, schema) if name not in wanted)]
         heads = list(dict.fromkeys(name.partition("/")[0] for name in wanted))
-        # the last step is the whole filter: Polars has the same answer whether or not this part was applied before
+        # The last step applies the whole filter; applying a part of it before changes no result.
         plan = plan_scan(table, columns=needed, predicate=pushed_part(expr, schema))
         return ExpressionPlan(
             plan, lambda rows: rows.lazy().filter(expr).select(heads).collect(engine="in-memory"), n_rows
         )
     if with_columns is not None:
         raise QueryError(
-            "this expression says by itself which columns it gives. Leave out with_columns, or give a filter."
+            "This expression is no filter, so it names its own columns. Leave out `with_columns`, or pass a filter."
         )
     columns = columns_of(expr, schema)
     plan = plan_scan(table, columns=columns, predicate=seen, n_rows=None if columns else 0)
@@ -85,12 +122,12 @@ def plan_expression(
 def plan_filter(
     table: Table, expr: pl.Expr | None, columns: Sequence[str] | None = None, n_rows: int | None = None
 ) -> ReadPlan:
-    """Plan for a filter as a whole: rows are read, and filtered, task by task.
+    """Plan a filter that the tasks apply themselves, as a whole.
 
     Raises
     ------
     PredicateError
-        If the expression is no filter, or a part of it needs other rows than the one that it is about.
+        If the expression is no filter, or a part of it needs other rows than its own.
     UnknownColumnError
         If it names a column that the table does not have.
     """
@@ -101,16 +138,17 @@ def plan_filter(
     if not _are_one_boolean(dtypes):
         given = ", ".join(map(str, dtypes))
         raise PredicateError(
-            f"The predicate {_short(expr)} gives {given or 'nothing'} for each row, not one Boolean. Compare it with a value."
+            f"The predicate {_short(expr)} gives {given or 'nothing'} for each row, not one Boolean. "
+            "Compare it with a value."
         )
     predicate = _row_by_row(_as_boolean(expr, dtypes), schema)
     if predicate is None:
         parts = conjuncts_of(expr)
         named = [part for part in parts if _row_by_row(part, schema) is None] or parts
         raise PredicateError(
-            f"The plan cannot hold the condition {' and '.join(map(_short, named))}: it needs more than one row to tell "
-            "whether a row passes (an aggregate, a shift, a rank, or a Python function without is_elementwise=True). "
-            "Filter the table: scan_zarr(...).filter(...)."
+            f"The plan cannot hold the condition {' and '.join(map(_short, named))}: it needs other rows to decide "
+            "about a row (an aggregate, a shift, a rank, or a Python function without `is_elementwise=True`). "
+            "Filter the table: `scan_zarr(...).filter(...)`."
         )
     return plan_scan(table, columns=columns, predicate=predicate, n_rows=n_rows)
 
@@ -124,7 +162,7 @@ _MAX_TEXT = 200
 
 
 def _are_one_boolean(dtypes: Sequence[pl.DataType]) -> bool:
-    """Whether an expression of these types can filter; that of a literal None is Null."""
+    """Whether an expression of these types can filter; the type of a literal None is Null."""
     return len(dtypes) == 1 and dtypes[0] in (pl.Boolean, pl.Null)
 
 
@@ -133,7 +171,7 @@ def _as_boolean(expr: pl.Expr, dtypes: Sequence[pl.DataType]) -> pl.Expr:
 
 
 def _dtypes(expr: Any, blank: pl.LazyFrame, schema: Schema, label: str) -> list[pl.DataType]:
-    """Types of what an expression gives, if it is one and names columns that are there."""
+    """Return the output types of an expression; raise an error if it is none, or names unknown columns."""
     if not isinstance(expr, pl.Expr):
         raise PredicateError(
             f"The predicate is a {type(expr).__name__}, not a Polars expression. "
@@ -149,36 +187,37 @@ def _dtypes(expr: Any, blank: pl.LazyFrame, schema: Schema, label: str) -> list[
 
 
 def _is_per_row(expr: pl.Expr, schema: Schema) -> bool:
-    """Whether an expression that is not elementwise still gives a value for each row, as ``a > a.mean()`` does."""
-    nulls = pl.DataFrame(schema=schema).clear(_UNUSUAL)
+    """Whether an expression that is not elementwise still has one value per row, as ``a > a.mean()`` has."""
+    nulls = pl.DataFrame(schema=schema).clear(_PROBE_ROWS)
     zeros = nulls.with_columns(pl.lit(0).cast(dtype).alias(name) for name, dtype in schema.items() if _has_zero(dtype))
     for frame in (nulls, zeros):
-        with suppress(Exception):  # a user's own function may not know nulls
-            return frame.select(expr).height == _UNUSUAL
-    return True  # one number for all rows would hardly fail on all of these
+        with suppress(Exception):  # a function of the user may fail on nulls
+            return frame.select(expr).height == _PROBE_ROWS
+    return True  # an expression with one value for all rows would hardly fail on both frames
 
 
 def _has_zero(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.Boolean, pl.String)
 
 
-_UNUSUAL = 1009  # rows; what gives a fixed number of values gives another
+_PROBE_ROWS = 1009
+"""An unusual number of rows: an expression with a fixed number of values has another one."""
 
 
 def _rows_seen(expr: pl.Expr, schema: Schema, *, loosely: bool) -> pl.Expr | None:
-    """A filter that holds wherever an expression looks at a row; None if it looks at all of them, or at none."""
+    """Return a filter that holds for every row that an expression uses; None if it uses all rows, or none."""
     filters = _filters(expr, schema, loosely=loosely)
     return prepared(reduce(or_, filters), schema) if filters else None
 
 
 def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] | None:
-    """Filters that the columns of an expression go through; None if one goes through none."""
+    """Return the filters inside an expression that apply to its columns; None if one column is unfiltered."""
     found, todo = [], [expr]
     while todo:
         node = todo.pop()
         if node.meta.is_literal():
             continue
-        if (grouped := _grouped(node)) is not None:  # it gives a value for each row
+        if (grouped := _grouped(node)) is not None:  # it has one value per row
             if not loosely:
                 return None
             todo.append(grouped)
@@ -194,13 +233,13 @@ def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] |
             continue
         passed = reduce(and_, filters)
         if elementwise(pl.any_horizontal(values.is_null()), schema) is None or elementwise(passed, schema) is None:
-            return None  # what is not elementwise sees more rows
+            return None  # it is not elementwise, so it uses more rows
         found.append(passed)
     return found
 
 
 def _filtered(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
-    """Predicates of ``values.filter(...)``, of several that follow each other too, and the values."""
+    """Return the predicates of ``values.filter(...)``, which may be repeated, and the values."""
     match expr.meta.pop():
         case [predicate, values] if values.filter(predicate).meta.eq(expr):
             inner, values = _filtered(values)
@@ -209,7 +248,7 @@ def _filtered(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
 
 
 def _chosen(expr: pl.Expr) -> tuple[list[pl.Expr], pl.Expr]:
-    """The predicate of ``when(...).then(values)``, and the values."""
+    """Return the predicate of ``when(...).then(values)``, and the values."""
     match expr.meta.pop():
         case [predicate, otherwise, values] if otherwise.meta.eq(pl.lit(None)) and pl.when(predicate).then(
             values
@@ -224,7 +263,7 @@ _MAPPINGS: Sequence[Mapped] = ("group_to_rows", "join", "explode")
 
 
 def _grouped(expr: pl.Expr, mappings: Sequence[Mapped] = _MAPPINGS) -> pl.Expr | None:
-    """What ``over(...)`` evaluates in each group; None if an expression is no such thing."""
+    """Return the expression that ``over(...)`` evaluates in each group; None if there is no ``over``."""
     match expr.meta.pop()[::-1]:
         case [function, *groups, last]:
             overs = [partial(function.over, *groups, last)]
@@ -237,18 +276,18 @@ def _grouped(expr: pl.Expr, mappings: Sequence[Mapped] = _MAPPINGS) -> pl.Expr |
 
 
 def _row_by_row(expr: pl.Expr, schema: Schema, *, loosely: bool = False) -> pl.Expr | None:
-    """The whole of a predicate as an elementwise expression; None if it needs other rows."""
+    """Return the whole of a predicate as an elementwise expression; None if it needs other rows."""
     whole = prepared(expr, schema)
     if whole is None:
-        with suppress(RecursionError):  # connectives within others, hundreds deep: they stay as they are
+        with suppress(RecursionError):  # connectives nested hundreds deep stay unchanged
             whole = prepared(_simplified(expr, loosely=loosely), schema)
     return whole
 
 
 def _simplified(expr: pl.Expr, *, loosely: bool) -> pl.Expr:
-    """The same predicate with p for ``p.over(...)``, and without parts that a literal decides or that decide nothing.
+    """Return the same predicate with p for ``p.over(...)``, and without literals among its conjuncts and disjuncts.
 
-    Loosely, with p and q for ``p.filter(q)`` too.
+    Loosely, ``p.filter(q)`` becomes p and q too.
     """
     kind, parts = connective(expr)
     if kind != "leaf":
@@ -266,7 +305,7 @@ def _simplified(expr: pl.Expr, *, loosely: bool) -> pl.Expr:
 def _joined(kind: Connective, parts: Sequence[pl.Expr]) -> pl.Expr:
     constants = [_constant(part) for part in parts]
     decisive = {"and": False, "or": True}.get(kind)
-    if decisive is not None and decisive in constants:  # whatever the others are, null too
+    if decisive is not None and decisive in constants:  # even if another part is null
         return pl.lit(decisive)
     neutral = kind == "and"
     left = [part for part, constant in zip(parts, constants, strict=True) if constant is not neutral]
@@ -274,7 +313,7 @@ def _joined(kind: Connective, parts: Sequence[pl.Expr]) -> pl.Expr:
 
 
 def _constant(expr: pl.Expr) -> bool | None:
-    """The Boolean that an expression is; None if it is none, or null."""
+    """Return the Boolean of a literal; None if the expression is no Boolean literal, or null."""
     if not expr.meta.is_literal():
         return None
     value = pl.select(expr).to_series()

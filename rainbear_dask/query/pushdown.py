@@ -1,72 +1,204 @@
-"""What Polars hands to a reader: Polars itself is asked, with a source that only records."""
+"""Ask Polars what it pushes down into a source: columns, filter and limit, and which conditions it keeps to itself.
 
+This module holds every question to Polars' optimizer. `request_of` asks about one expression on a blank table, and
+`pushed_down` about all scans of a query. Both run the query on sources that record requests and then end it, so nothing
+is read. `optimized_steps` reads the text of ``LazyFrame.explain``, the only other source of answers.
+
+``tests/query/test_pushdown.py`` fails if a release of Polars changes the behaviour that this module relies on.
+"""
+
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne
+from typing import Any, NamedTuple
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.planning.predicate import conjuncts_of
 
 Schema = Mapping[str, pl.DataType]
-Request = tuple[list[str] | None, pl.Expr | None]
 
 
-class EnoughError(Exception):
-    """Ends a query that was begun only to see what it requests."""
+class Request(NamedTuple):
+    """What Polars requests of one source.
+
+    Parameters
+    ----------
+    columns : list of str or None
+        Columns; None means all.
+    predicate : Expr or None
+        Filter that the source applies.
+    n_rows : int or None
+        Limit. If there is a filter too, the limit counts the rows before it.
+    source : callable
+        The source, as it was registered.
+    """
+
+    columns: list[str] | None
+    predicate: pl.Expr | None
+    n_rows: int | None
+    source: Any = None
+
+
+class _EnoughError(Exception):
+    """Ends a query once its requests are recorded."""
+
+
+class _Recorder:
+    """A source that records requests, and ends the query as soon as its first frame is wanted."""
+
+    def __init__(self, requests: list[Request], source: Any = None) -> None:
+        self._requests, self._source = requests, source
+
+    def __call__(
+        self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        self._requests.append(Request(columns, predicate, n_rows, self._source))
+        return map(_end, [None])
+
+
+def _end(_: None) -> pl.DataFrame:
+    raise _EnoughError
+
+
+# ---------------------------------------------------------------------- all scans of a query
+
+
+def pushed_down(query: pl.LazyFrame) -> list[Request]:
+    """Return what Polars requests of each scan of a query; nothing is read, and no expression is evaluated.
+
+    Only sources that call `recorder_of` in their ``__reduce__`` count as scans.
+
+    Parameters
+    ----------
+    query : LazyFrame
+        The query.
+
+    Returns
+    -------
+    list of Request
+        In the order in which Polars starts the scans. Scans that Polars skips are absent.
+    """
+    recording = _this_thread.recording = _Recording()
+    try:
+        # a copy of the query, in which a recorder stands for each scan
+        copy = pl.LazyFrame.deserialize(query.serialize())
+    finally:
+        _this_thread.recording = None
+    if recording.sources:
+        try:
+            # The streaming engine calls all sources before it takes a frame of any, so no expression is evaluated.
+            copy.collect(engine="streaming")
+        except _EnoughError:
+            pass
+        except (Exception, PanicException):
+            if not recording.requests:
+                raise  # else another source of the query failed, which is not in question here
+    return recording.requests
+
+
+def recorder_of(source: Any) -> tuple[Callable[[int], Any], tuple[int]] | None:
+    """Return what ``source.__reduce__`` must return while `pushed_down` copies a query; None at any other time.
+
+    No store is pickled then.
+    """
+    recording = _this_thread.recording
+    if recording is None:
+        return None
+    recording.sources.append(source)
+    return _recorder, (len(recording.sources) - 1,)
+
+
+class _Recording:
+    def __init__(self) -> None:
+        self.sources: list[Any] = []
+        self.requests: list[Request] = []
+
+
+class _ThisThread(threading.local):
+    recording: _Recording | None = None
+
+
+_this_thread = _ThisThread()
+
+
+def _recorder(number: int) -> _Recorder:
+    recording = _this_thread.recording
+    if recording is None:
+        raise RuntimeError("A recorder belongs to the thread that copies its query. Call pushed_down() again.")
+    return _Recorder(recording.requests, recording.sources[number])
+
+
+_PROJECTION, _SCAN, _FILTER = "simple π", "PYTHON[", "FILTER"  # how Polars' explain() begins the lines of these steps
+
+
+def optimized_steps(query: pl.LazyFrame) -> list[str]:
+    """Return the steps of Polars' optimized plan, from the last to the first, without a projection that comes last."""
+    steps = [step.strip() for step in query.explain().splitlines()]
+    return steps[1:] if steps[0].startswith(_PROJECTION) else steps
+
+
+def ends_in_scan(steps: Sequence[str]) -> bool:
+    """Whether the last step of `optimized_steps` is the scan of a Python source."""
+    return steps[0].startswith(_SCAN)
+
+
+def ends_in_filter(steps: Sequence[str]) -> bool:
+    """Whether the last step of `optimized_steps` is a filter that Polars applies itself."""
+    return steps[0].startswith(_FILTER)
+
+
+# ---------------------------------------------------------------------- one expression
 
 
 def request_of(query: Callable[[pl.LazyFrame], pl.LazyFrame], schema: Schema) -> Request | None:
-    """Return the columns and the filter that a query requests of its source; None if it never calls it. Nothing is run."""
+    """Return what a query requests of a table of some schema; None if Polars skips the table. Nothing is read."""
     requests: list[Request] = []
-
-    def read(
-        with_columns: list[str] | None, predicate: pl.Expr | None, _rows: int | None, _batch: int | None
-    ) -> Iterator[pl.DataFrame]:
-        requests.append((with_columns, predicate))
-        raise EnoughError
-
-    with suppress(EnoughError):
-        # by name, as the caller may have set another engine for all queries
-        query(register_io_source(read, schema=schema)).collect(engine="in-memory")
+    with suppress(_EnoughError):
+        # The engine is named because the caller may have set another one for all queries.
+        query(register_io_source(_Recorder(requests), schema=schema)).collect(engine="in-memory")
     return requests[0] if requests else None
 
 
 def columns_of(expr: pl.Expr, schema: Schema) -> list[str]:
-    """Return the columns that an expression needs; for one that only counts rows, some column."""
+    """Return the columns that an expression needs; if it only counts rows, one of the columns."""
     request = request_of(lambda table: table.select(expr), schema)
     if request is None:
         return []
-    return list(schema) if request[0] is None else request[0]
+    return list(schema) if request.columns is None else request.columns
 
 
 def pushed_part(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
-    """Return the part of a filter that Polars lets a reader apply before it filters by the rest; None if there is none."""
-    with suppress(PolarsError):  # it is several expressions in one, say
+    """Return the part of a filter that Polars pushes down; None if it keeps the whole filter as a residual filter."""
+    with suppress(PolarsError):  # the predicate is several expressions in one, say
         request = request_of(lambda table: table.filter(predicate), schema)
-        return pl.lit(value=False) if request is None else request[1]  # without its source, it gives no row
+        return pl.lit(value=False) if request is None else request.predicate  # a skipped table has no row
     return None
 
 
 def elementwise(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
-    """Return the whole of a filter that needs no other row, prepared by Polars; None if it needs other rows.
+    """Return the whole of an elementwise filter as Polars prepares it; None if the filter needs other rows.
 
-    Polars keeps parts that may fail from a reader, but only beside others. So it is asked for one expression, of which
-    the filter is the only operand. Names are expanded in what it prepares, and types are settled.
+    Polars keeps conditions that may fail to itself, but only beside other conditions. So this function asks about a
+    single expression, whose only operand is the filter. In the result, names are expanded and types are settled.
     """
-    with suppress(PolarsError):  # it is several expressions in one, say
+    with suppress(PolarsError):  # the predicate is several expressions in one, say
         match request_of(lambda table: table.filter(predicate.is_null()), schema):
-            case (_, pl.Expr() as asked):
+            case Request(predicate=pl.Expr() as asked):
                 (whole,) = asked.meta.pop()
                 return whole
     return None
 
 
 def prepared(predicate: pl.Expr, schema: Schema) -> pl.Expr | None:
-    """Return the whole of an elementwise filter, a literal if Polars knows that it is never true; None if it needs other rows."""
+    """Return the whole of an elementwise filter; None if it needs other rows.
+
+    If Polars knows that the filter is never true, the result is a literal False.
+    """
     whole = elementwise(predicate, schema)
     part = pushed_part(predicate, schema)
     if part is not None and any(_is_false(each) for each in conjuncts_of(part)):
@@ -79,18 +211,18 @@ def _is_false(expr: pl.Expr) -> bool:
 
 
 def also(predicate: pl.Expr, conditions: Sequence[pl.Expr]) -> pl.Expr:
-    """Return a filter by some more conditions; those that it has are not repeated."""
+    """Return the conjunction of a filter and further conditions, without repeating a conjunct."""
     given = conjuncts_of(predicate)
     return reduce(and_, (part for part in conditions if not any(part.meta.eq(each) for each in given)), predicate)
 
 
 def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
-    """Return the conjuncts of a filter that Polars keeps from a reader as they may fail; None if it needs other rows.
+    """Return the conjuncts of a filter that Polars keeps to itself because they may fail; None if it needs other rows.
 
-    Some may be missing: Polars forgets that a cast may fail once it has prepared it.
+    Some may be missing: once Polars has prepared a cast, it no longer knows that the cast may fail.
     """
     if schema and all(compares_a_column(each, schema) for each in conjuncts_of(predicate)):
-        return []  # most filters do, and Polars need not be asked twice
+        return []  # true of most filters, and saves asking Polars twice
     whole = elementwise(predicate, schema)
     if whole is None or not schema:
         return None
@@ -99,14 +231,14 @@ def fallible_parts(predicate: pl.Expr, schema: Schema) -> list[pl.Expr] | None:
     if num_kept <= 0:
         return []
     left = [part for part in parts if not any(part.meta.eq(each) for each in given)]
-    # two Python functions are never the same to Polars, so some may have been handed over all the same
+    # Polars never finds two Python functions equal, so some of these may have been pushed down all the same.
     return left if len(left) == num_kept else [part for part in left if len(_beside_another(part, schema)) < 2]
 
 
 def compares_a_column(expr: pl.Expr, schema: Schema) -> bool:
-    """Whether an expression is a comparison of a column with literals that Polars never keeps from a reader.
+    """Whether an expression compares a column with literals, and Polars always pushes it down.
 
-    It casts values strictly for an ``is_between`` of some types, so only that of floats is counted among them.
+    For ``is_between`` on some types Polars casts strictly, so only ``is_between`` on floats counts.
     """
     match expr.meta.pop()[::-1]:  # Polars pops the last operand first
         case [column, *literals] if column.meta.is_column() and all(each.meta.is_literal() for each in literals):
@@ -123,9 +255,9 @@ _COMPARISONS: tuple[Callable[[pl.Expr, pl.Expr], pl.Expr], ...] = (ge, le, gt, l
 
 
 def _beside_another(predicate: pl.Expr, schema: Schema) -> list[pl.Expr]:
-    """What Polars hands to a reader of a filter and another one that cannot fail."""
+    """Return the conjuncts that Polars pushes down of a filter and another one that cannot fail."""
     beside = pl.col(next(iter(schema))).is_null()
     with suppress(PolarsError):
         request = request_of(lambda table: table.filter(predicate).filter(beside), schema)
-        return conjuncts_of(request[1]) if request is not None and request[1] is not None else []
+        return conjuncts_of(request.predicate) if request is not None and request.predicate is not None else []
     return []

@@ -15,6 +15,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.resources.cache import ByteLRU, when_gone
 from rainbear_dask.storage.filesystems import (
@@ -150,6 +151,7 @@ def _new(url: str, options: dict[str, Any]) -> Store:
         )
     scheme = url.partition("://")[0]
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
+        require("obstore", extra="obstore")
         try:
             return OPENERS.get(scheme, open_any)(url, options)
         except NotForObstoreError as err:
@@ -157,10 +159,6 @@ def _new(url: str, options: dict[str, Any]) -> Store:
                 raise QueryError(
                     f"obstore cannot do what the storage_options ask for: {err}. Change them, or leave out library='obstore'."
                 ) from err
-        except ImportError as err:
-            raise QueryError(
-                "library='obstore' needs the package obstore. Install it: pip install 'rainbear-dask[obstore]'."
-            ) from err
     for name in ("client_options", "retry_config"):
         if options.get(name) is not None:
             raise QueryError(

@@ -4,8 +4,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rainbear_dask.exceptions import RainbearError, StoreAccessError, StoreError, StoreNotFoundError
-from rainbear_dask.redaction import presentable, reason, shown
+from rainbear_dask.dependencies import how_to_install
+from rainbear_dask.exceptions import (
+    MissingDependencyError,
+    RainbearError,
+    StoreAccessError,
+    StoreError,
+    StoreNotFoundError,
+)
+from rainbear_dask.redaction import presentable, reason, safe_cause
 from rainbear_dask.storage.obstore import plain
 from rainbear_dask.storage.requests import FetchError
 from rainbear_dask.storage.sources import is_icechunk
@@ -23,6 +30,9 @@ _REFUSAL_CODES = re.compile(
 _ICECHUNK_REFUSAL = re.compile(  # in its text alone
     "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+"""Extras that install the package that fsspec needs, by scheme of the URL."""
 
 
 @contextmanager
@@ -42,23 +52,25 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
         elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
             ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
         elif isinstance(cause, ImportError):
-            ours = StoreNotFoundError(f"{what} needs a package that is not installed: {why}.")
+            extra = _EXTRAS.get(label.partition("://")[0])
+            how = how_to_install(extra) if extra else "Install the package that it names."
+            raise MissingDependencyError(f"Cannot open {what}: {why}. {how}") from safe_cause(cause, secrets)
         elif "Protocol not known" in str(cause):
             ours = StoreNotFoundError(
                 f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."
             )
         else:
             ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
-        raise ours from shown(cause, secrets)
+        raise ours from safe_cause(cause, secrets)
 
 
 def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:
     """Take secrets out of an error of ours, which quotes another, and off it what its traceback may not show."""
     ours.args = (presentable(str(ours), secrets),)
     cause = ours.__cause__
-    if cause is not None and shown(cause, secrets) is None:
+    if cause is not None and safe_cause(cause, secrets) is None:
         ours.__cause__ = None
-    if not ours.__suppress_context__ and shown(ours.__context__, secrets) is None:
+    if not ours.__suppress_context__ and safe_cause(ours.__context__, secrets) is None:
         ours.__suppress_context__ = True
 
 

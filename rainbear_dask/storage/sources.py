@@ -13,8 +13,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreError, StoreFormatError
-from rainbear_dask.redaction import presentable, secrets_of, shown
+from rainbear_dask.redaction import presentable, safe_cause, secrets_of
 from rainbear_dask.storage.spec import StoreSpec
 
 
@@ -71,13 +72,10 @@ def is_icechunk(source: Any) -> bool:
 
 def session_of_bytes(content: bytes) -> Any:
     """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
-    try:
-        from icechunk import Session  # noqa: PLC0415  an extra
-        from icechunk._icechunk_python import PySession  # noqa: PLC0415
-    except ImportError as err:
-        raise StoreFormatError(
-            "bytes of an Icechunk session need the package icechunk. Install it: pip install 'rainbear-dask[icechunk]'."
-        ) from err
+    require("icechunk", extra="icechunk")
+    from icechunk import Session  # noqa: PLC0415  an extra
+    from icechunk._icechunk_python import PySession  # noqa: PLC0415
+
     with suppress(Exception):  # Icechunk has no class for it
         return Session(PySession.from_bytes(content))
     try:
@@ -85,7 +83,7 @@ def session_of_bytes(content: bytes) -> Any:
     except Exception as err:  # noqa: BLE001  a pickle may raise anything
         raise StoreFormatError(
             "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
-        ) from shown(err, ())
+        ) from safe_cause(err, ())
 
 
 def _is_of(package: str, source: Any) -> bool:

@@ -255,7 +255,7 @@ def test_cancelling_starts_no_further_task(gated):
 
     asyncio.run(main())
     for thread in threading.enumerate():
-        if thread.name.startswith("scan-zarr-async"):
+        if thread.name.startswith("scan-zarr-task"):
             thread.join()
     assert gated.counts["asked"] == 2
 

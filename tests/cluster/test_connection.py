@@ -75,7 +75,7 @@ def test_the_configuration_names_the_cluster_its_workers_and_the_patience():
     ("name", "workers", "words"),
     [
         ("nowhere", None, ["'nowhere'", "local", "slurm", "kubernetes", "tcp://"]),
-        ("local", 0, ["workers is 0"]),
+        ("local", 0, ["workers is 0", "at least 1"]),
         ("local", (3, 1), ["workers is (3, 1)"]),
         ("local", "two", ["workers is 'two'"]),
         ("tcp://127.0.0.1:1", None, ["tcp://127.0.0.1:1", "Check the address"]),

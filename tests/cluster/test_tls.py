@@ -91,7 +91,7 @@ def test_a_client_without_certificate_or_with_one_of_another_authority_is_refuse
         assert done.returncode == 5, done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith(
-            f"rainbear-dask: the Dask scheduler at {address} does not answer"
+            f"rainbear-dask: The Dask scheduler at {address} does not answer"
         )
         assert list(tmp_path.iterdir()) == []
 

@@ -52,7 +52,9 @@ SIZES = st.lists(st.integers(0, 10), max_size=30)
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.integers(0, 20), st.booleans())
 def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes, ramp_up):
     site, seen = Site(sizes), []
-    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=in_flight_bytes, ramp_up=ramp_up):
+    for number in site.stream(
+        width=lambda: width, max_in_flight=most, in_flight_bytes=in_flight_bytes, ramp_up=ramp_up
+    ):
         seen.append(number)
         site.taken += 1
     assert seen == list(range(len(sizes)))
@@ -64,7 +66,9 @@ def test_all_come_in_order_within_the_bounds(sizes, width, most, in_flight_bytes
 @given(SIZES, st.integers(1, 4), st.integers(1, 8), st.booleans())
 def test_each_comes_once_where_order_does_not_matter(sizes, width, most, ramp_up):
     site, seen = Site(sizes), []
-    for number in site.stream(width=lambda: width, most=most, in_flight_bytes=5, ramp_up=ramp_up, ordered=False):
+    for number in site.stream(
+        width=lambda: width, max_in_flight=most, in_flight_bytes=5, ramp_up=ramp_up, ordered=False
+    ):
         seen.append(number)
         site.taken += 1
     assert sorted(seen) == list(range(len(sizes)))
@@ -73,13 +77,13 @@ def test_each_comes_once_where_order_does_not_matter(sizes, width, most, ramp_up
 
 def test_what_is_made_first_comes_first():
     site = Site([2**30] * 4, made_in=[2, 1, 3, 0])  # so large that only one is brought at a time
-    numbers = site.stream(width=lambda: 4, most=4, in_flight_bytes=0, ordered=False)
+    numbers = site.stream(width=lambda: 4, max_in_flight=4, in_flight_bytes=0, ordered=False)
     assert list(numbers) == [2, 1, 3, 0]
 
 
 def test_one_is_asked_for_first_and_then_twice_as_many():
     site = Site([1] * 20)
-    numbers = site.stream(width=lambda: 2, most=8, in_flight_bytes=100, ramp_up=True)
+    numbers = site.stream(width=lambda: 2, max_in_flight=8, in_flight_bytes=100, ramp_up=True)
     asked = []
     for _ in numbers:
         asked.append(site.asked)
@@ -121,7 +125,9 @@ def test_an_error_ends_it(ordered):
 
         return Job(begin, lambda made: made())
 
-    numbers = stream(range(9), start, size_of=lambda _: 1, width=lambda: 2, most=2, in_flight_bytes=0, ordered=ordered)
+    numbers = stream(
+        range(9), start, size_of=lambda _: 1, width=lambda: 2, max_in_flight=2, in_flight_bytes=0, ordered=ordered
+    )
     seen = set()
     with pytest.raises(ValueError, match="the third"):
         seen.update(numbers)

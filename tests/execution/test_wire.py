@@ -149,9 +149,9 @@ def test_rows_come_back_as_they_were(way, made):
     parts, cells = made
     expected = bits(tidied(parts, cells))
     sent = compact(parts, cells)
-    assert_frame_equal(bits(sent.frame()), expected)
-    assert_frame_equal(bits(way(sent).frame()), expected)
-    assert_frame_equal(bits(way(way(sent)).frame()), expected)
+    assert_frame_equal(bits(sent.to_polars()), expected)
+    assert_frame_equal(bits(way(sent).to_polars()), expected)
+    assert_frame_equal(bits(way(way(sent)).to_polars()), expected)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -172,7 +172,7 @@ def test_rows_are_known_by_the_steps_between_them_or_by_a_bit_for_each_cell(way,
     sent = CompactFrame(
         len(places), (CompactColumn(pl.Series("x", [*range(300)]), ("x",)),), CellMask({"y": 300, "x": 300}, wanted)
     )
-    assert way(sent).frame()["x"].to_list() == [place % 300 for place in places]
+    assert way(sent).to_polars()["x"].to_list() == [place % 300 for place in places]
     _, (first, *_) = pack(sent)
     assert first.nbytes <= bytes_each * len(places) + 1
 
@@ -191,14 +191,14 @@ def test_no_form_is_larger_than_the_plain_one(count, length):
 def test_in_one_process_values_are_not_copied():
     values = np.arange(12.0)
     sent = compact([CompactColumn(pl.Series("v", values), ("y", "x"))], CellMask({"y": 3, "x": 4}))
-    assert np.shares_memory(sent.frame()["v"].to_numpy(), values)
+    assert np.shares_memory(sent.to_polars()["v"].to_numpy(), values)
 
 
 @pytest.mark.parametrize("way", [by_dask, by_pickle])
 def test_numbers_are_not_copied_on_the_way(way):
     values = np.arange(12.0)
     arrived = way(compact([CompactColumn(pl.Series("v", values), ("x",))], CellMask({"x": 12})))
-    assert np.shares_memory(arrived.frame()["v"].to_numpy(), values)
+    assert np.shares_memory(arrived.to_polars()["v"].to_numpy(), values)
 
 
 def test_dask_counts_the_bytes_held():
@@ -217,8 +217,8 @@ def test_taking_rows_in_asks_nothing_of_polars(monkeypatch):
         patch.setattr("rainbear_dask.execution.wire.pl", None)
         arrived = deserialize(*message)
         again = deserialize(*serialize(arrived))
-    assert_frame_equal(arrived.frame(), sent.frame())
-    assert_frame_equal(again.frame(), sent.frame())
+    assert_frame_equal(arrived.to_polars(), sent.to_polars())
+    assert_frame_equal(again.to_polars(), sent.to_polars())
 
 
 # ---------------------------------------------------------------------- sizes
@@ -266,7 +266,7 @@ def test_rows_are_small_on_the_wire(url, name):
         here = sum(memoryview(frame).nbytes for frame in frames) + len(pickle.dumps(header))
         assert abs(pickled - here) < 1000  # the other way is as small
         sent += here
-        tidy += rows.frame().height * 32
+        tidy += rows.to_polars().height * 32
     assert tidy > 0
     assert sent <= most * tidy + 4000
 
@@ -278,14 +278,14 @@ def test_rows_are_small_on_the_wire(url, name):
 def test_rows_are_gathered_persisted_and_sent_on_as_they_were(url, client):
     (plan,) = plans_of(rd.scan_zarr(url).filter(c.t2m > 285))
     tasks = list(plan.tasks())
-    expected = [run_task(task).frame() for task in tasks]
+    expected = [run_task(task).to_polars() for task in tasks]
     rows = client.map(run_task, tasks)
-    heights = client.map(lambda parts: parts.frame().height, rows, workers=list(client.nthreads())[:1])
+    heights = client.map(lambda parts: parts.to_polars().height, rows, workers=list(client.nthreads())[:1])
     assert client.gather(heights) == [frame.height for frame in expected]
     for answers in (client.gather(rows), client.gather(rows, direct=True), [future.result() for future in rows]):
         for answer, frame in zip(answers, expected, strict=True):
             assert isinstance(answer, CompactFrame)
-            assert_frame_equal(answer.frame(), frame)
+            assert_frame_equal(answer.to_polars(), frame)
 
 
 @pytest.mark.cluster
@@ -316,4 +316,4 @@ def test_rows_that_were_spilled_are_as_they_were(url, tmp_path):
         (worker,) = cluster.workers.values()
         assert len(worker.data.slow) > 0
         for answer, task in zip(client.gather(rows), tasks, strict=True):
-            assert_frame_equal(answer.frame(), run_task(task).frame())
+            assert_frame_equal(answer.to_polars(), run_task(task).to_polars())

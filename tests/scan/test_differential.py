@@ -346,7 +346,7 @@ def test_whatever_a_backend_keeps_it_answers_as_xarray_does(data):
     with (
         written(data) as (_, _, store),
         budgets(data),
-        mock.patch.object(worker, "_SMALL_PART", 1),
+        mock.patch.object(worker, "_SMALL_PART_RATIO", 1),
         dask.config.set({"rainbear-dask.cache-bytes": kept_bytes}),
     ):
         frame = expected_frame(store)

@@ -25,7 +25,7 @@ import rainbear_dask as rd
 from rainbear_dask.cli.parser import main
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.exceptions import RainbearError, StoreError
-from rainbear_dask.redaction import escaped, reason, shown, warn
+from rainbear_dask.redaction import escaped, reason, safe_cause, warn
 from tests.support.errors import caught
 
 COMMAND = str(Path(sys.executable).with_name("rainbear-dask"))
@@ -161,13 +161,13 @@ def test_what_another_library_says_is_escaped_and_is_no_cause_if_a_traceback_wou
     err = OSError(f"no {text} here")
     assert_plain(reason(err))
     if text != ODD["line"]:  # lines of others' errors are kept
-        assert shown(err, []) is None
+        assert safe_cause(err, []) is None
         behind = OSError("clean")
         behind.__cause__ = err
-        assert shown(behind, []) is None
+        assert safe_cause(behind, []) is None
         noted = OSError("clean")
         noted.add_note(f"seen at {text}")
-        assert shown(noted, []) is None
+        assert safe_cause(noted, []) is None
 
 
 # ---------------------------------------------------------------------- the whole

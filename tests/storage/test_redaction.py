@@ -3,7 +3,7 @@
 import pytest
 from zarr.storage import FsspecStore
 
-from rainbear_dask.redaction import reason, secrets_of, shown, without_secrets
+from rainbear_dask.redaction import reason, safe_cause, secrets_of, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_a_reason_is_one_line_of_bounded_length_without_secrets():
 def test_an_error_is_shown_as_the_cause_only_if_it_holds_no_secret():
     clean, telling = OSError("no route"), OSError("no route for hunter2secret")
 
-    assert shown(clean, ["hunter2secret"]) is clean
-    assert shown(telling, ["hunter2secret"]) is None
+    assert safe_cause(clean, ["hunter2secret"]) is clean
+    assert safe_cause(telling, ["hunter2secret"]) is None
 
 
 def test_what_a_server_answers_is_kept_but_for_what_names_a_key():

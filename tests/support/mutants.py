@@ -161,8 +161,8 @@ FAULTS = [
     ),
     Fault(
         "a dropped conjunct: in a Dask DataFrame",
-        "api/dataframe query/test_kept_conditions",
-        "steps not in map(_steps, _rebuilt(scans[0], names))",
+        "query/scanned_frame query/test_kept_conditions",
+        "steps not in map(optimized_steps, _rebuilt(scans[0], names))",
         "False",
     ),
     Fault(
@@ -179,34 +179,53 @@ FAULTS = [
     ),
     Fault(
         "a condition that Polars keeps does not prune",
-        "query/io_source query/test_kept_conditions",
-        "if kept else _begun(filtered, origin)",
-        "if False else _begun(filtered, origin)",
+        "query/scanned_frame query/test_kept_conditions",
+        "if kept else _with_origin(filtered, origin)",
+        "if False else _with_origin(filtered, origin)",
     ),
     Fault(
         "a condition prunes below one that needs other rows",
-        "query/io_source query/test_kept_conditions",
-        "        if kept is None:  # it looks at all rows that are left here, so no condition of a later filter may drop any\n"
+        "query/scanned_frame query/test_kept_conditions",
+        "        if kept is None:  # it needs all rows that are left here, so no condition of a later filter may prune any\n"
         "            return filtered\n",
         "        kept = kept or []\n",
     ),
     Fault(
         "a condition prunes below a mask",
-        "query/io_source query/test_kept_conditions",
+        "query/scanned_frame query/test_kept_conditions",
         "        if not all(isinstance(one, pl.Expr) for one in several):\n            return None\n        found += several",
         "        found += [one for one in several if isinstance(one, pl.Expr)]",
     ),
     Fault(
         "explain runs the query",
-        "query/io_source diagnostics/test_explain",
+        "query/pushdown diagnostics/test_explain",
         "        return map(_end, [None])",
-        "        return iter([pl.DataFrame(schema=self.readers[0].table.schema)])",
+        "        return iter([pl.DataFrame(schema=self._source.table.schema if self._source else {})])",
     ),
     Fault(
         "what fails on a label selects nothing",
         "planning/predicate query/test_kept_conditions",
         '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
         "            return Selection.nothing()",
+    ),
+    # Where tasks run
+    Fault(
+        "a submission that a closing overtakes stays on the cluster",
+        "execution/executors execution/test_executors overtakes",
+        "        if self._is_closed:",
+        "        if False:",
+    ),
+    Fault(
+        "closing keeps the futures that nobody fetched",
+        "execution/executors execution/test_executors closing_drops",
+        "        self._is_closed = True\n        self._release_all()\n",
+        "        self._is_closed = True\n",
+    ),
+    Fault(
+        "an awaited scan ends with the first batch",
+        "execution/run_async backends/test_async so_many_tasks",
+        "is_exhausted = len(batch) < room",
+        "is_exhausted = True",
     ),
     # Index sets and boxes
     Fault(
