@@ -13,6 +13,7 @@
     └── QueryError                      the question is at fault
         ├── UnknownColumnError          also KeyError: mend the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
+        ├── UnknownOptionError          also TypeError: mend the keyword
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its
@@ -72,6 +73,10 @@ class UnknownColumnError(QueryError, KeyError):
 
 class PredicateError(QueryError, TypeError):
     """A filter is not an expression that gives one Boolean per row."""
+
+
+class UnknownOptionError(QueryError, TypeError):
+    """A keyword is not an option of the function."""
 
 
 class PlanTooLargeError(QueryError, ValueError, ComputeError):

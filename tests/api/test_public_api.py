@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ def public_objects():
     """By full name: the functions and classes named in ``__all__``, and those of the modules named there."""
     for name in rainbear_dask.__all__:
         value = getattr(rainbear_dask, name)
+        if name == "__version__":
+            continue
         if not inspect.ismodule(value):
             yield f"rainbear_dask.{name}", value
             continue
@@ -47,6 +50,7 @@ def test_the_public_names():
         "TableKey",
         "ZarrBackend",
         "ZarrBackendSync",
+        "__version__",
         "configure_zarr_codecs",
         "exceptions",
         "explain",
@@ -74,6 +78,10 @@ def test_the_stub_tells_the_names_and_where_they_are():
     assert names == rainbear_dask.__all__ == list(rainbear_dask._HOMES)
     assert homes == rainbear_dask._HOMES
     assert set(names) <= set(dir(rainbear_dask))
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert rainbear_dask.__version__ == version("rainbear-dask")
 
 
 SLOW = {
