@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "BackendOptions": "backends.base",
+    "BackendOptions": "backends.cached_store",
     "IcechunkBackend": "backends.icechunk",
     "TableKey": "table.model",
     "ZarrBackend": "backends.zarr",

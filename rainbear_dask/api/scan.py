@@ -7,6 +7,7 @@ import polars as pl
 
 from rainbear_dask.api.options import checks_options
 from rainbear_dask.api.plan import ScanPlan
+from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.plan import Limits
@@ -123,7 +124,7 @@ def _open_table(
     decode: bool = True,
     mask: bool = True,
 ) -> Table:
-    meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
+    meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
     table = open_table(meta, variables=names, decode=decode, mask=mask)
     if table.repeats >= REPEATS_TO_WARN:
@@ -193,7 +194,7 @@ def _open_tables(
     decode: bool = True,
     mask: bool = True,
 ) -> dict[TableKey, Table]:
-    meta = open_store(source, group=group, prefix=prefix, storage_options=storage_options)
+    meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     return open_tables(meta, decode=decode, mask=mask)
 
 

@@ -16,13 +16,13 @@ from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore, WrapperStore
 
 import rainbear_dask as rd
-from rainbear_dask.backends import zarr as backends
+from rainbear_dask.backends import cached_store as backends
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.exceptions import PlanTooLargeError, StoreError, StoreNotFoundError, UnknownColumnError
 from rainbear_dask.execution import wire
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.metadata import opening
-from rainbear_dask.query import io_source as reader
+from rainbear_dask.planning import build
 from rainbear_dask.table import tidy
 from tests.support.oracle import expected_frame
 from tests.support.stores import CountingStore, write_field
@@ -170,7 +170,7 @@ def test_the_event_loop_runs_on_while_chunks_are_read(gated):
     assert asyncio.run(main()).height == TASKS * 2**19
 
 
-WORK = [(opening, "_read_meta"), (storage, "read_regions"), (backends, "open_table"), (reader, "compile_predicate"),
+WORK = [(opening, "_read_meta"), (storage, "read_regions"), (backends, "open_table"), (build, "compile_predicate"),
         (wire, "nest"), (tidy, "spread"), (pl, "concat")]  # fmt: skip
 
 
