@@ -1,4 +1,4 @@
-"""The rows of a plan for other libraries: Arrow, pandas, xarray."""
+"""The selected box of a plan to an xarray Dataset, lazily."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -17,26 +17,28 @@ if TYPE_CHECKING:
 
 
 def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
-    """The cells of a plan as xarray has them; parameters as in `plans.ScanPlan.to_xarray`."""
+    """Return the selected cells of a plan; `ScanPlan.to_xarray` documents the parameters."""
     import xarray as xr  # noqa: PLC0415  an extra
 
     table, spec = plan.table, plan.table.spec
     if plan.filters or len(plan.selection.boxes) > 1 or plan.limit is not None:
-        why = f"limited to {plan.limit:,} rows" if plan.limit is not None else "no box of its coordinates"
+        why = "its filter does not select a box of coordinates"
+        if plan.limit is not None:
+            why = f"it is limited to {plan.limit:,} rows, which need not be a box of coordinates"
         raise QueryError(
-            f"what this plan selects of {spec.label} is {why}, as a Dataset is. Filter by conditions on one dimension each, "
-            "joined by &, and apply the others to the Dataset: dataset.where(dataset.t2m > 300)."
+            f"The plan for {spec.label} cannot become a Dataset: {why}. Plan without `n_rows`, use one condition per "
+            "dimension, joined by `&`, and apply other conditions to the Dataset: dataset.where(dataset.t2m > 300)."
         )
     if any("/" in column.name for column in plan.columns):
         raise QueryError(
-            f"the plan of {spec.label} has variables of child groups, which one Dataset cannot hold. Plan one group with "
-            "group=, or name columns of the group itself."
+            f"The plan for {spec.label} has variables of child groups, and one Dataset holds one group only. Plan one "
+            "group with `group=`, or name columns of the group itself."
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
         whole = xr.open_zarr(connected_store(spec), group=spec.group or None, chunks=chunks)
         for column in table.columns.values():
-            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a group above
+            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a parent group
                 holder, _, name = join_path(spec.group, column.array.path).rpartition("/")
                 above = xr.open_zarr(connected_store(spec), group=holder or None, chunks=chunks)
                 whole = whole.assign_coords({column.name: above[name]})
