@@ -38,6 +38,6 @@ class TableOptions(TypedDict, total=False):
 
 
 class ScanOptions(TableOptions, total=False):
-    """Options of `scan_zarr`, `plan` and `read_zarr`: those of `tables`, and the variables of one table."""
+    """Options of `scan_zarr`, `plan` and `read_zarr`: `TableOptions` and the variables of one table."""
 
     variables: Collection[str] | None

@@ -81,9 +81,9 @@ def read_zarr(
 
     Notes
     -----
-    CF times are ``datetime64`` if pandas can represent all their dates, else ISO 8601 strings, as in `scan_zarr`. Rows
-    equal those of ``xarray.open_zarr(source).to_dataframe()``. Every scheduler of Dask can compute the frame. If the
-    store needs credentials and the client is ``Client(asynchronous=True)``, compute on a thread:
+    CF times are ``datetime64`` if pandas can represent all their dates, else ISO 8601 strings, as in `scan_zarr`. The
+    frame has the rows of ``xarray.open_zarr(source).to_dataframe()``. Every scheduler of Dask can compute the frame.
+    If the store needs credentials and the client is ``Client(asynchronous=True)``, compute on a thread:
     ``await asyncio.to_thread(frame.compute)``.
 
     Examples
@@ -143,8 +143,8 @@ def _filtered_scan(lf: pl.LazyFrame) -> ReadPlan:
     scans = plans_of(lf) if steps[0].startswith((_SCAN, _FILTER)) else []
     if len(scans) != 1 or (steps[0].startswith(_FILTER) and steps not in map(_steps, _rebuilt(scans[0], names))):
         raise QueryError(
-            f"The query does more than filter one Zarr scan row by row and choose columns: {steps[0]}. Convert the scan to "
-            "a Dask DataFrame, then apply this step to the DataFrame."
+            f"The query does more than filter one Zarr scan row by row and choose columns: {steps[0]}. Convert the "
+            "scan to a Dask DataFrame, then apply this step to the DataFrame."
         )
     (scan,) = scans
     return replace(scan, columns=scan.table.leaves(names))

@@ -356,7 +356,7 @@ class ScanPlan:
         -------
         xarray.Dataset
             Data variables of the plan with their coordinates, at the positions that the filter selects. The call reads
-            no data variable. Values, dtypes and missing values are those of xarray. If the plan has the index column
+            no data variable. Values, dtypes and missing values equal xarray's. If the plan has the index column
             of a dimension without coordinate, the Dataset labels that dimension with its positions in the store.
 
         Raises

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 REPEATS_TO_WARN = 10
-"""Rows per value of the largest variable from which a scan warns: the product of the dimensions is rarely meant then."""
+"""Least rows per value of the largest variable for a warning: users rarely want so many repeats."""
 
 
 @checks_options
@@ -100,8 +100,8 @@ def scan_zarr(
     Notes
     -----
     ``collect`` raises PlanTooLargeError if a query exceeds an upper bound, and ChunkReadError if a chunk cannot be
-    read. Rows equal those of ``xarray.open_zarr(source).to_dataframe()``, with nulls for masked values. A tree has the
-    labels of ``xarray.open_datatree``: a coordinate comes from the variable's own group, else from the nearest parent.
+    read. The table has the rows of ``xarray.open_zarr(source).to_dataframe()``, with nulls for masked values. A tree has
+    the labels of ``xarray.open_datatree``: a coordinate comes from the variable's own group, else from the nearest parent.
 
     Examples
     --------

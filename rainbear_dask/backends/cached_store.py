@@ -118,7 +118,7 @@ class CachedStore:
     def _begin(
         self, predicate: pl.Expr | None, max_chunks_to_read: int | None
     ) -> tuple[ExpressionPlan, pl.DataFrame | None]:
-        """Plan a query. If one task of this process answers it, return the answer too: other threads would be slower."""
+        """Plan a query. If one task of this process answers it, return the answer too: a second thread is slower."""
         query = self.plan(predicate, None, max_chunks_to_read)
         if client_for(query.plan, awaited=True) is None:
             tasks = list(islice(query.plan.tasks(), 2))
@@ -133,7 +133,7 @@ class CachedStore:
         return self.opened.openings, [name for name, c in table.columns.items() if c.role == "data"] if table else []
 
     def stats(self, workers: dict[str, dict[str, int]]) -> dict[str, Any]:
-        """Return the cache statistics of this process, with those of the workers if there are any."""
+        """Return the cache statistics of this process and of its workers."""
         here: dict[str, Any] = {**coords.usage(*self.usage_args()), "has_metadata": bool(self.opened.openings)}
         return here | ({"workers": workers} if workers else {})
 

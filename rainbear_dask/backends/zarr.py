@@ -1,4 +1,4 @@
-"""The backends of Zarr stores, and `scan_zarr_async`; names and calls are those of rainbear."""
+"""The backends of Zarr stores, and `scan_zarr_async`; names and calls are the same as in rainbear."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -108,8 +108,8 @@ def pandas_schema(
         column = find_column(name, table)
         if not is_1d_coordinate(column):
             raise QueryError(
-                f"Column {name!r} of {table.spec.label} cannot be a categorical, because only reading it would tell its "
-                "categories. Name coordinates of one dimension in `categories`."
+                f"Column {name!r} of {table.spec.label} cannot be a categorical, because only reading it would tell "
+                "its categories. Name coordinates of one dimension in `categories`."
             )
         if name != index:
             known.append((column, table.sizes[column.dims[0]]))
@@ -184,7 +184,7 @@ def pandas_frame(
     """Run a plan and return its rows; `ScanPlan.to_pandas` documents the parameters."""
     schema, left = pandas_schema(plan.table, dtype_backend, None, categories), plan.limit
     pieces = []
-    with closing(iter_parts(plan.tasks(), client, ramp_up=left is not None)) as source:  # type: ignore[type-var]  # a generator
+    with closing(iter_parts(plan.tasks(), client, ramp_up=left is not None)) as source:  # type: ignore[type-var]
         for rows in source:
             pieces.append(schema.frame(plan.columns, rows))
             if left is not None and (left := left - rows.height) <= 0:

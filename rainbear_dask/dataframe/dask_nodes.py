@@ -1,8 +1,9 @@
 """The expression nodes of dask.dataframe that this package builds on, and their private parts.
 
-dask.dataframe documents no interface for new expressions, so all ties to its private modules are here and in the methods
-that `expr` and `fusion` override. They were read in dask 2026.8.0. ``tests/dataframe/test_dask_nodes.py`` checks each of
-them, and fails first if a release changes one. It also passes with dask 2025.4.1, the oldest supported release.
+dask.dataframe documents no interface for new expressions. So all ties to its private modules are here, and in the
+methods that `expr` and `fusion` override. They follow the source of dask 2026.8.0. The tests in
+``tests/dataframe/test_dask_nodes.py`` check each tie, and fail first if a release changes one. They also pass with dask
+2025.4.1, the oldest supported release.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -36,13 +36,19 @@ from rainbear_dask.table.model import Column
 class ReadZarr(PartitionsFiltered, BlockwiseIO):
     """The leaf of an expression of dask.dataframe that reads a scan.
 
-    Operands: the source; the columns, None for all; the conditions that Dask has pushed down; first and last division,
-    None for those of the whole table; the upper bound of rows per partition; whether the partitions are fixed, because
-    other nodes count on them; and the numbers of the partitions, None for all.
+    Operands, in order:
+
+    - the source
+    - the columns; None for all
+    - the conditions that Dask has pushed down
+    - first and last division; None for the whole table
+    - the upper bound of rows per partition; None for no bound
+    - whether the partitions are fixed, because other nodes count on them
+    - the numbers of the partitions; None for all
     """
 
-    _parameters = ["source", "columns", "conditions", "ends", "n_rows", "fixed", "_partitions"]  # noqa: RUF012  dask's form
-    _defaults = {  # noqa: RUF012  dask's form
+    _parameters = ["source", "columns", "conditions", "ends", "n_rows", "fixed", "_partitions"]  # noqa: RUF012
+    _defaults = {  # noqa: RUF012  as in dask
         "columns": None,
         "conditions": (),
         "ends": None,
@@ -201,8 +207,8 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
     def filtered(self, predicate: Any, count: int) -> Any:
         """Push the first ``count`` conditions of a filter into the scan; return None if it takes none.
 
-        The conjuncts that remain filter the new scan. Their single values, like the mean in ``t2m > t2m.mean()``, are
-        still those of all rows.
+        The conjuncts that remain filter the new scan. Their single values, like the mean in ``t2m > t2m.mean()``,
+        still derive from all rows.
         """
         taken: list[Condition] = []
         left = []

@@ -1,7 +1,7 @@
 """Filters of dask.dataframe as Polars expressions that call pandas.
 
-The "and", "or", "xor" and "not" of a filter become those of Polars. Every other node becomes a function of its columns, in
-which pandas evaluates it. So calendar parts, text, NaN and null keep pandas semantics, and the planner can evaluate the
+Polars takes over the "and", "or", "xor" and "not" of a filter. Every other node becomes a function of its columns,
+which pandas evaluates. So calendar parts, text, NaN and null keep pandas semantics, and the planner can evaluate the
 filter on coordinates like any other.
 """
 
@@ -335,8 +335,8 @@ def _from_tuple(part: Any) -> Call:
         case (str(name), str(op), value) if op in _OPERATORS:
             return Call(_OPERATORS[op], (ColumnRef(name), value), {})
     raise PredicateError(
-        f"{part!r} is not a valid filter tuple. Write ('lat', '>', 45) with one of {', '.join(_OPERATORS)}, not in, or pass a "
-        "Polars expression."
+        f"{part!r} is not a valid filter tuple. Write ('lat', '>', 45) with one of {', '.join(_OPERATORS)}, not in, or "
+        "pass a Polars expression."
     )
 
 

@@ -40,7 +40,7 @@ def dask_dataframe(
     tests = [(str(conjunct.expr), conjunct.expr) for conjunct in plan.conjuncts]
     if (condition := from_tuples(filters or ())) is not None:
         known = {name: find_column(name, table) for name in condition.names()}
-        # tuples compare values, also those of a column that becomes a categorical
+        # tuples compare values, even if the column becomes a categorical
         tests.append((str(condition), to_polars(condition, known, replace(schema, categories=()))))
     return new_collection(ReadZarr(FrameSource(table, columns, tests, schema)))
 
@@ -51,8 +51,8 @@ def _led_by(index: str, table: Table) -> Table:
     if not is_1d_coordinate(column):
         names = [name for name, c in table.columns.items() if is_1d_coordinate(c)]
         raise QueryError(
-            f"Column {index!r} of {table.spec.label} cannot be the index, because it is not a coordinate of one dimension. "
-            f"Pass one of {', '.join(names)}, or sort after reading: frame.set_index({index!r})."
+            f"Column {index!r} of {table.spec.label} cannot be the index, because it is not a coordinate of one "
+            f"dimension. Pass one of {', '.join(names)}, or sort after reading: frame.set_index({index!r})."
         )
     (leading,) = column.dims
     return replace(table, sizes={leading: table.sizes[leading], **table.sizes})

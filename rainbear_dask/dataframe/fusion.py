@@ -19,7 +19,7 @@ from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.table.model import Column
 
 MIN_PARTITIONS = 16
-"""Fusing leaves at least so many partitions, so that all workers have work."""
+"""Least partitions after fusing, so that all workers have work."""
 
 WORK_BYTES_PER_ROW = 16
 """Bytes that pandas computes per row with any columns: a group number and a float64."""
@@ -40,7 +40,7 @@ class FusedZarr(FusedIO):
     @cached_property
     def _fusion_buckets(self) -> list[Sequence[int]]:
         partitions = self.operand("_expr")._partitions
-        # the boundaries of Repartition keep the partitions of this node aligned with those of repartitioned frames
+        # with the boundaries of Repartition, this node stays aligned with repartitioned frames
         boundaries = partition_boundaries(self.num_fused, len(partitions))
         return [partitions[start:stop] for start, stop in pairwise(boundaries)]
 
@@ -85,7 +85,7 @@ def fused(scan: Any, parent: Any, share: float) -> Any:
 
 
 def column_share(plan: ReadPlan, columns: Sequence[Column]) -> float:
-    """Return the bytes that some columns take, per byte of all columns: of bytes read and bytes made, the larger share."""
+    """Return the bytes of some columns per byte of all columns: the larger share of bytes read and of bytes made."""
     tested = {c.name for test in plan.filters for c in test.columns}
 
     def weights(columns: Sequence[Column]) -> tuple[int, int]:

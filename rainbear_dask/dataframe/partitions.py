@@ -174,4 +174,4 @@ def _beginnings(task: ScanTask, count: int) -> Iterator[ScanTask]:
 
 
 HEAD_GROWTH_FACTOR = 16
-"""Growth of the beginning of a task per attempt, while a filter leaves too few of its rows."""
+"""Factor by which the beginning of a task grows per attempt, while too few of its rows pass the filter."""

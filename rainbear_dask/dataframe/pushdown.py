@@ -1,8 +1,8 @@
 """Which filters and label selections Dask may push into a scan.
 
 Dask aligns all frames that derive from one scan partition by partition, and a scan of fewer rows has other partitions.
-So a condition may be pushed into a scan only if every frame that derives from the scan is filtered by it. A single value
-is aligned with nothing, so that it may still derive from all rows.
+So Dask may push a condition into a scan only if the condition filters every frame that derives from the scan. Single
+values are an exception: they are aligned with nothing and may derive from all rows.
 """
 
 from collections.abc import Callable

@@ -30,7 +30,7 @@ class FrameSource:
     columns : tuple of Column
         All columns of the frame; the index comes last.
     tests : sequence of (str, Expr)
-        Filters that apply before those of Dask, each with its text. Two filters may have the same text.
+        Filters that apply before the filters of Dask, each with its text. Two may have the same text.
     schema : PandasSchema
         Dtypes of the columns.
     """

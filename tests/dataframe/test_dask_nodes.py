@@ -1,4 +1,4 @@
-"""The private parts of dask.dataframe that this package builds on are as they were read: a canary for releases of dask."""
+"""A canary for releases of dask: the private parts of dask.dataframe that this package builds on have not changed."""
 
 import inspect
 import operator
