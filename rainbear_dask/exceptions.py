@@ -10,6 +10,7 @@
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
     ├── SettingError                    also ValueError: mend the configuration
     ├── ClusterError                    also ConnectionError: no Dask cluster to work on
+    │   └── NoClientError               also ValueError: connect a Dask client, or pass one
     └── QueryError                      the question is at fault
         ├── UnknownColumnError          also KeyError: mend the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -61,6 +62,10 @@ class SettingError(RainbearError, ValueError):
 
 class ClusterError(RainbearError, ConnectionError):
     """A Dask cluster cannot be started or reached, or has no worker."""
+
+
+class NoClientError(ClusterError, ValueError):
+    """A call needs a Dask client, and none is given or active."""
 
 
 class QueryError(RainbearError):

@@ -12,6 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from rainbear_dask.diagnostics.explain import as_html, as_text
 from rainbear_dask.diagnostics.progress import shown
+from rainbear_dask.exceptions import NoClientError
 from rainbear_dask.execution.clients import active_client, bring_credentials, client_for
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.execution.run import iter_frames, map_frames
@@ -242,12 +243,14 @@ class ScanPlan:
 
         Raises
         ------
-        ValueError
+        NoClientError
             If no Dask client is given or active.
         """
         client = client or active_client()
         if client is None:
-            raise ValueError("to_futures() needs a Dask client, and none is active. Pass `client=`, or call persist().")
+            raise NoClientError(
+                "to_futures() needs a Dask client, and none is active. Pass `client=`, or call persist()."
+            )
         return list(client.compute(self.to_delayed(client)))
 
     def to_arrow(self, client: "Client | None" = None) -> "pa.Table":

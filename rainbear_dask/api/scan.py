@@ -100,8 +100,9 @@ def scan_zarr(
     Notes
     -----
     ``collect`` raises PlanTooLargeError if a query exceeds an upper bound, and ChunkReadError if a chunk cannot be
-    read. The table has the rows of ``xarray.open_zarr(source).to_dataframe()``, with nulls for masked values. A tree has
-    the labels of ``xarray.open_datatree``: a coordinate comes from the variable's own group, else from the nearest parent.
+    read. The table has the rows of ``xarray.open_zarr(source).to_dataframe()``, with nulls for masked values. A tree
+    has the labels of ``xarray.open_datatree``: a coordinate comes from the variable's own group, else from the nearest
+    parent.
 
     Examples
     --------
