@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
 
-from rainbear_dask.api.options import checks_options
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.api.scan import plan
 from rainbear_dask.exceptions import QueryError
+from rainbear_dask.options import checks_options
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import ScannedFrame, lazy_table, plans_of

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
 
-from rainbear_dask.api.options import checks_options
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
+from rainbear_dask.options import checks_options
 from rainbear_dask.planning.plan import Limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import lazy_table, plans_of

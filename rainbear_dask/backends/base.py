@@ -9,6 +9,7 @@ import polars as pl
 from rainbear_dask.backends.cached_store import BackendOptions, CachedStore
 from rainbear_dask.diagnostics.explain import selected_chunks
 from rainbear_dask.execution.run_async import call_everywhere
+from rainbear_dask.options import checks_options
 from rainbear_dask.query.expression import plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress
 from rainbear_dask.table import coordinates as coords
@@ -127,6 +128,7 @@ class StoreBackend(Backend):
 class AsyncBackend(Backend):
     """A backend whose calls return awaitables."""
 
+    @checks_options
     async def scan_zarr_async(
         self,
         predicate: pl.Expr | None,

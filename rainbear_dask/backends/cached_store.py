@@ -13,6 +13,7 @@ from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.execution.run_async import collect_frames, in_thread
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.metadata.opening import OpenedStore
+from rainbear_dask.options import checks_options
 from rainbear_dask.planning.plan import Limits
 from rainbear_dask.query.expression import ExpressionPlan, plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress
@@ -44,6 +45,9 @@ class BackendOptions:
     coord_cache_max_entries: int = 256
     var_cache_max_entries: int = 4096
     assume_sorted: Any = None
+
+
+BackendOptions.__init__ = checks_options(BackendOptions.__init__)  # type: ignore[method-assign]
 
 
 class CachedStore:

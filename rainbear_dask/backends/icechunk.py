@@ -11,6 +11,7 @@ from rainbear_dask.backends.base import AsyncBackend
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
 from rainbear_dask.execution.run_async import in_thread
+from rainbear_dask.options import checks_options
 from rainbear_dask.storage.sources import IcechunkAddress, is_icechunk, session_of_bytes
 
 
@@ -113,6 +114,7 @@ class IcechunkBackend(AsyncBackend):
             )
         return cls(session, root, options)
 
+    @checks_options
     def scan_zarr_streaming_sync(  # noqa: PLR0917  the signature of rainbear
         self,
         predicate: pl.Expr | None = None,

@@ -11,6 +11,7 @@ from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import active_client, client_for
 from rainbear_dask.execution.run import iter_frames
+from rainbear_dask.options import checks_options
 from rainbear_dask.table import coordinates as coords
 from rainbear_dask.typing import StoreLike
 
@@ -46,6 +47,7 @@ class ZarrBackendSync(StoreBackend):
         Cache limits.
     """
 
+    @checks_options
     def scan_zarr_sync(
         self,
         predicate: pl.Expr | None = None,
@@ -89,6 +91,7 @@ class ZarrBackendSync(StoreBackend):
         plan = query.plan
         return query.answer(list(shown(iter_frames(plan.tasks(), client_for(plan), limit=plan.limit), plan)))
 
+    @checks_options
     def scan_zarr_streaming_sync(
         self,
         predicate: pl.Expr | None = None,
@@ -146,6 +149,7 @@ def _drop(openings: list[str]) -> None:
         client.run(coords.forget, openings)
 
 
+@checks_options
 async def scan_zarr_async(
     source: StoreLike,
     predicate: pl.Expr | None,

@@ -1,5 +1,6 @@
 """A misspelt option is an error that names the function and the nearest option."""
 
+import asyncio
 import inspect
 import pickle
 from typing import get_args
@@ -10,6 +11,10 @@ import pytest
 import rainbear_dask as rd
 from rainbear_dask.exceptions import QueryError, UnknownOptionError
 from rainbear_dask.typing import ScanOptions, TableOptions
+
+
+def sync():
+    return rd.ZarrBackendSync.from_url("x")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,14 @@ from rainbear_dask.typing import ScanOptions, TableOptions
         ),
         (lambda: rd.read_zarr("x", decod=False), "Did you mean `decode`?"),
         (lambda: rd.to_dask_dataframe(pl.LazyFrame(), indx="x"), "to_dask_dataframe() has no option 'indx'."),
+        (lambda: rd.BackendOptions(coord_cache_max=1), "BackendOptions() has no option 'coord_cache_max'."),
+        (lambda: sync().scan_zarr_sync(n_row=1), "scan_zarr_sync() has no option 'n_row'. Did you mean `n_rows`?"),
+        (lambda: sync().scan_zarr_streaming_sync(batch=1), "Did you mean `batch_size`?"),
+        (
+            lambda: asyncio.run(rd.ZarrBackend.from_url("x").scan_zarr_async(None, max_concurency=1)),
+            "scan_zarr_async() has no option 'max_concurency'. Did you mean `max_concurrency`?",
+        ),
+        (lambda: asyncio.run(rd.scan_zarr_async("x", None, prefx="a")), "Did you mean `prefix`?"),
         (lambda: rd.plan("x", qqq=1), "It has `source`, `predicate`, `columns`, `n_rows`, `group`, "),
     ],
 )
