@@ -20,20 +20,8 @@ def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
     """Return the selected cells of a plan; `ScanPlan.to_xarray` documents the parameters."""
     import xarray as xr  # noqa: PLC0415  an extra
 
+    _check_is_box(plan)
     table, spec = plan.table, plan.table.spec
-    if plan.filters or len(plan.selection.boxes) > 1 or plan.limit is not None:
-        why = "its filter does not select a box of coordinates"
-        if plan.limit is not None:
-            why = f"it is limited to {plan.limit:,} rows, which need not be a box of coordinates"
-        raise QueryError(
-            f"The plan for {spec.label} cannot become a Dataset: {why}. Plan without `n_rows`, use one condition per "
-            "dimension, joined by `&`, and apply other conditions to the Dataset: dataset.where(dataset.t2m > 300)."
-        )
-    if any("/" in column.name for column in plan.columns):
-        raise QueryError(
-            f"The plan for {spec.label} has variables of child groups, and one Dataset holds one group only. Plan one "
-            "group with `group=`, or name columns of the group itself."
-        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
         whole = xr.open_zarr(connected_store(spec), group=spec.group or None, chunks=chunks)
@@ -51,6 +39,27 @@ def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
     positions = {dim: along[dim].positions() if dim in along else np.arange(table.sizes[dim]) for dim in unlabelled}
     labelled: xr.Dataset = cells.assign_coords(positions)
     return labelled
+
+
+def _check_is_box(plan: ReadPlan) -> None:
+    """Raise QueryError if a Dataset cannot hold the selected cells."""
+    label = plan.table.spec.label
+    if plan.limit is not None:
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because it is limited to {plan.limit:,} rows, which need not be "
+            "a box of coordinates. Plan without `n_rows`, then slice the Dataset: dataset.isel(time=slice(10))."
+        )
+    if plan.filters or len(plan.selection.boxes) > 1:
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because its filter does not select a box of coordinates. Use "
+            "one condition per dimension, joined by `&`, and apply other conditions to the Dataset: "
+            "dataset.where(dataset.t2m > 300)."
+        )
+    if any("/" in column.name for column in plan.columns):
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because it has variables of child groups and a Dataset holds "
+            "one group. Plan one group with `group`, or name columns of the group itself."
+        )
 
 
 def _indexer(index: IndexSet) -> slice | npt.NDArray[np.int64]:

@@ -150,7 +150,7 @@ def test_no_warning_can_forget_it(text):
 
 
 def test_all_warnings_are_given_in_one_place():
-    for path in Path(rainbear_dask.__file__).parent.glob("*.py"):
+    for path in Path(rainbear_dask.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             assert called not in {"warnings.warn", "warnings.warn_explicit"} or path.name == "redaction.py", path.name
