@@ -46,19 +46,19 @@ def _check_is_box(plan: ReadPlan) -> None:
     label = plan.table.spec.label
     if plan.limit is not None:
         raise QueryError(
-            f"The plan for {label} cannot become a Dataset, because it is limited to {plan.limit:,} rows, which need not be "
-            "a box of coordinates. Plan without `n_rows`, then slice the Dataset: dataset.isel(time=slice(10))."
+            f"The plan for {label} cannot become a Dataset, because it is limited to {plan.limit:,} rows, which need not "
+            "be a box of coordinates. Plan without `n_rows`, then slice the Dataset: dataset.isel(time=slice(10))."
         )
     if plan.filters or len(plan.selection.boxes) > 1:
         raise QueryError(
-            f"The plan for {label} cannot become a Dataset, because its filter does not select a box of coordinates. Use "
-            "one condition per dimension, joined by `&`, and apply other conditions to the Dataset: "
+            f"The plan for {label} cannot become a Dataset, because its filter does not select a box of coordinates. "
+            "Use one condition per dimension, joined by `&`, and apply other conditions to the Dataset: "
             "dataset.where(dataset.t2m > 300)."
         )
     if any("/" in column.name for column in plan.columns):
         raise QueryError(
-            f"The plan for {label} cannot become a Dataset, because it has variables of child groups and a Dataset holds "
-            "one group. Plan one group with `group`, or name columns of the group itself."
+            f"The plan for {label} cannot become a Dataset, because it has variables of child groups and a Dataset "
+            "holds one group. Plan one group with `group`, or name columns of the group itself."
         )
 
 
