@@ -1,18 +1,19 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster.
 
-A name is imported when it is first asked for: the command line and workers need few of them, and what they bring is slow to
-import. ``__init__.pyi`` tells them to type checkers and editors.
+The package imports a name on first use, because the command line and the workers need few names and their dependencies
+import slowly. ``__init__.pyi`` lists the names for type checkers and editors.
 """
 
 from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "BackendOptions": "backends.base",
+    "BackendOptions": "backends.cached_store",
     "IcechunkBackend": "backends.icechunk",
     "TableKey": "table.model",
     "ZarrBackend": "backends.zarr",
     "ZarrBackendSync": "backends.zarr",
+    "__version__": "diagnostics.versions",
     "configure_zarr_codecs": "metadata.codec_names",
     "exceptions": "exceptions",
     "explain": "api.scan",

@@ -3,11 +3,11 @@
 from rainbear_dask import exceptions, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
-from rainbear_dask.backends.base import BackendOptions
+from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
 from rainbear_dask.diagnostics.progress import progress
-from rainbear_dask.diagnostics.versions import print_extension_info
+from rainbear_dask.diagnostics.versions import __version__, print_extension_info
 from rainbear_dask.metadata.codec_names import configure_zarr_codecs
 from rainbear_dask.table.model import TableKey
 
@@ -17,6 +17,7 @@ __all__ = [
     "TableKey",
     "ZarrBackend",
     "ZarrBackendSync",
+    "__version__",
     "configure_zarr_codecs",
     "exceptions",
     "explain",

@@ -10,10 +10,12 @@
     │   └── ChunkReadError              also OSError: a chunk cannot be fetched or decoded
     ├── SettingError                    also ValueError: correct the configuration
     ├── ClusterError                    also ConnectionError: no Dask cluster can run the tasks
+    │   └── NoClientError               also ValueError: connect a Dask client, or pass one
     ├── MissingDependencyError          also ImportError: install the extra that the message names
     └── QueryError                      the query is at fault
         ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
+        ├── UnknownOptionError          also TypeError: correct the keyword
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its message, so
@@ -67,6 +69,10 @@ class MissingDependencyError(RainbearError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
 
 
+class NoClientError(ClusterError, ValueError):
+    """A call needs a Dask client, and none is given or active."""
+
+
 class QueryError(RainbearError):
     """The query cannot be answered as written."""
 
@@ -77,6 +83,10 @@ class UnknownColumnError(QueryError, KeyError):
 
 class PredicateError(QueryError, TypeError):
     """A filter is not an expression with one Boolean per row."""
+
+
+class UnknownOptionError(QueryError, TypeError):
+    """A keyword is not an option of the function."""
 
 
 class PlanTooLargeError(QueryError, ValueError, ComputeError):

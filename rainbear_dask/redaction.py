@@ -5,6 +5,7 @@
 
 import base64
 import binascii
+import inspect
 import json
 import os
 import pickle
@@ -68,9 +69,15 @@ def presentable(text: str, secrets: Sequence[str] = ()) -> str:
     return escaped(without_secrets(text, secrets))
 
 
-def warn(message: str, stacklevel: int) -> None:
-    """Warn as ``warnings.warn`` does; a ``stacklevel`` of 2 is the caller's caller. All our warnings come from here."""
-    warnings.warn(presentable(message), stacklevel=stacklevel + 1)
+def warn(message: str) -> None:
+    """Warn where user code calls this package; all warnings of this package are given here."""
+    frame, stacklevel = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(presentable(message), stacklevel=stacklevel)
+
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:

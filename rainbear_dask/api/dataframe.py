@@ -1,77 +1,85 @@
-"""The public face for Dask DataFrames: of a store, and of a lazy Polars table."""
+"""The public functions for Dask DataFrames: a Zarr store, or a query of Polars, to `dask.dataframe.DataFrame`."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.api.scan import plan
 from rainbear_dask.dependencies import require
+from rainbear_dask.options import checks_options
 from rainbear_dask.query.scanned_frame import plan_of_filters
+from rainbear_dask.typing import DtypeBackend, ScanOptions, StoreLike
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
 
+@checks_options
 def read_zarr(
-    source: Any,
+    source: StoreLike,
     columns: Sequence[str] | None = None,
     filters: pl.Expr | Sequence[Any] | None = None,
     index: str | None = None,
     *,
-    dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+    dtype_backend: DtypeBackend = "numpy",
     categories: Collection[str] = (),
-    **options: Any,
+    **options: Unpack[ScanOptions],
 ) -> "dd.DataFrame":
-    """Read a Zarr store as a Dask DataFrame with one row per grid cell; takes ``dask[dataframe]``.
+    """Read a Zarr store as a Dask DataFrame with one row per grid cell; needs ``dask[dataframe]``.
 
-    Opening reads the metadata. Filters, columns, ``loc``, ``head`` and ``len`` that are written later reach the reader, as
-    ``frame.optimize().pprint()`` shows: a chunk is read only if a row of it can match.
+    Opening reads the metadata. Dask pushes later filters, projections, ``loc``, ``head`` and ``len`` down to the scan:
+    ``frame.optimize().pprint()`` shows them. The scan reads a chunk only if one of its rows can match.
 
     Parameters
     ----------
     source
         As in `scan_zarr`.
     columns : sequence of str, optional
-        Columns wanted; by default all. A variable of a child group is ``child/variable``.
+        Columns of the frame; by default all. ``child/variable`` names a variable of a child group.
     filters : Expr or list, optional
-        A filter of Polars; or ``[(column, op, value), ...]`` of which rows pass all, or a list of such lists of which they
-        pass one, with pandas' meaning: ``==``, ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``not in``.
+        A filter of Polars, or tuples ``[(column, op, value), ...]`` that are joined by "and", or a list of such lists
+        that are joined by "or". Tuples have pandas semantics; the operators are ``==``, ``=``, ``!=``, ``<``, ``<=``,
+        ``>``, ``>=``, ``in``, ``not in``.
     index : str, optional
-        A coordinate of one dimension. Rows are then in the order of that dimension first, in ascending order of its
-        labels, and divisions are known, so that ``loc``, joins and ``resample`` need no shuffle. The coordinate is read
-        for it. Where it has no order, or nulls, divisions are unknown and rows are in stored order. Without an index,
-        each partition numbers its rows from 0, and divisions are unknown.
+        A coordinate of one dimension. Rows are then sorted by its labels, and divisions are known, so that ``loc``,
+        joins and ``resample`` need no shuffle. Planning reads the coordinate. If the coordinate is unsorted or has
+        nulls, divisions are unknown and rows keep their stored order. Without an index, divisions are unknown and
+        each partition numbers its rows from 0.
     dtype_backend : {"numpy", "pyarrow"}
-        Types. NumPy's have NaN for null: integers that may be masked are floats (float32 up to 16 bits, else float64),
-        Booleans that may be are pandas' own. Text is ``string[pyarrow]`` in either, and the index is NumPy's.
+        Dtypes of the columns. NumPy dtypes hold NaN for null: integers that may be masked become float32 (up to 16
+        bits) or float64, and Booleans that may be masked become pandas' nullable Booleans. Strings are
+        ``string[pyarrow]`` with both backends. The index has a NumPy dtype.
     categories : collection of str
-        Coordinates of one dimension that become ordered categoricals, which take few bytes for each row. pandas compares
-        them with their own labels only: ``frame.lat.astype(float) > 30``. They are read for it.
+        Coordinates of one dimension that become ordered categoricals, which take a few bytes per row. Planning reads
+        them. pandas compares a categorical only with its own labels: ``frame.lat.astype(float) > 30``.
     **options
         ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        Columns as `scan_zarr` gives, but those of child groups one by one. Partitions are tasks of a plan, of bounded size,
-        in the order of `scan_zarr`'s rows; with an index, all rows between two labels.
+        Columns of `scan_zarr`, with one column for each variable of a child group. Each partition is one task of
+        bounded size, in the row order of `scan_zarr`. With an index, a partition holds all rows between two labels.
 
     Raises
     ------
     PredicateError
-        If ``filters`` is no such filter.
+        If ``filters`` is not a valid filter.
     UnknownColumnError
-        If a column is named that the table does not have.
+        If an argument names a column that the table does not have.
     QueryError
-        If the index is no coordinate of one dimension.
+        If the index is not a coordinate of one dimension.
+    UnknownOptionError
+        If a keyword is not an option of this function.
 
     Notes
     -----
-    CF times are ``datetime64`` where pandas has all their dates, and text in ISO 8601 otherwise, as in `scan_zarr`. The
-    rows are those of ``xarray.open_zarr(source).to_dataframe()``. It computes with every scheduler of Dask; with a client of
-    ``Client(asynchronous=True)``, where the store takes credentials, on a thread: ``await asyncio.to_thread(frame.compute)``.
+    CF times are ``datetime64`` if pandas can represent all their dates, else ISO 8601 strings, as in `scan_zarr`. The
+    frame has the rows of ``xarray.open_zarr(source).to_dataframe()``. Every scheduler of Dask can compute the frame.
+    If the store needs credentials and the client is ``Client(asynchronous=True)``, compute on a thread:
+    ``await asyncio.to_thread(frame.compute)``.
 
     Examples
     --------
@@ -81,39 +89,41 @@ def read_zarr(
     >>> north.groupby("latitude").sst.mean().compute()  # doctest: +SKIP
     """
     require("dask.dataframe", extra="dataframe")
-    from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
+    from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  dask.dataframe is an extra
 
     predicate, lists = (filters, None) if isinstance(filters, pl.Expr) else (None, filters)
-    found = plan(source, predicate, columns, **options)
+    found = plan(source, predicate, columns, **options).read_plan
     return dask_dataframe(found, index=index, dtype_backend=dtype_backend, categories=categories, filters=lists)
 
 
+@checks_options
 def to_dask_dataframe(
     lf: pl.LazyFrame,
     *,
     index: str | None = None,
-    dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+    dtype_backend: DtypeBackend = "numpy",
     categories: Collection[str] = (),
 ) -> "dd.DataFrame":
-    """Make filters and a choice of columns of a scan a Dask DataFrame; takes ``dask[dataframe]``.
+    """Convert a query that filters and projects one scan to a Dask DataFrame; needs ``dask[dataframe]``.
 
     Parameters
     ----------
     lf : LazyFrame
-        Of one scan that `scan_zarr` made.
+        A query over one scan that `scan_zarr` made.
     index, dtype_backend, categories
         As in `read_zarr`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        As `read_zarr` gives.
+        As in `read_zarr`.
 
     Raises
     ------
     QueryError
-        If the query does more than to filter row by row and to choose columns.
+        If the query does more than filter row by row and choose columns.
+    UnknownOptionError
+        If a keyword is not an option of this function.
     """
-    return ScanPlan.of(plan_of_filters(lf)).to_dask_dataframe(
-        index=index, dtype_backend=dtype_backend, categories=categories
-    )
+    found = ScanPlan(plan_of_filters(lf))
+    return found.to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)

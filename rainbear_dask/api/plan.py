@@ -1,9 +1,9 @@
-"""What can be done with a plan: look at it, run it here or on a cluster, or leave its frames there for other work."""
+"""`ScanPlan`: a plan that users inspect, run here or on a cluster, or hand to Dask and other libraries."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 from dask.base import persist, tokenize
@@ -13,11 +13,15 @@ from dask.highlevelgraph import HighLevelGraph
 from rainbear_dask.dependencies import require
 from rainbear_dask.diagnostics.explain import as_html, as_text
 from rainbear_dask.diagnostics.progress import shown
+from rainbear_dask.exceptions import NoClientError
 from rainbear_dask.execution.clients import active_client, bring_credentials, client_for
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.execution.run import iter_frames, map_frames
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.planning.task import ScanTask
+from rainbear_dask.table.model import Column, Table
+from rainbear_dask.typing import DtypeBackend
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -31,52 +35,125 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ScanPlan(ReadPlan):
-    """A plan that can be run; `rainbear_dask.plan` gives one.
+@dataclass(frozen=True)
+class ScanPlan:
+    """The plan of a scan, with the ways to run it; `rainbear_dask.plan` returns one.
 
-    Where a method takes a ``client`` and none is given, it is the active Dask client, except that small plans are read
-    by threads of this process, as all are without one. Tasks take the Dask annotations (priority, retries, resources) that are active when the
-    method is called.
+    A method that takes a ``client`` runs on it. By default it runs on the active Dask client, or on threads of this
+    process if the plan is small or no client is active. Tasks carry the Dask annotations (priority, retries, resources)
+    that are active when the method is called.
+
+    Parameters
+    ----------
+    read_plan : ReadPlan
+        Tasks, counts and limits; not part of the public interface.
     """
 
-    @classmethod
-    def of(cls, plan: ReadPlan) -> Self:
-        """The same plan, to be run."""
-        return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+    read_plan: ReadPlan
+
+    @property
+    def table(self) -> Table:
+        """The whole table: all rows and columns before filter and projection."""
+        return self.read_plan.table
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of the result, in order."""
+        return self.read_plan.columns
+
+    @property
+    def limit(self) -> int | None:
+        """Upper bound of the rows of the result, as ``n_rows`` of `plan` set it."""
+        return self.read_plan.limit
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks of the whole plan; a ``limit`` may stop earlier."""
+        return self.read_plan.num_tasks
+
+    @property
+    def task_bytes_at_most(self) -> int:
+        """Memory that a worker needs for one task, in bytes; an estimated upper bound."""
+        return self.read_plan.task_bytes_at_most
+
+    @property
+    def max_rows(self) -> int:
+        """Upper bound of the rows of the result."""
+        return self.read_plan.max_rows
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of the data variables that the plan reads, before pruning."""
+        return self.read_plan.num_chunks
+
+    @property
+    def num_chunks_kept(self) -> int:
+        """Chunks that the plan reads, over all data variables."""
+        return self.read_plan.num_chunks_kept
+
+    @property
+    def chunks_kept(self) -> Mapping[str, int]:
+        """Chunks that the plan reads, by path of the array."""
+        return self.read_plan.chunks_kept
+
+    @property
+    def bytes_total(self) -> int:
+        """Decoded bytes of the data variables that the plan reads, before pruning."""
+        return self.read_plan.bytes_total
+
+    @property
+    def bytes_kept(self) -> int:
+        """Decoded bytes that the plan reads."""
+        return self.read_plan.bytes_kept
+
+    @property
+    def amplification(self) -> float:
+        """Bytes read per byte of the selected chunks; above 1 if tasks share chunks."""
+        return self.read_plan.amplification
+
+    def no_rows(self) -> pl.DataFrame:
+        """Return an empty frame with the schema of the result."""
+        return self.read_plan.no_rows()
+
+    def tasks(self) -> Iterator[ScanTask]:
+        """Yield the tasks in row order, lazily."""
+        return self.read_plan.tasks()
 
     def explain(self) -> str:
-        """Report of what will be read, and of what each part of the filter does for it."""
-        return as_text(self)
+        """Report which chunks the plan reads, and which of them each condition of the filter keeps."""
+        return as_text(self.read_plan)
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        return as_html(self.read_plan)
 
     def frames(self, client: "Client | None" = None, *, ordered: bool = True) -> Iterator[pl.DataFrame]:
-        """Run the plan and take its rows piece by piece.
+        """Run the plan and stream its rows.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where to run it.
+            Client that runs the tasks.
         ordered : bool
-            Whether frames come in task order; else as they are made, so that none waits for a slower one.
+            Whether frames come in task order. False yields each frame on completion, so that none waits for a slower
+            one.
 
         Returns
         -------
         iterator of DataFrame
-            One for each task, as many as ``limit`` needs. However slow the caller, few are in memory.
-            Closing the iterator stops the reading.
+            One frame for each task, as many as ``limit`` needs. Read-ahead is bounded, even if the caller is slow.
+            Closing the iterator stops the tasks.
         """
-        frames = iter_frames(self.tasks(), client_for(self, client), limit=self.limit, ordered=ordered)
-        return shown(frames, self)
+        plan = self.read_plan
+        frames = iter_frames(plan.tasks(), client_for(plan, client), limit=plan.limit, ordered=ordered)
+        return shown(frames, plan)
 
     def collect(self, client: "Client | None" = None) -> pl.DataFrame:
-        """Run the plan.
+        """Run the plan and return its rows.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where to run it.
+            Client that runs the tasks.
 
         Returns
         -------
@@ -86,46 +163,47 @@ class ScanPlan(ReadPlan):
         Raises
         ------
         ChunkReadError
-            If a chunk cannot be fetched or decoded.
+            If a task cannot fetch or decode a chunk.
         """
         return pl.concat([self.no_rows(), *self.frames(client)])
 
     def map_partitions(
         self, func: Callable[[pl.DataFrame], T], client: "Client | None" = None, *, ordered: bool = True
     ) -> Iterator[T]:
-        """Call a function of each frame where the frame is made.
+        """Apply a function to each frame in the process that reads the frame.
 
         Parameters
         ----------
         func : callable
-            Of one frame. On a cluster it has to pickle, as Dask pickles functions, and so has what it returns.
+            Takes one frame. On a cluster, Dask must be able to pickle the function and its result.
         client : distributed.Client, optional
-            Where to run it; the active one is taken for small plans too.
+            Client that runs the tasks. By default the active client, for small plans too.
         ordered : bool
-            Whether values come in task order; else as they are there.
+            Whether results come in task order. False yields each result on completion.
 
         Returns
         -------
         iterator
-            What the function returns; bounded, and to be closed, as that of `frames` is. The function
-            sees whole tasks: with a filter and ``limit`` together, more rows than the limit.
+            Results of the function. Read-ahead is bounded, and closing the iterator stops the tasks, as in `frames`.
+            The function receives whole tasks: with a filter and a ``limit``, more rows than the limit.
         """
-        return shown(map_frames(self.tasks(), func, client or active_client(), ordered=ordered), self)
+        values = map_frames(self.tasks(), func, client or active_client(), ordered=ordered)
+        return shown(values, self.read_plan)
 
     def to_delayed(self, client: "Client | None" = None) -> list[Delayed]:
-        """Give the frames as Dask values, for work of one's own; nothing is read for it.
+        """Return the frames as Dask values for other graphs; nothing is read.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Whose workers will make them. Credentials are no part of what it returns: they are brought to these workers
-            now, and forgotten there when the client is closed.
+            Client whose workers will read. The values hold no credentials: this call sends them to the workers, which
+            drop them when the client closes.
 
         Returns
         -------
         list of Delayed
-            A `polars.DataFrame` for each task, in task order. With a filter and ``limit`` together, all of them may have
-            more rows than the limit.
+            A `polars.DataFrame` for each task, in task order. With a filter and a ``limit``, the frames together may
+            hold more rows than the limit.
         """
         client = client or active_client()
         if client is not None:
@@ -136,51 +214,53 @@ class ScanPlan(ReadPlan):
         return [Delayed(key, layers, layer=layer) for key in graph]
 
     def persist(self, client: "Client | None" = None) -> list[Delayed]:
-        """Start making the frames and keep them where they are made.
+        """Start reading the frames and keep them in memory.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where. In this process it returns when they are made.
+            Client whose workers keep the frames. Without a client, this process reads them before the call returns.
 
         Returns
         -------
         list of Delayed
-            As `to_delayed` gives, of frames that are made once. They are kept as long as these are.
+            As in `to_delayed`. Workers read each frame once and keep it as long as its Delayed exists.
         """
         frames = self.to_delayed(client)
         return list(persist(*frames) if client is None else client.persist(frames))
 
     def to_futures(self, client: "Client | None" = None) -> "list[distributed.Future[pl.DataFrame]]":
-        """Start making the frames on a cluster and keep them there.
+        """Start reading the frames on a cluster and keep them there.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where; there has to be one.
+            Client whose workers keep the frames; by default the active client.
 
         Returns
         -------
         list of distributed.Future
-            Of a `polars.DataFrame` for each task, in task order.
+            The future of a `polars.DataFrame` for each task, in task order.
 
         Raises
         ------
-        ValueError
-            If there is no Dask client.
+        NoClientError
+            If no Dask client is given or active.
         """
         client = client or active_client()
         if client is None:
-            raise ValueError("futures are of a cluster, and no Dask client is active. Give client=, or call persist().")
+            raise NoClientError(
+                "to_futures() needs a Dask client, and none is active. Pass `client=`, or call persist()."
+            )
         return list(client.compute(self.to_delayed(client)))
 
     def to_arrow(self, client: "Client | None" = None) -> "pa.Table":
-        """Run the plan for an Arrow table; takes pyarrow.
+        """Run the plan and return an Arrow table; needs pyarrow.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where to run it.
+            Client that runs the tasks.
 
         Returns
         -------
@@ -190,23 +270,23 @@ class ScanPlan(ReadPlan):
         return self.collect(client).to_arrow()
 
     def to_arrow_reader(self, client: "Client | None" = None) -> "pa.RecordBatchReader":
-        """Run the plan for Arrow, piece by piece; takes pyarrow.
+        """Run the plan and stream Arrow record batches; needs pyarrow.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where to run it.
+            Client that runs the tasks.
 
         Returns
         -------
         pyarrow.RecordBatchReader
-            Columns and rows of `collect`, in batches. Reading begins with the first batch, and few are in memory.
+            Columns and rows of `collect`. Tasks start with the first batch, and read-ahead is bounded.
 
         Notes
         -----
-        The plan itself is an Arrow stream (``__arrow_c_stream__``), which DuckDB, DataFusion and others take as it is.
+        The plan is an Arrow stream (``__arrow_c_stream__``), which DuckDB, DataFusion and others accept directly.
         """
-        from rainbear_dask.convert.arrow import arrow_reader  # noqa: PLC0415  as pyarrow is an extra
+        from rainbear_dask.convert.arrow import arrow_reader  # noqa: PLC0415  pyarrow is an extra
 
         return arrow_reader(self.no_rows(), partial(self.frames, client))
 
@@ -217,37 +297,38 @@ class ScanPlan(ReadPlan):
         self,
         client: "Client | None" = None,
         *,
-        dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+        dtype_backend: DtypeBackend = "numpy",
         categories: Collection[str] = (),
     ) -> "pd.DataFrame":
-        """Run the plan for a pandas DataFrame; takes pandas and pyarrow.
+        """Run the plan and return a pandas DataFrame; needs pandas and pyarrow.
 
         Parameters
         ----------
         client : distributed.Client, optional
-            Where to run it.
+            Client that runs the tasks.
         dtype_backend, categories
             As in `rainbear_dask.read_zarr`.
 
         Returns
         -------
         pandas.DataFrame
-            The plan's columns, a variable of a child group as ``child/variable``; the rows of `collect`, numbered from 0.
+            Columns of the plan, with ``child/variable`` for a variable of a child group. Rows of `collect`, numbered
+            from 0.
         """
         require("pandas", extra="dataframe")
         require("pyarrow", extra="dataframe")
         from rainbear_dask.convert.pandas import pandas_frame  # noqa: PLC0415  as pandas is an extra
 
-        return pandas_frame(self, client_for(self, client), dtype_backend, categories)
+        return pandas_frame(self.read_plan, client_for(self.read_plan, client), dtype_backend, categories)
 
     def to_dask_dataframe(
         self,
         *,
         index: str | None = None,
-        dtype_backend: Literal["numpy", "pyarrow"] = "numpy",
+        dtype_backend: DtypeBackend = "numpy",
         categories: Collection[str] = (),
     ) -> "dd.DataFrame":
-        """Make the plan a Dask DataFrame, whose filters and columns go on planning; takes ``dask[dataframe]``.
+        """Convert the plan to a Dask DataFrame that accepts further pushdown; needs ``dask[dataframe]``.
 
         Parameters
         ----------
@@ -257,44 +338,44 @@ class ScanPlan(ReadPlan):
         Returns
         -------
         dask.dataframe.DataFrame
-            As `rainbear_dask.read_zarr` gives, of the plan's columns and of the rows that pass its filter.
+            As in `rainbear_dask.read_zarr`, with the plan's columns and the rows that pass its filter.
 
         Raises
         ------
         QueryError
-            If the plan has a ``limit``, or the index is no coordinate of one dimension.
+            If the plan has a ``limit``, or the index is not a coordinate of one dimension.
         """
         require("dask.dataframe", extra="dataframe")
         from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  as dask.dataframe is an extra
 
-        return dask_dataframe(self, index=index, dtype_backend=dtype_backend, categories=categories)
+        return dask_dataframe(self.read_plan, index=index, dtype_backend=dtype_backend, categories=categories)
 
     def to_xarray(self, chunks: Any = None) -> "xr.Dataset":
-        """Give the plan's box of the store as xarray has it; takes xarray.
+        """Return the selected box of the store as an xarray Dataset; needs xarray.
 
         Parameters
         ----------
         chunks
-            As in `xarray.open_zarr`. By default arrays are read when they are used, without Dask; ``{}`` gives Dask
-            arrays of the store's chunks.
+            As in `xarray.open_zarr`. By default xarray reads each array on first use, without Dask. ``{}`` gives Dask
+            arrays with the store's chunks.
 
         Returns
         -------
         xarray.Dataset
-            The plan's data variables with their coordinates, at the positions that the filter selects; nothing of the
-            variables is read. Values, types and missing values are xarray's. A dimension without coordinate has its
-            positions in the store, where the plan has that column.
+            Data variables of the plan with their coordinates, at the positions that the filter selects. The call reads
+            no data variable. Values, dtypes and missing values equal xarray's. If the plan has the index column
+            of a dimension without coordinate, the Dataset labels that dimension with its positions in the store.
 
         Raises
         ------
         QueryError
-            If the filter is not settled by positions along each dimension, the plan has a ``limit``, or its variables are
-            of child groups.
+            If the filter does not select positions of each dimension independently, the plan has a ``limit``, or it
+            has variables of child groups.
 
         Notes
         -----
-        The tests compare ``to_xarray().to_dataframe()`` with the rows of the plan.
+        Tests compare ``to_xarray().to_dataframe()`` with the rows of the plan.
         """
-        from rainbear_dask.convert.xarray import lazy_dataset  # noqa: PLC0415  as xarray is an extra
+        from rainbear_dask.convert.xarray import lazy_dataset  # noqa: PLC0415  xarray is an extra
 
-        return lazy_dataset(self, chunks)
+        return lazy_dataset(self.read_plan, chunks)

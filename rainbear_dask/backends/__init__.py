@@ -1,1 +1,1 @@
-"""The backends that users of rainbear know: a store that is opened once and asked many questions."""
+"""Backends, as in rainbear: a store that is opened once and answers many queries."""

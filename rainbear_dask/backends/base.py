@@ -1,97 +1,63 @@
-"""What all backends do, whatever their store is."""
+"""`Backend`: the public methods that all backends share, on top of a `CachedStore`."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection
 from os import PathLike
 from typing import Any, Self
 
 import polars as pl
 
+from rainbear_dask.backends.cached_store import BackendOptions, CachedStore
 from rainbear_dask.diagnostics.explain import selected_chunks
-from rainbear_dask.diagnostics.progress import shown
-from rainbear_dask.execution.clients import client_for
-from rainbear_dask.execution.run import iter_frames
-from rainbear_dask.execution.run_async import call_in_thread, collect_frames
-from rainbear_dask.execution.worker import make_frame
-from rainbear_dask.metadata.opening import OpenedStore
-from rainbear_dask.planning.plan import Limits
-from rainbear_dask.query.expression import ExpressionPlan, plan_expression
+from rainbear_dask.options import checks_options
+from rainbear_dask.query.expression import plan_expression
+from rainbear_dask.storage.sources import IcechunkAddress
 from rainbear_dask.table import coordinates as coords
-from rainbear_dask.table.model import Table
-from rainbear_dask.table.open import open_table
+from rainbear_dask.typing import StoreLike
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackendOptions:
-    """What a backend keeps; read-only.
-
-    Parameters
-    ----------
-    coord_cache_max_entries : int
-        Pieces of coordinates kept for the backend in each process, at most: a piece is a chunk, or several short ones
-        that hold about 65,536 values together. All backends and scans of a process share the
-        bytes of the setting ``cache-bytes`` besides.
-    var_cache_max_entries : int
-        Chunks of data variables kept in each process, at most, decoded: those of which a small question wanted a small
-        part, as others may want the rest. Variables with fewer dimensions than the table are kept like coordinates
-        and count with them.
-    assume_sorted : object
-        Taken for compatibility, without effect: filters are evaluated on the values of the coordinates, whatever their
-        order.
-    """
-
-    coord_cache_max_entries: int = 256
-    var_cache_max_entries: int = 4096
-    assume_sorted: Any = None
-
-
-class Backend(OpenedStore):
-    """What the backends share.
+class Backend:
+    """The base of all backends.
 
     Parameters
     ----------
     source : str, path or store
         As in `scan_zarr`.
     prefix : str, optional
-        Where the store begins below the source.
+        Path of the Zarr store inside the source.
     options : BackendOptions, optional
-        What is kept.
+        Cache limits.
     """
 
-    def __init__(self, source: Any, prefix: str | None = None, options: BackendOptions | None = None) -> None:
+    def __init__(
+        self, source: "StoreLike | IcechunkAddress", prefix: str | None = None, options: BackendOptions | None = None
+    ) -> None:
         self.options = options or BackendOptions()
-        super().__init__(
-            source,
-            prefix=prefix,
-            max_cached=self.options.coord_cache_max_entries,
-            max_chunks=self.options.var_cache_max_entries,
-        )
-        self._table: Table | None = None
+        self.cached = CachedStore(source, prefix, self.options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.cached.opened.label})"
 
     def schema(self, variables: Collection[str] | None = None) -> dict[str, pl.DataType]:
-        """Name and type of each column.
+        """Return the name and type of each column.
 
         Parameters
         ----------
         variables : collection of str, optional
-            Data variables to include; by default all.
+            Data variables of the table; by default all.
 
         Returns
         -------
         dict of str to polars.DataType
-            In the order of the columns.
+            In column order.
         """
-        if variables is None:
-            return dict(self._understood().schema)
-        return dict(open_table(self.meta(), variables=variables).schema)
+        return dict(self.cached.table(variables).schema)
 
     def root(self) -> str:
-        """Path of the group inside the store; "/" is the root."""
-        return f"/{self._root}"
+        """Return the path of the group inside the store; "/" is the root."""
+        return f"/{self.cached.opened.root}"
 
     def selected_chunks_debug(self, expr: pl.Expr) -> dict[str, Any]:
-        """List the chunks that a question needs; no data variable is read for it.
+        """List the chunks that an expression needs; planning reads no data variable.
 
         Parameters
         ----------
@@ -103,106 +69,47 @@ class Backend(OpenedStore):
         dict
             ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``.
         """
-        return selected_chunks(plan_expression(self._understood(), expr, loosely=True).plan)
-
-    def _understood(self) -> Table:
-        table = self._table
-        if table is None:
-            table = self._table = open_table(self.meta())
-        return table
-
-    def _ask(
-        self,
-        expr: pl.Expr | None,
-        with_columns: Sequence[str] | None = None,
-        max_chunks_to_read: int | None = None,
-        n_rows: int | None = None,
-    ) -> ExpressionPlan:
-        question = plan_expression(self._understood(), expr, with_columns, n_rows)
-        question.plan.check(Limits(chunks=max_chunks_to_read))
-        _ = question.plan.tiling  # counted here, and not later on an event loop
-        return question
-
-    async def _answer(
-        self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
-    ) -> pl.DataFrame:
-        question, answer = await call_in_thread(self._begin, predicate, max_chunks_to_read)
-        if answer is None:
-            answer = await call_in_thread(question.answer, await collect_frames(question.plan, max_concurrency))
-        return answer
-
-    def _begin(
-        self, predicate: pl.Expr | None, max_chunks_to_read: int | None
-    ) -> tuple[ExpressionPlan, pl.DataFrame | None]:
-        """Plan a question; its answer too, where one task of this process gives it, as other threads would take longer."""
-        question = self._ask(predicate, None, max_chunks_to_read)
-        if client_for(question.plan, awaited=True) is None:
-            tasks = list(islice(question.plan.tasks(), 2))
-            if len(tasks) < 2:
-                frames = shown((make_frame(task) for task in tasks), question.plan)
-                return question, question.answer(list(frames))
-        return question, None
-
-    def _frames(
-        self, question: ExpressionPlan, batch_size: int | None, max_concurrency: int | None = None
-    ) -> Iterator[pl.DataFrame]:
-        plan = question.plan
-        tasks = iter_frames(plan.tasks(), client_for(plan), limit=plan.limit, max_concurrency=max_concurrency)
-        frames = shown(tasks, plan)
-        if question.post_process is not None:
-            frames = iter([question.answer(list(frames))])
-        for frame in frames:
-            if frame.height:
-                yield from frame.iter_slices(batch_size or frame.height)
-
-    def _usage(self) -> tuple[list[str], list[str]]:
-        """What `coords.usage` is to be asked: openings, and data variables as far as they are known."""
-        table = self._table
-        return self.openings, [name for name, c in table.columns.items() if c.role == "data"] if table else []
-
-    def _stats(self, workers: dict[str, dict[str, int]]) -> dict[str, Any]:
-        here: dict[str, Any] = {**coords.usage(*self._usage()), "has_metadata": bool(self.openings)}
-        return here | ({"workers": workers} if workers else {})
-
-    def _forget(self) -> list[str]:
-        """Forget metadata, and say of which openings the coordinates can go."""
-        openings = self.openings
-        self._table = None
-        self.forget()
-        return openings
+        return selected_chunks(plan_expression(self.cached.table(), expr, loosely=True).plan)
 
 
-class ZarrSource(Backend):
+def without_backend(source: StoreLike) -> Any:
+    """Return the opened store of a backend, so that a scan shares its caches; return other sources unchanged."""
+    return source.cached.opened if isinstance(source, Backend) else source
+
+
+class StoreBackend(Backend):
+    """A backend of a Zarr store, by address or by store object."""
+
     @classmethod
     def from_url(cls, url: str | PathLike[str], options: BackendOptions | None = None) -> Self:
-        """Open a store at an address; nothing is read yet.
+        """Create a backend for an address; nothing is read yet.
 
         Parameters
         ----------
         url : str or path
             A local path, or a URL that fsspec knows, with credentials from the environment.
         options : BackendOptions, optional
-            What is kept.
+            Cache limits.
 
         Returns
         -------
         backend
-            It pickles, and has no open connection.
+            It pickles and holds no open connection.
         """
         return cls(url, options=options)
 
     @classmethod
-    def from_store(cls, store: Any, prefix: str | None = None, options: BackendOptions | None = None) -> Self:
-        """Read from a store object; nothing is read yet.
+    def from_store(cls, store: StoreLike, prefix: str | None = None, options: BackendOptions | None = None) -> Self:
+        """Create a backend for a store object; nothing is read yet.
 
         Parameters
         ----------
         store : store
             A store of obstore, zarr or fsspec (a mapper), or an address.
         prefix : str, optional
-            Path of the Zarr store inside; for ``LocalStore()``, an absolute path.
+            Path of the Zarr store inside. For ``LocalStore()``, an absolute path.
         options : BackendOptions, optional
-            What is kept.
+            Cache limits.
 
         Returns
         -------
@@ -212,6 +119,79 @@ class ZarrSource(Backend):
         Raises
         ------
         StoreFormatError
-            If nothing can be read from such an object.
+            If the package cannot read from such an object.
         """
         return cls(store, prefix, options)
+
+
+class AsyncBackend(Backend):
+    """A backend whose calls return awaitables."""
+
+    @checks_options
+    async def scan_zarr_async(
+        self,
+        predicate: pl.Expr | None,
+        max_concurrency: int | None = None,
+        max_chunks_to_read: int | None = None,
+    ) -> pl.DataFrame:
+        """Evaluate an expression on the table without blocking the event loop.
+
+        Parameters
+        ----------
+        predicate : Expr or None
+            An expression that gives one Boolean for each row filters. Any other expression is evaluated like
+            ``select`` on all rows. If all its columns pass through ``filter``, it is evaluated on the filtered rows.
+            None returns all rows.
+        max_concurrency : int, optional
+            Upper bound of the tasks in flight. By default 8. On a Dask cluster, by default twice the threads of its
+            workers.
+        max_chunks_to_read : int, optional
+            Upper bound of the chunks that the expression may need.
+
+        Returns
+        -------
+        DataFrame
+            The rows that pass the filter, in the order of `scan_zarr`, with all columns. For other expressions, the
+            result of ``select``.
+
+        Raises
+        ------
+        PlanTooLargeError
+            If the expression needs more chunks than ``max_chunks_to_read``. Nothing has been read then.
+        PredicateError
+            If the predicate is not an expression.
+        UnknownColumnError
+            If the predicate names a column that the table does not have.
+        StoreError
+            If the store or a chunk cannot be read.
+
+        Notes
+        -----
+        Cancelling the awaiting task starts no further read. Tasks run on the active Dask client, which may be
+        ``Client(asynchronous=True)``. Without a client, threads run them.
+        """
+        return await self.cached.collect_async(predicate, max_concurrency, max_chunks_to_read)
+
+    async def cache_stats(self) -> dict[str, Any]:
+        """Return what the backend has cached in memory.
+
+        Returns
+        -------
+        dict
+            ``coord_entries``, ``var_entries``, ``bytes``, ``hits``, ``misses`` and ``has_metadata`` of this process.
+            With an active Dask client, ``workers`` has the same for each worker by its address.
+        """
+        return self.cached.stats(await call_on_workers(coords.usage, *self.cached.usage_args()))
+
+    async def clear_coord_cache(self) -> None:
+        """Drop cached coordinates, here and on workers; metadata stays."""
+        await _drop(self.cached.opened.openings)
+
+    async def clear_all_caches(self) -> None:
+        """Drop coordinates and metadata: the next query reopens the store, at the newest snapshot of a branch."""
+        await _drop(self.cached.forget())
+
+
+async def _drop(openings: list[str]) -> None:
+    coords.forget(openings)
+    await call_on_workers(coords.forget, openings)

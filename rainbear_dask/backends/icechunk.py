@@ -1,4 +1,4 @@
-"""The backend of repositories of Icechunk: one snapshot of the data, by branch, tag, snapshot or session."""
+"""The backend of Icechunk repositories: one snapshot, named by branch, tag, snapshot or session."""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -7,27 +7,28 @@ from typing import Any, Self
 
 import polars as pl
 
-from rainbear_dask.backends.base import BackendOptions
-from rainbear_dask.backends.zarr import AwaitedBackend
+from rainbear_dask.backends.base import AsyncBackend
+from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.exceptions import QueryError, StoreFormatError
 from rainbear_dask.execution.run_async import call_in_thread
+from rainbear_dask.options import checks_options
 from rainbear_dask.storage.sources import IcechunkAddress, is_icechunk, session_of_bytes
 
 
-class IcechunkBackend(AwaitedBackend):
-    """One snapshot of an Icechunk repository, with its metadata and coordinates kept between scans.
+class IcechunkBackend(AsyncBackend):
+    """One snapshot of an Icechunk repository, with cached metadata and coordinates.
 
-    Made by ``from_filesystem`` or ``from_session``. The snapshot is settled then, for all scans and all workers,
-    wherever a branch moves; ``clear_all_caches`` goes to the snapshot at which the branch is then.
+    ``from_filesystem`` and ``from_session`` create one. They pin the snapshot for all scans and all workers, even if a
+    branch moves. ``clear_all_caches`` moves to the newest snapshot of the branch.
 
     Parameters
     ----------
     source : icechunk.Session or IcechunkAddress
-        What to read.
+        The session, or the address of a repository and a snapshot.
     prefix : str, optional
-        Where the store begins below the source.
+        Path of a group inside the repository.
     options : BackendOptions, optional
-        What is kept.
+        Cache limits.
     """
 
     @classmethod
@@ -48,49 +49,50 @@ class IcechunkBackend(AwaitedBackend):
         path : str or path
             The folder.
         branch : str, optional
-            Name of a branch; ``"main"`` if no state is named.
+            Name of a branch; by default ``"main"``, unless a tag or a snapshot is given.
         root : str, optional
             Path of a group inside; by default the root.
         options : BackendOptions, optional
-            What is kept.
+            Cache limits.
         tag, snapshot_id : str, optional
-            Instead of a branch, a tag or a snapshot.
+            A tag or a snapshot, instead of a branch.
 
         Returns
         -------
         IcechunkBackend
-            It reads the snapshot at which the branch is now.
+            It reads the current snapshot of the branch.
 
         Raises
         ------
         StoreNotFoundError
-            If there is no repository, or no such state in it.
+            If the folder has no repository, or the repository has no such branch, tag or snapshot.
         QueryError
-            If more than one state is named.
+            If more than one of branch, tag and snapshot is given.
         """
         if sum(name is not None for name in (branch, tag, snapshot_id)) > 1:
             raise QueryError(
-                "a branch, a tag and a snapshot name three states. Give one of branch=, tag=, snapshot_id=."
+                "from_filesystem() reads one snapshot, and more than one is named. Pass one of `branch`, `tag` and "
+                "`snapshot_id`."
             )
         branch = branch if tag or snapshot_id else branch or "main"
         where = str(Path(path).expanduser().absolute())
         backend = cls(IcechunkAddress(where, branch, tag, snapshot_id), root, options)
-        await call_in_thread(backend.pin)
+        await call_in_thread(backend.cached.opened.pin)
         return backend
 
     @classmethod
     async def from_session(cls, session: Any, root: str | None = None, options: BackendOptions | None = None) -> Self:
-        """Read what a session reads, with its storage and its credentials for virtual chunks.
+        """Read the snapshot of a session, with its storage and its credentials for virtual chunks.
 
         Parameters
         ----------
         session : icechunk.Session or bytes
-            One that can only be read, as ``repo.readonly_session`` gives it; or its bytes, in either form: Icechunk's own
-            (``as_bytes()``), or a pickle. A pickle can run any code when it is loaded, so give none from others.
+            A read-only session (``repo.readonly_session``), or its bytes: Icechunk's own (``as_bytes()``) or a pickle.
+            Loading a pickle can run any code, so never pass one from an untrusted origin.
         root : str, optional
             Path of a group inside; by default the root.
         options : BackendOptions, optional
-            What is kept.
+            Cache limits.
 
         Returns
         -------
@@ -100,19 +102,20 @@ class IcechunkBackend(AwaitedBackend):
         Raises
         ------
         StoreError
-            If the session can be written to.
+            If the session is writable.
         StoreFormatError
-            If it is not a session.
+            If the argument is not a session.
         """
         if isinstance(session, bytes | bytearray | memoryview):
             session = session_of_bytes(bytes(session))
         if not is_icechunk(session):
             raise StoreFormatError(
-                f"a {type(session).__name__} is not an Icechunk session. Give repo.readonly_session('main')."
+                f"A {type(session).__name__} is not an Icechunk session. Pass repo.readonly_session('main')."
             )
         return cls(session, root, options)
 
-    def scan_zarr_streaming_sync(  # noqa: PLR0917  as users of rainbear call it
+    @checks_options
+    def scan_zarr_streaming_sync(  # noqa: PLR0917  the signature of rainbear
         self,
         predicate: pl.Expr | None = None,
         with_columns: Sequence[str] | None = None,
@@ -121,24 +124,24 @@ class IcechunkBackend(AwaitedBackend):
         batch_size: int | None = None,
         max_concurrency: int | None = None,
     ) -> Iterator[pl.DataFrame]:
-        """Ask a question of the table and take the answer piece by piece; this call waits, and is not awaited.
+        """Evaluate an expression on the table and stream the result; this call blocks and returns no awaitable.
 
         Parameters
         ----------
         predicate, with_columns, max_chunks_to_read, n_rows, batch_size
             As in ``ZarrBackendSync.scan_zarr_streaming_sync``.
         max_concurrency : int, optional
-            Tasks that run at the same time, at most.
+            Upper bound of the tasks in flight.
 
         Returns
         -------
         iterator of DataFrame
-            Frames that have rows; few are in memory at a time. Closing it stops the reading.
+            Non-empty frames. Read-ahead is bounded. Closing the iterator stops the tasks.
 
         Raises
         ------
         QueryError
-            As ``ZarrBackendSync.scan_zarr_sync``, when it is called.
+            As in ``ZarrBackendSync.scan_zarr_sync``, when the method is called.
         """
-        question = self._ask(predicate, with_columns, max_chunks_to_read, n_rows)
-        return self._frames(question, batch_size, max_concurrency)
+        query = self.cached.plan(predicate, with_columns, max_chunks_to_read, n_rows)
+        return self.cached.iter_frames(query, batch_size, max_concurrency)

@@ -1,4 +1,4 @@
-"""Rows as Arrow has them."""
+"""Frames of Polars to Arrow record batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def arrow_reader(empty: pl.DataFrame, frames: Callable[[], Iterator[pl.DataFrame]]) -> "pa.RecordBatchReader":
-    """Record batches of some frames.
+    """Stream frames as Arrow record batches.
 
     Parameters
     ----------
     empty : DataFrame
-        Without rows, of the same columns.
+        A frame with the schema of all frames and no rows.
     frames : callable
-        Gives them; called when the first batch is asked for.
+        Returns the frames. The reader calls it for the first batch.
 
     Returns
     -------
     pyarrow.RecordBatchReader
-        One batch or several for each frame.
+        At least one batch for each frame.
     """
     require("pyarrow", extra="dataframe")
     import pyarrow as pa  # noqa: PLC0415  an extra

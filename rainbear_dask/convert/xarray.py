@@ -1,4 +1,4 @@
-"""The rows of a plan for other libraries: Arrow, pandas, xarray."""
+"""The selected box of a plan to an xarray Dataset, lazily."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -18,27 +18,17 @@ if TYPE_CHECKING:
 
 
 def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
-    """The cells of a plan as xarray has them; parameters as in `plans.ScanPlan.to_xarray`."""
+    """Return the selected cells of a plan; `ScanPlan.to_xarray` documents the parameters."""
     require("xarray", extra="xarray")
     import xarray as xr  # noqa: PLC0415  an extra
 
+    _check_is_box(plan)
     table, spec = plan.table, plan.table.spec
-    if plan.filters or len(plan.selection.boxes) > 1 or plan.limit is not None:
-        why = f"limited to {plan.limit:,} rows" if plan.limit is not None else "no box of its coordinates"
-        raise QueryError(
-            f"what this plan selects of {spec.label} is {why}, as a Dataset is. Filter by conditions on one dimension each, "
-            "joined by &, and apply the others to the Dataset: dataset.where(dataset.t2m > 300)."
-        )
-    if any("/" in column.name for column in plan.columns):
-        raise QueryError(
-            f"the plan of {spec.label} has variables of child groups, which one Dataset cannot hold. Plan one group with "
-            "group=, or name columns of the group itself."
-        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
         whole = xr.open_zarr(connected_store(spec), group=spec.group or None, chunks=chunks)
         for column in table.columns.values():
-            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a group above
+            if column.array is not None and column.array.path.startswith("../"):  # a coordinate of a parent group
                 holder, _, name = join_path(spec.group, column.array.path).rpartition("/")
                 above = xr.open_zarr(connected_store(spec), group=holder or None, chunks=chunks)
                 whole = whole.assign_coords({column.name: above[name]})
@@ -51,6 +41,27 @@ def lazy_dataset(plan: ReadPlan, chunks: Any) -> "xr.Dataset":
     positions = {dim: along[dim].positions() if dim in along else np.arange(table.sizes[dim]) for dim in unlabelled}
     labelled: xr.Dataset = cells.assign_coords(positions)
     return labelled
+
+
+def _check_is_box(plan: ReadPlan) -> None:
+    """Raise QueryError if a Dataset cannot hold the selected cells."""
+    label = plan.table.spec.label
+    if plan.limit is not None:
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because it is limited to {plan.limit:,} rows, which need not "
+            "be a box of coordinates. Plan without `n_rows`, then slice the Dataset: dataset.isel(time=slice(10))."
+        )
+    if plan.filters or len(plan.selection.boxes) > 1:
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because its filter does not select a box of coordinates. "
+            "Use one condition per dimension, joined by `&`, and apply other conditions to the Dataset: "
+            "dataset.where(dataset.t2m > 300)."
+        )
+    if any("/" in column.name for column in plan.columns):
+        raise QueryError(
+            f"The plan for {label} cannot become a Dataset, because it has variables of child groups and a Dataset "
+            "holds one group. Plan one group with `group`, or name columns of the group itself."
+        )
 
 
 def _indexer(index: IndexSet) -> slice | npt.NDArray[np.int64]:

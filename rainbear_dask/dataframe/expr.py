@@ -1,65 +1,65 @@
-"""A scan as a source of dask.dataframe: an expression of its optimizer that takes filters, columns and lengths into the plan."""
+"""`ReadZarr`: a scan as an expression of dask.dataframe, which takes filters, projections and lengths into its plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
-from math import ceil
 from operator import ge, le
 from typing import Any
 
-from dask._task_spec import Task
 from dask.base import tokenize
-from dask.dataframe.dask_expr._expr import (
-    Blockwise,
+
+from rainbear_dask.dataframe.dask_nodes import (
+    BlockwiseIO,
     Filter,
     Head,
     Index,
+    Len,
     Lengths,
     Literal,
+    LocElement,
+    LocSlice,
+    Max,
+    Min,
     PartitionsFiltered,
     Projection,
+    Task,
     determine_column_projection,
 )
-from dask.dataframe.dask_expr._indexing import LocElement, LocSlice
-from dask.dataframe.dask_expr._reductions import Len, Max, Min
-from dask.dataframe.dask_expr._repartition import Repartition, RepartitionToFewer
-from dask.dataframe.dask_expr.io.io import BlockwiseIO, FusedIO
-
-from rainbear_dask.dataframe.filters import Condition, Named, Step, all_of, conditions_of, distinct, moved, split
-from rainbear_dask.dataframe.leaf import Divisions, cut
-from rainbear_dask.dataframe.partitions import Partition, read_partitions
-from rainbear_dask.dataframe.pushdown import CUTS, is_complete, num_shared
+from rainbear_dask.dataframe.filters import Call, ColumnRef, Condition, conditions_of, distinct, join, rebase, split
+from rainbear_dask.dataframe.fusion import column_share, fused
+from rainbear_dask.dataframe.partitions import Divisions, Partition, partition_tasks, read_partitions
+from rainbear_dask.dataframe.pushdown import ROW_SELECTIONS, may_push_down, pushed_down
 from rainbear_dask.execution.clients import active_client, bring_at_once
 from rainbear_dask.table.model import Column
-
-_FEW = 16
-"""Partitions are not joined to fewer than so many, so that there is work for all."""
-
-_WORKED = 16
-"""Bytes that pandas makes of a row, whatever its columns: the number of its group, and a float64."""
 
 
 class ReadZarr(PartitionsFiltered, BlockwiseIO):
     """The leaf of an expression of dask.dataframe that reads a scan.
 
-    Operands: the source; the columns wanted, None for all; conditions that rows pass; first and last division, where it
-    is not that of the whole table; rows wanted of each partition at most; whether other nodes count on the partitions; and which partitions, None for all.
+    Operands, in order:
+
+    - the source
+    - the columns; None for all
+    - the conditions that Dask has pushed down
+    - first and last division; None for the whole table
+    - the upper bound of rows per partition; None for no bound
+    - whether the partitions are fixed, because other nodes count on them
+    - the numbers of the partitions; None for all
     """
 
-    _parameters = ["source", "columns", "conditions", "ends", "most", "fixed", "_partitions"]  # noqa: RUF012  as dask has it
-    _defaults = {  # noqa: RUF012  as above
+    _parameters = ["source", "columns", "conditions", "ends", "n_rows", "fixed", "_partitions"]  # noqa: RUF012
+    _defaults = {  # noqa: RUF012  as in dask
         "columns": None,
         "conditions": (),
         "ends": None,
-        "most": None,
+        "n_rows": None,
         "fixed": False,
         "_partitions": None,
     }
     _absorb_projections = True
     _filter_passthrough = True
 
-    # ------------------------------------------------------------------ what it is
+    # ------------------------------------------------------------------ rows, columns and partitions
 
     @cached_property
     def _name(self) -> str:
@@ -67,60 +67,65 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
 
     @property
     def columns(self) -> list[str]:
-        wanted = self.operand("columns")
-        return list(self.source.meta.columns if wanted is None else wanted)
+        names = self.operand("columns")
+        return list(self.source.meta.columns if names is None else names)
 
     @cached_property
     def _meta(self) -> Any:
         return self.source.meta[self.columns]
 
     @cached_property
-    def _cut(self) -> tuple[tuple[Partition, ...], Divisions]:
-        """All partitions and their divisions. It pickles with the expression, so that no scheduler has to plan."""
-        return cut(self.source, self.source.plan(self.conditions), self.ends)
+    def _layout(self) -> tuple[tuple[Partition, ...], Divisions]:
+        """All partitions and their divisions. They pickle with the expression, so that no scheduler has to plan."""
+        return partition_tasks(list(self.source.plan(self.conditions).tasks()), self.source.labels, self.ends)
 
     def _divisions(self) -> Divisions:
-        return self._cut[1]
+        return self._layout[1]
 
     @property
     def _read_columns(self) -> tuple[Column, ...]:
-        return tuple(c for c in self.source.columns if c.name in {*self.columns, self.source.form.index})
+        return tuple(c for c in self.source.columns if c.name in {*self.columns, self.source.schema.index})
 
     def _filtered_task(self, name: Any, index: int) -> Task:
-        return self.read(name, [index])
+        return self.read_task(name, [index])
 
-    def read(self, name: Any, indices: Sequence[int]) -> Task:
-        """Task that reads some partitions as one."""
-        partitions = tuple(self._cut[0][i] for i in indices)
-        columns = self._read_columns
+    def read_task(self, name: Any, indices: Sequence[int]) -> Task:
+        """Return the task of Dask that reads some partitions as one."""
+        partitions = tuple(self._layout[0][i] for i in indices)
+        source = self.source
         return Task(
             name,
             read_partitions,
             partitions,
-            columns,
-            self.source.form,
-            self.most,
-            self.source.home,
+            self._read_columns,
+            source.schema,
+            self.n_rows,
+            source.home,
             _data_producer=True,
         )
 
-    def same_rows(self, other: Any) -> bool:
-        """Whether a node is the same frame, perhaps with other columns."""
-        return isinstance(other, ReadZarr) and self._rows == other._rows
+    @property
+    def scan(self) -> "ReadZarr":
+        """The scan itself; see `pushdown.pushed_down`."""
+        return self
+
+    def has_same_rows(self, other: Any) -> bool:
+        """Whether a node is the same scan, perhaps with other columns."""
+        return isinstance(other, ReadZarr) and self._rows_token == other._rows_token
 
     @cached_property
-    def _rows(self) -> str:
+    def _rows_token(self) -> str:
         return tokenize(
             *(operand for name, operand in zip(self._parameters, self.operands, strict=True) if name != "columns")
         )
 
     @property
-    def outermost(self) -> tuple[Any, Any] | None:
-        """Lowest and highest label; None if only reading can tell."""
+    def label_range(self) -> tuple[Any, Any] | None:
+        """Lowest and highest label of the index; None if only reading can tell."""
         rows = self.num_rows
         if not self.known_divisions or not rows or 0 in rows:
             return None
-        hulls = [task.index[0].hull for i in self._partitions for task in self._cut[0][i].tasks]
+        hulls = [task.index[0].hull for i in self._partitions for task in self._layout[0][i].tasks]
         labels = self.source.labels
         ends = labels[[min(start for start, _ in hulls), max(stop for _, stop in hulls) - 1]]
         return ends.min(), ends.max()
@@ -128,25 +133,25 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
     @property
     def num_rows(self) -> list[int] | None:
         """Rows of each partition; None if only reading can tell."""
-        partitions = [self._cut[0][i] for i in self._partitions]
-        if self.most is not None or any(task.scan.filters for part in partitions for task in part.tasks):
+        partitions = [self._layout[0][i] for i in self._partitions]
+        if self.n_rows is not None or any(task.scan.filters for part in partitions for task in part.tasks):
             return None
         return [part.num_rows for part in partitions]
 
     def _tree_repr_lines(self, indent: int = 0, recursive: bool = True) -> list[str]:
         plan = replace(self.source.plan(self.conditions), columns=self._read_columns)
-        shown = {"columns": self.columns, "index": self.source.form.index, "rows": self.most}
+        shown = {"columns": self.columns, "index": self.source.schema.index, "rows": self.n_rows}
         facts = [f"{name}={value!r}" for name, value in shown.items() if value is not None]
         filters = " & ".join(f"({test})" for test in [*(text for text, _ in self.source.tests), *self.conditions])
         facts += [f"filters={filters!r}"] if filters else []
         chunks = f"{plan.num_chunks_kept:,} of {plan.num_chunks:,} chunks"
         return [f"{' ' * indent}ReadZarr: {self.source!r} {' '.join(facts)} ({chunks})"]
 
-    # ------------------------------------------------------------------ what it takes from the nodes above
+    # ------------------------------------------------------------------ rules of the optimizer
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
         if isinstance(parent, Filter | LocSlice | LocElement):
-            return cut_down(self, parent, dependents)
+            return pushed_down(self, parent, dependents)
         if isinstance(parent, Projection):
             narrow = super()._simplify_up(parent, dependents)
             return Columns(*parent.operands) if narrow is None and type(parent) is Projection else narrow
@@ -156,12 +161,12 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
             return None if narrow._name == parent._name else narrow
         if isinstance(parent, Lengths | Len):
             return self.counted(parent)
-        if type(parent) is Head and self.most is None and not self._filtered:
-            return Head(self.substitute_parameters({"most": parent.n}), *parent.operands[1:])
+        if type(parent) is Head and self.n_rows is None and not self._filtered:
+            return Head(self.substitute_parameters({"n_rows": parent.n}), *parent.operands[1:])
         return None
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
-        return may_be_cut(self, parent, dependents)
+        return may_push_down(self, parent, dependents)
 
     def _lower(self) -> Any:
         if self.fixed:
@@ -170,32 +175,47 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
             bring_at_once(client, self.source.table.spec)
         return self.substitute_parameters({"fixed": True})
 
+    def _tune_up(self, parent: Any) -> Any:
+        if self.n_rows is not None:
+            return None
+        return fused(self, parent, column_share(self.source.plan(self.conditions), self._read_columns))
+
+    # ------------------------------------------------------------------ conditions and counts
+
+    @property
+    def accepts_conditions(self) -> bool:
+        """Whether conditions may be pushed down: not once rows are counted or partitions numbered."""
+        return not self.fixed and self.n_rows is None and not self._filtered
+
     def conditions_of(self, top: Any) -> list[Condition]:
-        """What a filter, or a choice of labels, asks of each row of the scan by itself."""
+        """Return the row-by-row conditions of a filter or a label selection."""
         if isinstance(top, Filter):
-            return distinct(each for part in split(top.predicate) for each in self._asked_by(part))
-        if self.source.form.index is None or not self.known_divisions:
+            return distinct(each for part in split(top.predicate) for each in self._conditions_of_part(part))
+        if self.source.schema.index is None or not self.known_divisions:
             return []
-        wanted = top.iindexer if isinstance(top, LocSlice) else slice(top.iindexer, top.iindexer)
-        label = Named(self.source.form.index)
+        bounds = top.iindexer if isinstance(top, LocSlice) else slice(top.iindexer, top.iindexer)
+        label = ColumnRef(self.source.schema.index)
         return [
-            Step(test, (label, end), {}) for test, end in ((ge, wanted.start), (le, wanted.stop)) if end is not None
+            Call(compare, (label, end), {})
+            for compare, end in ((ge, bounds.start), (le, bounds.stop))
+            if end is not None
         ]
 
-    def _asked_by(self, part: Any) -> list[Condition]:
-        return conditions_of(part, self.same_rows, self.source.form.index)
+    def _conditions_of_part(self, part: Any) -> list[Condition]:
+        return conditions_of(part, self.has_same_rows, self.source.schema.index)
 
     def filtered(self, predicate: Any, count: int) -> Any:
-        """The rows that pass a filter, of which the plan takes so many of `conditions_of`; None if it can take none.
+        """Push the first ``count`` conditions of a filter into the scan; return None if it takes none.
 
-        Other parts filter what these leave, as ``t2m > t2m.mean()`` does, where the mean is still of all rows.
+        The conjuncts that remain filter the new scan. Their single values, like the mean in ``t2m > t2m.mean()``,
+        still derive from all rows.
         """
         taken: list[Condition] = []
         left = []
         for part in split(predicate):
-            asked = self._asked_by(part)
-            together = distinct([*taken, *asked])
-            if asked and len(together) <= count:
+            conditions = self._conditions_of_part(part)
+            together = distinct([*taken, *conditions])
+            if conditions and len(together) <= count:
                 taken = together
             else:
                 left.append(part)
@@ -205,151 +225,66 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
         if not left:
             return fewer
 
-        def among_fewer(table: Any) -> Any:
-            return fewer.substitute_parameters({"columns": table.operand("columns")})
+        def with_fewer_rows(scan: Any) -> Any:
+            return fewer.substitute_parameters({"columns": scan.operand("columns")})
 
-        rest = moved(all_of(left), self.same_rows, among_fewer)
+        rest = rebase(join(left), self.has_same_rows, with_fewer_rows)
         return None if rest is None else Filter(fewer, rest)
 
     def located(self, loc: Any) -> Any:
-        """The rows between two labels."""
+        """Return the scan of the rows between two labels."""
         ends = loc.divisions[0], loc.divisions[-1]
         conditions = (*self.conditions, *self.conditions_of(loc))
         found: Any = self.substitute_parameters({"conditions": conditions, "ends": ends})
         return found if loc.cindexer is None else found[loc.cindexer]
 
     def counted(self, parent: Any) -> Any:
-        """How many rows there are, from the plan; or else from what the filter needs alone."""
+        """Return the number of rows from the plan. If only reading can tell, read the columns of the filter alone."""
         if (rows := self.num_rows) is not None:
             return Literal(sum(rows) if isinstance(parent, Len) else tuple(rows))
         return type(parent)(self.substitute_parameters({"columns": []})) if self.columns else None
 
-    # ------------------------------------------------------------------ fewer partitions for fewer columns
 
-    def _tune_up(self, parent: Any) -> Any:
-        together = min(int(1 / self._share), self.npartitions // _FEW)
-        if self.most is not None or together < 2 or isinstance(parent, FusedIO):
-            return None
-        count = ceil(self.npartitions / together)
-        joined = JoinedZarr(self, count)
-        if isinstance(parent, Blockwise):
-            for other in parent.dependencies():
-                if other is not self and not parent._broadcast_dep(other):
-                    parent = parent.substitute(other, Repartition(other, new_partitions=count))
-        return parent.substitute(self, joined)
-
-    @property
-    def _share(self) -> float:
-        """What is read and made, of what it would be with all columns."""
-        plan = self.source.plan(self.conditions)
-        tested = {c.name for test in plan.filters for c in test.columns}
-
-        def weights(columns: Sequence[Column]) -> tuple[int, int]:
-            read = sum(c.array.itemsize for c in plan.columns if c.array and c.role == "data" and c.name in tested)
-            read += sum(c.array.itemsize for c in columns if c.array and c.role == "data" and c.name not in tested)
-            return read, sum(c.width for c in columns) + _WORKED
-
-        return max(
-            mine / (everything or 1)
-            for mine, everything in zip(weights(self._read_columns), weights(plan.columns), strict=True)
-        )
+def _scan_below(node: Any) -> ReadZarr | None:
+    return node.frame if isinstance(node.frame, ReadZarr) else None
 
 
 class Columns(Projection):
-    """Some columns of a scan: what filters them filters the scan."""
+    """A projection of a scan, through which row selections reach the scan."""
+
+    @property
+    def scan(self) -> ReadZarr | None:
+        """The scan below; see `pushdown.pushed_down`."""
+        return _scan_below(self)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-        if isinstance(parent, CUTS):
-            return cut_down(self, parent, dependents)
+        if isinstance(parent, ROW_SELECTIONS):
+            return pushed_down(self, parent, dependents)
         if isinstance(parent, Index):
             return Index(self.frame)
         return super()._simplify_up(parent, dependents)
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
-        return may_be_cut(self, parent, dependents)
+        return may_push_down(self, parent, dependents)
 
 
 class Labels(Index):
-    """The index of a scan: what filters it filters the scan, and its ends are those of the plan."""
+    """The index of a scan, through which row selections reach the scan. The plan tells its minimum and maximum."""
+
+    @property
+    def scan(self) -> ReadZarr | None:
+        """The scan below; see `pushdown.pushed_down`."""
+        return _scan_below(self)
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-        if isinstance(self.frame, ReadZarr):
+        if (scan := self.scan) is not None:
             if isinstance(parent, Len):
-                return self.frame.counted(parent)
-            if isinstance(parent, Min | Max) and (ends := self.frame.outermost) is not None:
-                return Literal(ends[not isinstance(parent, Min)])  # to dask, Min is a kind of Max
-        if isinstance(parent, CUTS):
-            return cut_down(self, parent, dependents)
+                return scan.counted(parent)
+            if isinstance(parent, Min | Max) and (ends := scan.label_range) is not None:
+                return Literal(ends[not isinstance(parent, Min)])  # in dask, Min is a subclass of Max
+        if isinstance(parent, ROW_SELECTIONS):
+            return pushed_down(self, parent, dependents)
         return super()._simplify_up(parent, dependents)
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
-        return may_be_cut(self, parent, dependents)
-
-
-def cut_down(node: Any, top: Any, dependents: Any) -> Any:
-    """A filter, or a choice of labels, of a scan, its columns or its index, as that of a scan of fewer rows.
-
-    Returns
-    -------
-    Expr or None
-        None if it is no such thing, or may not be yet, or never.
-    """
-    if not may_be_cut(node, top, dependents) or not is_complete(dependents, node, top):
-        return None
-    table = table_of(node)
-    count = num_shared(table, top, dependents)
-    found = table.filtered(top.predicate, count) if isinstance(top, Filter) else table.located(top)
-    if found is None or node is table:
-        return found
-    if isinstance(found, Filter):
-        return Filter(type(node)(found.frame, *node.operands[1:]), found.predicate)
-    return type(node)(found, *node.operands[1:])
-
-
-def may_be_cut(node: Any, top: Any, dependents: Any) -> bool:
-    """Whether `cut_down` may give something, if not now then after other rules have been applied."""
-    table = table_of(node)
-    if table is None or not isinstance(top, CUTS) or top.frame is not node:
-        return False
-    if table.fixed or table.most is not None or table._filtered:  # their rows are counted, their partitions numbered
-        return False
-    asked = len(table.conditions_of(top))
-    if not is_complete(dependents, node, top):
-        return asked > 0
-    count = num_shared(table, top, dependents)
-    return count > 0 and (isinstance(top, Filter) or count == asked)
-
-
-def table_of(node: Any) -> Any:
-    """The scan of which a node is the whole, columns or the index; None for other nodes."""
-    below = node if isinstance(node, ReadZarr) else node.frame
-    return below if isinstance(below, ReadZarr) else None
-
-
-class JoinedZarr(FusedIO):
-    """A scan of few columns, several partitions of which are read as one."""
-
-    _parameters = ["_expr", "num_joined"]  # noqa: RUF012  as dask has it
-
-    @cached_property
-    def _name(self) -> str:
-        return f"read-zarr-joined-{self.deterministic_token}"
-
-    @cached_property
-    def _fusion_buckets(self) -> list[Sequence[int]]:
-        wanted = self.operand("_expr")._partitions
-        # as Repartition joins them, so that what goes row by row with them stays beside them
-        cuts = RepartitionToFewer._compute_partition_boundaries(self.num_joined, len(wanted))
-        return [wanted[start:stop] for start, stop in pairwise(cuts)]
-
-    def _divisions(self) -> Divisions:
-        divisions = self.operand("_expr").divisions
-        cuts = RepartitionToFewer._compute_partition_boundaries(self.num_joined, len(divisions) - 1)
-        return tuple(divisions[cut] for cut in cuts)
-
-    def _task(self, name: Any, index: int) -> Task:
-        return self.operand("_expr").read(name, self._fusion_buckets[index])
-
-    def _tree_repr_lines(self, indent: int = 0, recursive: bool = True) -> list[str]:
-        (line,) = self.operand("_expr")._tree_repr_lines(indent, recursive)
-        return [f"{line}, joined to {self.num_joined:,} partitions"]
+        return may_push_down(self, parent, dependents)

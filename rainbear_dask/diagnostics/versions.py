@@ -4,6 +4,8 @@ import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+__version__ = version("rainbear-dask")
+
 
 def print_extension_info() -> str:
     """Say which versions are in use.

@@ -119,7 +119,17 @@ class OpenedStore:
         vars(self).update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({label_of(self._address)})"
+        return f"{type(self).__name__}({self.label})"
+
+    @property
+    def label(self) -> str:
+        """How messages name the source."""
+        return label_of(self._address)
+
+    @property
+    def root(self) -> str:
+        """Path of the root group inside the source."""
+        return self._root
 
     def pin(self) -> None:
         """Settle which state of the store is read: of a branch of Icechunk, the snapshot that it is at now."""
@@ -131,7 +141,7 @@ class OpenedStore:
         path = join_path(*group.split("/"))
         with self._lock:
             if path not in self._metas:
-                meta = _read_meta(self._pinned(), label_of(self._address), self._root, path, self._options)
+                meta = _read_meta(self._pinned(), self.label, self._root, path, self._options)
                 spec = replace(meta.spec, max_cached=self._max_cached, max_chunks=self._max_chunks)
                 self._metas[path] = replace(meta, spec=spec)
             return self._metas[path]

@@ -25,7 +25,7 @@ def open_table(
         decode=decode,
         mask=mask,
     )
-    _warn_of(table.skipped, meta, stacklevel=5)
+    _warn_of(table.skipped, meta)
     return table
 
 
@@ -38,10 +38,10 @@ def open_tables(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -> d
         decode=decode,
         mask=mask,
     )
-    _warn_of(skipped, meta, stacklevel=4)
+    _warn_of(skipped, meta)
     return tables
 
 
-def _warn_of(skipped: Mapping[str, str], meta: StoreMeta, *, stacklevel: int) -> None:
+def _warn_of(skipped: Mapping[str, str], meta: StoreMeta) -> None:
     for path, reason in skipped.items():
-        warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", stacklevel=stacklevel)
+        warn(f"array {path!r} of {meta.spec.label} is left out: {reason}")

@@ -59,5 +59,6 @@ def test_a_filter_that_needs_other_rows_is_refused(url, predicate):
 
 
 def test_futures_need_a_cluster(url):
-    with pytest.raises(ValueError, match="client="):
+    with pytest.raises(ValueError, match="client=") as caught:
         rd.plan(url).to_futures()
+    assert isinstance(caught.value, rd.exceptions.ClusterError)

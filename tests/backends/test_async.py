@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from zarr.storage import LocalStore, WrapperStore
 
 import rainbear_dask as rd
-from rainbear_dask.backends import base as backends
+from rainbear_dask.backends import cached_store as backends
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.exceptions import PlanTooLargeError, StoreError, StoreNotFoundError, UnknownColumnError
 from rainbear_dask.execution import wire

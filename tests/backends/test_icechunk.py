@@ -201,7 +201,7 @@ def test_what_is_not_there(tmp_path, open_):
 
 
 def test_what_cannot_be_asked(repo, open_):
-    caught(QueryError, lambda: open_(branch="main", tag="v1"), "tag=")
+    caught(QueryError, lambda: open_(branch="main", tag="v1"), "`tag`")
     for nonsense in (b"no pickle", 3, "path", repo):
         caught(StoreFormatError, lambda it=nonsense: asyncio.run(rd.IcechunkBackend.from_session(it)), "session")
 

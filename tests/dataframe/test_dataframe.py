@@ -535,12 +535,12 @@ def test_few_columns_are_read_in_fewer_partitions(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"index": "t2m"}, QueryError, "no coordinate of one dimension"),
+        ({"index": "t2m"}, QueryError, "not a coordinate of one dimension"),
         ({"index": "latt"}, UnknownColumnError, "Did you mean 'lat'"),
         ({"columns": ["latt"]}, UnknownColumnError, "Did you mean 'lat'"),
         ({"categories": ["t2m"]}, QueryError, "cannot be a categorical"),
         ({"dtype_backend": "torch"}, QueryError, "'numpy' or 'pyarrow'"),
-        ({"filters": [("lat", "~", 4)]}, PredicateError, "no part of a filter"),
+        ({"filters": [("lat", "~", 4)]}, PredicateError, "not a valid filter tuple"),
         ({"filters": [("latt", ">", 4)]}, UnknownColumnError, "Did you mean 'lat'"),
         ({"filters": c.t2m > c.t2m.mean()}, PredicateError, "more than one row"),
     ],

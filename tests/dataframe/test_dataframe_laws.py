@@ -28,7 +28,7 @@ from tests.support.strategies import DIMS, START, TEXTS
 pytestmark = [
     pytest.mark.filterwarnings("ignore::xarray.SerializationWarning"),
     pytest.mark.filterwarnings("ignore:array .* is left out:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the table of .* has .* rows:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The table of .* has .* rows:UserWarning"),
     pytest.mark.filterwarnings("ignore:Insufficient elements for `head`:UserWarning"),
 ]
 MOMENT = pd.Timestamp(START)

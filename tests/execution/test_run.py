@@ -61,7 +61,7 @@ def plan(url):
 
 
 def finely(lf):
-    return ScanPlan.of(replace(plans_of(lf)[0], task_bytes=1))
+    return ScanPlan(replace(plans_of(lf)[0], task_bytes=1))
 
 
 @pytest.fixture

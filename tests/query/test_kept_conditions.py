@@ -199,7 +199,7 @@ def test_planning_goes_on_where_a_function_fails_on_a_label(labelled):
     plan = rd.plan(labelled, predicate, ["v"])
     assert plan.collect()["v"].to_list() == expected_frame(labelled).filter(c.label.is_in(["2", "4"]))["v"].to_list()
     assert "cannot be evaluated on coordinates" in plan.explain()
-    assert all("\n" not in conjunct.obstacle for conjunct in plan.conjuncts)
+    assert all("\n" not in conjunct.obstacle for conjunct in plan.read_plan.conjuncts)
 
 
 # ---------------------------------------------------------------------- Dask DataFrames

@@ -104,5 +104,5 @@ def test_a_plugin_sets_workers_that_are_there_and_workers_that_come(url):
         backend = rd.ZarrBackendSync.from_url(url)
         with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
             backend.scan_zarr_sync(pl.col("t2m") > 280)
-        kept = client.run(coords.usage, backend.openings)
+        kept = client.run(coords.usage, backend.cached.opened.openings)
         assert [usage["coord_entries"] for usage in kept.values()] == [0, 0]

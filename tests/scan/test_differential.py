@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::xarray.SerializationWarning"),
     # the package warns of arrays without a column type, and of tables in which variables repeat many times
     pytest.mark.filterwarnings("ignore:array .* is left out:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the table of .* has .* rows:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The table of .* has .* rows:UserWarning"),
 ]
 
 icechunk.set_logs_filter("icechunk=error")  # it warns of local folders, which one process at a time may write

@@ -145,7 +145,7 @@ def test_no_message_of_an_error_can_forget_it(text):
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_no_warning_can_forget_it(text):
-    _, (said,) = warned(lambda: warn(f"array {text} is odd", stacklevel=2))
+    _, (said,) = warned(lambda: warn(f"array {text} is odd"))
     assert_plain(said)
 
 

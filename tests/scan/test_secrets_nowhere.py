@@ -256,7 +256,7 @@ def test_what_is_shown_of_a_backend(server, kind):
     source, options = SOURCES[kind](server)
     backends = [rd.ZarrBackendSync.from_store(source, "s.zarr" if kind == "store of obstore" else None)]
     if options is not None:  # a backend has no options, so an address alone is its way
-        backends[0]._options = options
+        backends[0].cached.opened._options = options
     (backend,) = backends
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -174,7 +174,7 @@ def test_no_text_of_a_backend_shows_a_secret(bucket, folder):
     assert not planted_in(
         repr(backend),
         backend.cache_stats(),
-        backend.meta(),
+        backend.cached.opened.meta(),
         backend.selected_chunks_debug(c.x > 1),
         *map(told, refused),
     )

@@ -155,7 +155,7 @@ FAULTS = [
     ),
     Fault(
         "a dropped conjunct: one of two of the same text",
-        "dataframe/leaf query/test_kept_conditions",
+        "dataframe/source query/test_kept_conditions",
         "for text, test in tests]",
         "for text, test in dict(tests).items()]",
     ),

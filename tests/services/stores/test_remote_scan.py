@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.stores,
     pytest.mark.filterwarnings("ignore::xarray.SerializationWarning"),
     pytest.mark.filterwarnings("ignore:array .* is left out:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the table of .* has .* rows:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The table of .* has .* rows:UserWarning"),
 ]
 libraries = st.sampled_from([{}, {}, {"library": "fsspec"}])
 

@@ -1,0 +1,43 @@
+"""Types of the public functions: what a scan reads from, and the options of a scan.
+
+For annotations: ``def load(source: StoreLike, **options: Unpack[ScanOptions]) -> pl.LazyFrame``.
+"""
+
+from collections.abc import Collection, Mapping, MutableMapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from icechunk import Session
+    from obstore.store import ObjectStore
+    from zarr.abc.store import Store
+
+
+class BackendLike(Protocol):
+    """A backend of this package: `ZarrBackend`, `ZarrBackendSync` or `IcechunkBackend`."""
+
+    def root(self) -> str: ...
+    def schema(self, variables: Collection[str] | None = None) -> Mapping[str, Any]: ...
+
+
+StoreLike: TypeAlias = "str | PathLike[str] | Store | ObjectStore | MutableMapping[str, bytes] | Session | BackendLike"
+"""A path, a URL, a store of zarr or obstore, an fsspec mapper, an Icechunk session or store, or a backend."""
+
+DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
+"""Which types a pandas or Dask DataFrame has; see `read_zarr`."""
+
+
+class TableOptions(TypedDict, total=False):
+    """Options of `tables`: where the store begins, and how its values are decoded. `scan_zarr` documents them."""
+
+    group: str | None
+    prefix: str | None
+    storage_options: Mapping[str, Any] | None
+    decode: bool
+    mask: bool
+
+
+class ScanOptions(TableOptions, total=False):
+    """Options of `scan_zarr`, `plan` and `read_zarr`: `TableOptions` and the variables of one table."""
+
+    variables: Collection[str] | None
