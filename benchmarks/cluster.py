@@ -136,11 +136,11 @@ def measure(path: str, name: str, client: Client, rounds: int) -> str:
 
 
 TIDY = ("full scan", "box")
-"""Questions whose answer is what the workers send, and is large."""
+"""Queries with large results, sent as the workers make them."""
 
 PEERS = ("xarray", "filtered")
 LONG = 8
-"""Seconds after which a time of a peer that was taken once is enough."""
+"""Seconds above which one run of a peer is enough."""
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from benchmarks.run import as_markdown, conditions
 DAY = 24
 LATS, LONS = 181, 360
 SMALL = (1, 100, 100)
-"""Chunks of the stores of many chunks, a hundred to a step of time."""
+"""Numbers of chunks of the stores, a hundred per time step."""
 
 # Stores
 

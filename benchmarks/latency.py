@@ -24,15 +24,15 @@ from benchmarks.slow_store import SlowStore
 
 SECONDS = 0.05
 SLOWER = 0.2
-"""Seconds an answer where workers are counted: on two processors, eight that did more than wait would be in each other's way."""
+"""Seconds per response in the test of workers. On two processors, eight workers must mostly wait."""
 NUM_CHUNKS = 256
 NUM_SLOWER = 96
-"""Chunks where workers are counted."""
+"""Number of chunks in the test of workers."""
 AT_A_TIME = (16, 64)
-"""Requests that a process may have in flight."""
+"""Numbers of requests that a process may have in flight."""
 WORKERS = (1, 2, 4, 8)
 SIDE, LARGE_SIDE = 128, 512
-"""Of chunks of 64 KiB and of 1 MiB."""
+"""Shapes of chunks of 64 KiB and of 1 MiB."""
 
 
 def write(path: str, num_chunks: int = NUM_CHUNKS, side: int = SIDE) -> None:

@@ -22,7 +22,7 @@ STORES: dict[str, Callable[[Path], None]] = {
     "stations": write_stations,
     "noleap": write_noleap,
 }
-"""What writes the store of each name."""
+"""The function that writes the store of each name."""
 
 NOT_CHUNKS = (".json", ".zarray", ".zattrs")
 

@@ -13,7 +13,7 @@ import xarray as xr
 time, lat, lon, t2m = pl.col("time"), pl.col("lat"), pl.col("lon"), pl.col("t2m")
 
 Size = Literal["full", "quick", "tiny"]
-"""Of a store: what the tables of results are made with, what takes minutes, what a test takes."""
+"""Size of a store: for the tables of results, for a run of minutes, for a test."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ LAYOUTS = [
     Layout("small chunks", (744, 181, 360), (1, 61, 120)),
     Layout("shard", (744, 181, 360), (1, 61, 120), shards=(744, 183, 360)),
 ]
-"""For speed: a few large chunks, chunks in all directions, many small ones, and those in one shard."""
+"""Layouts for speed: a few large chunks, chunks in all directions, many small ones, and the latter in one shard."""
 
 
 # Speed
@@ -171,10 +171,10 @@ QUERIES = [
 # Chunks read
 
 CHUNKED = Layout("chunked", (48, 721, 1440), (24, 103, 144), compressed=False)
-"""Two days by 7 x 10 tiles of a quarter-degree grid: 140 chunks."""
+"""Two days of 7 x 10 tiles of a quarter-degree grid: 140 chunks."""
 
 SHARDED = replace(CHUNKED, name="sharded", shards=(24, 721, 1440))
-"""The same chunks, seventy to a shard."""
+"""The same chunks, seventy per shard."""
 
 
 def write_stations(store: Any) -> None:

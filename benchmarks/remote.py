@@ -18,14 +18,14 @@ import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
 from obstore.store import S3Store
-from tests.remote import servers
 from zarr.storage import ObjectStore
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
+from tests.services.stores import servers
 
 DELAY = 50
-"""Milliseconds."""
+"""Milliseconds that the proxy adds to each request."""
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "480 chunks of 86 kB": {"chunks": (1, 120, 180)},

@@ -93,7 +93,7 @@ STORES = [
 ]
 COUNTS = (1, 10, 50)
 WARM_UP = 100
-"""Questions that a warm backend has answered."""
+"""Number of queries that a warm backend has answered."""
 
 Ask = Callable[[Any, Sequence[pl.Expr]], list[pl.DataFrame]]
 

@@ -35,17 +35,17 @@ from benchmarks.problems import HOT, LAYOUTS, QUERIES, Layout, Query, Size, t2m
 
 RESULTS = Path(__file__).parent / "results"
 PEAKS = ("full scan", "value filter")
-"""Questions to the four layouts whose memory is measured."""
+"""Queries on the four layouts with a measurement of memory."""
 LARGE = 100_000
-"""Rows above which tables are compared by a hash."""
+"""Number of rows above which tables are compared by a hash."""
 PATIENCE: dict[Size, float] = {"full": 5.0, "quick": 0.5}
-"""Seconds above which a reader is not asked again: its first time counts, and its memory is not measured."""
+"""Seconds above which a reader runs once: its first time counts, and its memory is not measured."""
 
 SUITES: dict[str, list[tuple[Layout | Geometry, Sequence[Query]]]] = {
     "layouts": [(layout, QUERIES) for layout in LAYOUTS],
     "geometries": [(geometry, geometry.queries) for geometry in GEOMETRIES],
 }
-"""Stores with their questions: those for which there are targets, and those like public ones."""
+"""Stores with their queries: layouts with targets, and geometries of public stores."""
 
 # Readers: from the address of a store to the result, as a table of Polars or pandas
 

@@ -1,7 +1,7 @@
 """Check the prose of the project: forbidden phrases, long lines of Markdown, long modules. Part of ``make lint``.
 
-Phrases are looked for in the comments, docstrings and messages of the package, and in all Markdown files. A phrase may
-continue on the next line. Code is no prose: backticked spans and the code of modules are left out.
+The check reads the comments, docstrings and messages of the package, and all Markdown files. It finds a phrase across a
+line break. It skips code: backticked spans and the statements of modules.
 """
 
 import ast
@@ -37,7 +37,7 @@ _ADDRESS = re.compile(r"\]\([^)]*\)|https?://\S+")
 
 
 class Finding(NamedTuple):
-    """Something to mend, and its place."""
+    """A place in a file, and the change that it needs."""
 
     file: Path
     line: int
@@ -55,7 +55,7 @@ def phrases_of(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _blank(code: re.Match[str]) -> str:
-    """Keep the lines of a span of code, and a character that no phrase can span."""
+    """Replace a span of code by its line breaks, behind a character that splits phrases."""
     return "|" + "\n" * code[0].count("\n")
 
 
@@ -63,7 +63,7 @@ def texts_of(source: str) -> Iterator[tuple[int, str]]:
     """Yield each block of comments and each string of a module, with its first line."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = [(token.start[0], token.string.lstrip("#! ")) for token in tokens if token.type == tokenize.COMMENT]
-    # lines one behind the other, in which an index less the line's number stays the same, are one block
+    # in consecutive lines, the difference between line number and index is constant
     for _, block in groupby(enumerate(comments), key=lambda item: item[1][0] - item[0]):
         lines = [comment for _, comment in block]
         yield lines[0][0], "\n".join(text for _, text in lines)
@@ -97,7 +97,7 @@ def check_markdown(file: Path) -> Iterator[Finding]:
 
 
 def check_tree(root: Path) -> Iterator[Finding]:
-    """Yield all findings of a project: its package, and the Markdown files that belong to it."""
+    """Yield all findings of a project: its package and its Markdown files."""
     for module in sorted(root.glob("rainbear_dask/**/*.py")):
         yield from check_module(module)
     for pattern in ("*.md", "docs/**/*.md", "cluster/**/*.md", "benchmarks/*.md"):
