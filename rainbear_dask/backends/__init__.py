@@ -1,1 +1,1 @@
-"""The backends that users of rainbear know: a store that is opened once and asked many questions."""
+"""The backend classes of rainbear: a store that is opened once and queried many times."""

@@ -1,1 +1,1 @@
-"""CF conventions: stored values to the values of columns."""
+"""CF conventions: stored values to column values."""

@@ -1,1 +1,1 @@
-"""Rows as Arrow, pandas and xarray have them."""
+"""Rows as Arrow, pandas and xarray."""

@@ -1,1 +1,1 @@
-"""What a plan says of itself: report, picture, progress; versions in use."""
+"""The report of a plan, the picture of its chunks, progress bars, versions."""

@@ -1,1 +1,1 @@
-"""Predicate to selection to tasks; counts and limits."""
+"""Predicate to selection to tasks, with counts and limits."""
