@@ -1,1 +1,1 @@
-"""The backend classes of rainbear: a store that is opened once and queried many times."""
+"""Backends, as in rainbear: a store that is opened once and answers many queries."""

@@ -1,4 +1,4 @@
-"""Dask clusters by name: local, a batch system, Kubernetes, or an address."""
+"""Dask clusters by name: of this machine, of a batch system, of Kubernetes, or at an address."""
 
 from rainbear_dask.cluster.connection import connect
 

@@ -1,1 +1,1 @@
-"""Rows as Arrow, pandas and xarray."""
+"""Rows for other libraries: Arrow, pandas and xarray."""

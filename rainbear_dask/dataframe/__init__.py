@@ -1,1 +1,1 @@
-"""Dask DataFrames: expression nodes, filters, pushdown, partitions."""
+"""Dask DataFrames of a scan: expression nodes, pushdown, partitions."""

@@ -1,1 +1,1 @@
-"""The report of a plan, the picture of its chunks, progress bars, versions."""
+"""Reports for users: the report and the picture of a plan, progress bars, versions."""

@@ -1,1 +1,1 @@
-"""The resources of a process: settings, limits, buffer pool, caches, threads."""
+"""What a process may use, and what it shares: settings, limits, buffers, caches, threads."""
