@@ -59,9 +59,10 @@ ifneq ($(SECOND),)
 	$(SECOND_VENV)/bin/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 endif
 
-lint: $(VENV)/.installed  ## Check style
+lint: $(VENV)/.installed  ## Check style and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.support.prose
 
 types: $(VENV)/.installed  ## Check types
 	$(BIN)/mypy
