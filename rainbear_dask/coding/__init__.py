@@ -1,1 +1,1 @@
-"""CF conventions: stored values to column values."""
+"""CF conventions: from stored values to column values."""
