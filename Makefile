@@ -1,4 +1,4 @@
-# Everything a contributor runs. Needs python3 (3.11 or newer) with venv, and a package index; nothing installed by hand.
+# All commands of a contributor. They need python3 (3.11 or newer) with venv, and a package index.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,8 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# A second interpreter, of another minor version than the first. A name on PATH proves nothing (a pyenv shim may
-# refuse to run), so each candidate has to say its version.
+# A second interpreter with another minor version. A name on PATH proves nothing, because a pyenv shim may refuse to
+# run. So each candidate must report its version.
 minor = $(shell $(1) -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 candidates := python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) \
               $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)
@@ -18,10 +18,10 @@ SECOND ?= $(firstword $(foreach python,$(candidates),\
               $(if $(filter-out $(call minor,$(PYTHON)),$(call minor,$(python))),$(python))))
 SECOND_VENV = .venv-$(call minor,$(SECOND))
 
-# Test files on two processes at a time; SPREAD= runs them one after the other.
+# Two processes run test files at a time. SPREAD= runs the files one after the other.
 SPREAD ?= -n 2 --dist loadfile --max-worker-restart 0
 
-# Hypothesis draws more examples where CI=true says so.
+# Hypothesis draws more examples if CI=true.
 export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -32,108 +32,109 @@ say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
 
-demo: $(VENV)/.demo  ## Run the documented first scan, docs/demo.py
+demo: $(VENV)/.demo  ## Run the demo: a first scan on real data (docs/demo.py)
 	$(BIN)/python docs/demo.py
 
 test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
 	@$(call say_interpreter,$(BIN)/python)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-test-second:  ## Run the tests on a second interpreter, where there is one
+test-second:  ## Run the tests on a second interpreter, if one exists
 ifneq ($(SECOND),)
 	@$(MAKE) --no-print-directory $(SECOND_VENV)/.installed
 	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
 	$(SECOND_VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 else
-	@echo "==> no second interpreter (3.12 or 3.13) here: tests ran on one only"
+	@echo "==> skipped: no second interpreter (3.12 or 3.13) found, so the tests ran on one"
 endif
 
-test-stores: $(VENV)/.stores  ## Run the tests that need an S3 server and nginx, which they start
+test-stores: $(VENV)/.stores  ## Run the tests against an S3 server and nginx, which they start
 	@$(call say_interpreter,$(BIN)/python)
 	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 
-test-stores-second:  ## The same on a second interpreter, where there is one
+test-stores-second:  ## The same on a second interpreter, if one exists
 ifneq ($(SECOND),)
 	@$(MAKE) --no-print-directory $(SECOND_VENV)/.stores
 	@$(call say_interpreter,$(SECOND_VENV)/bin/python)
 	$(SECOND_VENV)/bin/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 endif
 
-lint: $(VENV)/.installed  ## Check style
+lint: $(VENV)/.installed  ## Check style and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.support.prose
 
 types: $(VENV)/.installed  ## Check types
 	$(BIN)/mypy
 
-layers: $(VENV)/.installed  ## Check which module imports which
+layers: $(VENV)/.installed  ## Check that modules import downwards only
 	$(BIN)/lint-imports
 
-test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start; needs root on Debian or Ubuntu
+test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/services/test_slurm.py
 
-test-hosts: $(VENV)/.installed  ## Run the tests on network namespaces as hosts; needs root
+test-hosts: $(VENV)/.installed  ## Run the tests on network namespaces as hosts (root)
 	$(BIN)/python -m pytest -m hosts $(ARGS) tests/services/test_hosts.py
 
-test-kubernetes: $(VENV)/.stores  ## Run the tests on a Kubernetes; needs root on Debian 12, and ten minutes to build it the first time
+test-kubernetes: $(VENV)/.stores  ## Run the tests on a Kubernetes (root on Debian 12; the first build takes ten minutes)
 	bash cluster/kubernetes/build.sh .cluster/kubernetes/bin
 	$(BIN)/python -m pytest -m kubernetes -o timeout=600 -o faulthandler_timeout=700 -s $(ARGS) tests/services/test_kubernetes.py
 
-# In CI they have to run. Elsewhere it takes root and apt, and who has not got them is told what is left out.
+# CI must run them. Elsewhere they need root and apt, and the target reports if it skips them.
 test-services:
 ifneq ($(or $(filter true,$(CI)),$(shell [ "$$(id -u)" = 0 ] && command -v apt-get)),)
 	@$(MAKE) --no-print-directory test-slurm test-hosts
 else
-	@echo "==> left out: the tests on SLURM and on several hosts, which take root on Debian or Ubuntu (make test-slurm test-hosts)"
+	@echo "==> skipped: the tests on SLURM and on several hosts need root on Debian or Ubuntu (make test-slurm test-hosts)"
 endif
 
-check: lint types layers test test-second test-stores test-stores-second test-services  ## All of the above but demo: what CI runs
+check: lint types layers test test-second test-stores test-stores-second test-services  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
 
-laws: $(VENV)/.installed  ## The laws of selecting and planning at 5,000 examples (minutes)
+laws: $(VENV)/.installed  ## Run the laws of selections and planning on 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py $(ARGS)
 
-mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and see which test sees each (minutes)
+mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
 
-bench: .venv-bench/.installed  ## Time and memory beside rainbear, xarray-sql and xarray, whole stores (half an hour), with pictures
+bench: .venv-bench/.installed  ## Measure time and memory on whole stores beside rainbear, xarray-sql and xarray (half an hour)
 	.venv-bench/bin/python -m benchmarks.run --plots benchmarks $(ARGS)
 
-bench-quick: .venv-bench/.installed  ## The same on smaller stores (three minutes), and chunks read by form of question
+bench-quick: .venv-bench/.installed  ## The same on smaller stores, and the chunks that each form of query reads (three minutes)
 	.venv-bench/bin/python -m benchmarks.run --quick --rounds 2 $(ARGS)
 	.venv-bench/bin/python -m benchmarks.predicate_forms
 
-bench-targets: .venv-bench/.installed  ## The four layouts beside rainbear alone, and which targets are reached (ten minutes)
+bench-targets: .venv-bench/.installed  ## Measure the four layouts beside rainbear, and compare with the targets (ten minutes)
 	.venv-bench/bin/python -m benchmarks.run --suite layouts --reader rainbear $(ARGS)
 
-bench-floor: .venv-bench/.installed  ## Scans in units of the time to read and decode their chunks, by layout and codec (five minutes)
+bench-floor: .venv-bench/.installed  ## Measure scans in units of the time to read and decode their chunks (five minutes)
 	.venv-bench/bin/python -m benchmarks.floor $(ARGS)
 
-bench-growth: .venv-bench/.installed  ## How time grows with rows, chunks and variables: slopes, and a picture (two minutes)
+bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg
 
-bench-planning: $(VENV)/.installed  ## Time and memory of planning, on stores of up to 100 M chunks (half a minute)
+bench-planning: $(VENV)/.installed  ## Measure planning on stores of up to 100 M chunks (half a minute)
 	$(BIN)/python -m benchmarks.planning
 
-bench-cluster: .venv-bench/.installed  ## A cluster of two processes: speed, a late store, memory while 20 GB stream (20 minutes)
+bench-cluster: .venv-bench/.installed  ## Measure a cluster of two processes: speed, latency, memory (20 minutes)
 	.venv-bench/bin/python -m benchmarks.cluster
 	.venv-bench/bin/python -m benchmarks.latency
 	.venv-bench/bin/python -m benchmarks.streaming
 
-bench-dataframes: .venv-bench/.installed  ## Dask DataFrames beside xarray's, on a cluster of two processes (ten minutes; ARGS=--quick: three)
+bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)
 
-bench-remote: $(VENV)/.stores  ## An S3 server that answers late: seconds, requests, share of the ideal (three minutes)
+bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
 	$(BIN)/python -m benchmarks.remote
 
 clean:  ## Remove environments, caches and builds
 	rm -rf .cluster .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# CMIP6 files that the tests read; without the package's own reader of them, which needs iris, GEOS and PROJ.
+# CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
 TEST_FILES := 'esmvaltool-sample-data>=0.0.4'
 
-# The stamp is newer than pyproject.toml exactly when what it asks for is installed.
+# The stamp is newer than pyproject.toml exactly if the dependencies in it are installed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -qq -e '.[test,dev]'
@@ -159,7 +160,7 @@ $(VENV)/.demo: $(VENV)/.installed
 	$(BIN)/python -m pip install -qq -e '.[demo]'
 	@touch $@
 
-# rainbear needs Python 3.12: the second interpreter, if there is one, else the only one, perhaps without rainbear.
+# rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.
 .venv-bench/.installed: pyproject.toml
 	$(or $(SECOND),$(PYTHON)) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install -qq -e '.[bench]'

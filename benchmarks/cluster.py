@@ -1,7 +1,7 @@
-"""A few questions on a cluster of two processes, beside threads and beside xarray: ``python -m benchmarks.cluster``.
+"""A few queries on a cluster of two processes, beside threads and beside xarray: ``python -m benchmarks.cluster``.
 
-All ways to answer take turns in one process and on one cluster, after a first time that does not count; the best time is
-taken. Every answer is compared with that of threads. Only the ratios of one run mean anything.
+All readers take turns in one process and on one cluster. The first run does not count, and the best time does. Each
+result is compared with that of threads. Only the ratios of one run are meaningful.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.run import conditions
 QUESTIONS = ("full scan", "box", "point series", "value filter", "mean by lat")
 QUICK_HOURS = 96
 
-# What xarray is asked: a Dask DataFrame on the same cluster, of what its indexes select
+# The queries of xarray: a Dask DataFrame on the same cluster, of the selection of its indexes
 
 
 def _frame(ds: xr.Dataset) -> Any:
@@ -41,7 +41,7 @@ XARRAY: dict[str, Callable[[xr.Dataset], Any]] = {
     "value filter": lambda ds: (frame := _frame(ds))[frame.t2m > HOT],
     "mean by lat": lambda ds: _frame(ds).astype({"t2m": "f8"}).groupby("lat").t2m.mean().reset_index(),
 }
-"""The mean in float64, as Polars computes it."""
+"""The mean is in float64, as in Polars."""
 
 FILTERED: dict[str, Callable[[xr.Dataset], Any]] = {
     "box": lambda ds: (frame := _frame(ds))[
@@ -49,7 +49,7 @@ FILTERED: dict[str, Callable[[xr.Dataset], Any]] = {
     ],
     "point series": lambda ds: (frame := _frame(ds))[(frame.lat == 45) & (frame.lon == 10)],
 }
-"""The same where the Dask DataFrame is filtered, as that of the value is."""
+"""The same queries as filters of the Dask DataFrame, as for the value."""
 
 
 def ask_xarray(path: str, question: Callable[[xr.Dataset], Any], client: Client) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def ask_active(path: str, name: str, client: Client) -> pl.DataFrame:
 
 @contextmanager
 def bytes_read() -> Iterator[list[int]]:
-    """Count what this process reads from sockets."""
+    """Count the bytes that this process reads from sockets."""
     counts: list[int] = []
     read_into = IOStream.read_into
 
@@ -87,12 +87,12 @@ def bytes_read() -> Iterator[list[int]]:
 
 
 def digest(table: Any) -> tuple[int, float]:
-    """Rows, and the mean over them of t2m."""
+    """Return the number of rows, and their mean of t2m."""
     return len(table), float(np.mean(np.asarray(table["t2m"], dtype="f8"))) if len(table) else 0.0
 
 
 def measure(path: str, name: str, client: Client, rounds: int) -> str:
-    """A row of the table: seconds on threads, on the cluster, where it is the active one and by xarray; bytes on the wire."""
+    """Return a row of the table: seconds on threads, cluster, active client and xarray; bytes on the wire."""
     ways: dict[str, Callable[[], Any]] = {
         "threads": lambda: ask(path, name, None),
         "cluster": lambda: ask(path, name, client),
@@ -136,11 +136,11 @@ def measure(path: str, name: str, client: Client, rounds: int) -> str:
 
 
 TIDY = ("full scan", "box")
-"""Questions whose answer is what the workers send, and is large."""
+"""Queries with large results, sent as the workers make them."""
 
 PEERS = ("xarray", "filtered")
 LONG = 8
-"""Seconds after which a time of a peer that was taken once is enough."""
+"""Seconds above which one run of a peer is enough."""
 
 
 def main() -> None:
@@ -158,7 +158,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as cluster,
-        Client(cluster, set_as_default=False) as client,  # else it would be found where threads are asked for
+        Client(cluster, set_as_default=False) as client,  # otherwise the runs on threads would find it
     ):
         for layout in LAYOUTS[:2]:
             path = str(Path(folder) / f"{layout.name}.zarr")

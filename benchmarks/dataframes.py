@@ -1,8 +1,8 @@
 """Dask DataFrames of a store on a cluster of two processes, beside xarray's: ``python -m benchmarks.dataframes``.
 
-Both answer in turns on one cluster, after a first time that does not count; the best time is taken, and the answers are
-compared. Memory is the peak of a worker in a cluster of its own, libraries included. The last part writes a store of
-6,000 x 45,000 float64 in chunks of 30 x 6,000 to Parquet.
+Both run in turns on one cluster. The first run does not count, and the best time does. Results are compared. Memory is
+the peak of a worker in a separate cluster, libraries included. The last part writes a store of 6,000 x 45,000 float64
+in chunks of 30 x 6,000 to Parquet.
 """
 
 import argparse
@@ -49,7 +49,7 @@ READERS: dict[str, Callable[[str], dd.DataFrame]] = {
 
 
 def ask(path: str, question: str, reader: str) -> Any:
-    """Read, and bring the answer here: of all rows their number, as a table of them need not fit in here."""
+    """Read, and return the result to this process. For all rows it is their number, because their table may not fit."""
     found = QUESTIONS[question](READERS[reader](path))
     if question == "full":
         return int(found.map_partitions(len, meta=pd.Series(dtype="i8")).sum().compute())
@@ -57,14 +57,14 @@ def ask(path: str, question: str, reader: str) -> Any:
 
 
 def digest(answer: Any) -> tuple[int, float]:
-    """Rows, and their mean of t2m."""
+    """Return the number of rows, and their mean of t2m."""
     if isinstance(answer, int | np.integer):
         return int(answer), 0.0
     return len(answer), float(np.mean(np.asarray(answer if answer.ndim == 1 else answer["t2m"], "f8")))
 
 
 def measure(path: str, question: str, rounds: int) -> dict[str, float]:
-    """Seconds of each reader, on the cluster that is active."""
+    """Return the seconds of each reader on the active cluster."""
     best = dict.fromkeys(READERS, np.inf)
     expected = digest(ask(path, question, "rainbear_dask"))
     for turn in range(rounds + 1):
@@ -78,14 +78,14 @@ def measure(path: str, question: str, rounds: int) -> dict[str, float]:
 
 
 def peak(path: str, question: str, reader: str) -> float:
-    """Most memory that a worker has had, in MB."""
+    """Return the peak memory of a worker in MB."""
     with cluster() as workers, Client(workers) as client:
         ask(path, question, reader)
         return max(client.run(peak_memory).values()) / 1e6
 
 
 def peak_memory() -> int:
-    """Most memory that this process has had."""
+    """Return the peak memory of this process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -95,7 +95,7 @@ def cluster(memory_limit: str | None = None) -> LocalCluster:
 
 
 def write_matrix(path: Path, shape: tuple[int, int]) -> None:
-    """A matrix without coordinates, written in strips."""
+    """Write a matrix without coordinates, strip by strip."""
     group = zarr.create_group(path)
     array = group.create_array("a", shape=shape, chunks=CHUNKS, dtype="f8", dimension_names=("y", "x"))
     rng = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def write_matrix(path: Path, shape: tuple[int, int]) -> None:
 
 
 def to_parquet(source: Path, target: Path) -> tuple[float, float]:
-    """Seconds, and MB of the worker that needed most, to write a store to Parquet."""
+    """Return the seconds, and the MB of the largest worker, for writing a store to Parquet."""
     with cluster("1500MB") as workers, Client(workers) as client:
         start = time.perf_counter()
         rd.read_zarr(str(source)).to_parquet(target)

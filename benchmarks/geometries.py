@@ -1,8 +1,8 @@
-"""Stores with the geometry of well-known public ones, and questions to each.
+"""Stores with the geometry of well-known public ones, and queries to each.
 
-Kept are the storage type and packing, the dims and their direction, the share of missing cells, and how many chunks
-there are to a step of time, or to a shard. Steps of time are few, and space is coarser where a chunk or a shard would be
-too large: the grid and its chunks, by the same factor.
+The stores keep storage type, packing, dims and their direction, the share of missing cells, and the number of chunks
+per time step or shard. They have few time steps. If a chunk or a shard would be too large, the grid and its chunks are
+coarser by the same factor.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Variable:
     dtype : str
         Of the values.
     packing : mapping, optional
-        How xarray is to encode it, where values are stored as another type.
+        Encoding for xarray, if the stored type differs.
     """
 
     dims: tuple[str, ...]
@@ -62,7 +62,7 @@ class Variable:
         return cells.astype(self.dtype, copy=False)
 
     def encoding(self, sizes: Sizes) -> dict[str, Any]:
-        """For xarray; chunks are no longer than dimensions, and shards are whole numbers of chunks."""
+        """Return the encoding for xarray: chunks no longer than dimensions, shards of whole chunks."""
         chunks = tuple(min(n, sizes[dim]) for n, dim in zip(self.chunks, self.dims, strict=True))
         found = {"chunks": chunks, **self.packing}
         if self.shards:
@@ -73,12 +73,12 @@ class Variable:
 
 @dataclass(frozen=True)
 class Geometry:
-    """A store, and questions to it.
+    """A store, and queries to it.
 
     Parameters
     ----------
     name : str
-        What the tables call it.
+        Name in the tables.
     sizes : mapping of str to int
         By dimension.
     coordinates : callable
@@ -86,9 +86,9 @@ class Geometry:
     variables : mapping of str to Variable
         By name.
     queries : tuple of Query
-        The questions.
+        The queries.
     quick, tiny : mapping of str to int
-        Sizes of a smaller store, where they differ.
+        Sizes of a smaller store that differ.
     zarr_format : int
         2 or 3.
     """
@@ -108,7 +108,7 @@ class Geometry:
         return replace(self, sizes={**self.sizes, **fewer})
 
     def write(self, path: str) -> None:
-        """Write the data, the same each time."""
+        """Write the same data on each call."""
         rng = np.random.default_rng(0)
         data = {name: (each.dims, each.values(self.sizes, rng)) for name, each in self.variables.items()}
         xr.Dataset(data, self.coordinates(self.sizes)).to_zarr(
@@ -140,7 +140,7 @@ def with_levels(sizes: Sizes) -> dict[str, np.ndarray]:
 
 
 def forecasts(sizes: Sizes) -> dict[str, np.ndarray]:
-    """Latitudes from the south, as the forecasts of WeatherBench2 have them."""
+    """Latitudes from the south, as in the forecasts of WeatherBench2."""
     return {
         "time": times("2020-01-01", sizes["time"], 6 * HOUR),
         "prediction_timedelta": (np.arange(sizes["prediction_timedelta"]) * 6 * HOUR).astype("timedelta64[ns]"),
@@ -172,7 +172,7 @@ def ensemble(sizes: Sizes) -> dict[str, np.ndarray]:
 
 
 def reaches(sizes: Sizes) -> dict[str, Any]:
-    """Numbers of river reaches, with their place, order, and gage if they have one: every hundredth has."""
+    """Numbers of river reaches, with place, order and, for every hundredth, a gage."""
     count = sizes["feature_id"]
     numbers = np.arange(count)
     gages = np.where(numbers % 100 == 0, np.char.zfill(numbers.astype("S8"), 8), b"").astype("S15")
@@ -192,7 +192,7 @@ def square(sizes: Sizes) -> dict[str, np.ndarray]:
     return {"y": 4_000_000 - 10.0 * np.arange(sizes["y"]), "x": 500_000 + 10.0 * np.arange(sizes["x"])}
 
 
-# Questions
+# Queries
 
 time, latitude, longitude = pl.col("time"), pl.col("latitude"), pl.col("longitude")
 temperature, t2m = pl.col("temperature"), pl.col("2m_temperature")

@@ -1,8 +1,8 @@
-"""How time grows: with the rows that stream, the chunks of a store, and its variables: ``python -m benchmarks.growth``.
+"""Growth of time with streamed rows, chunks of a store, and its variables: ``python -m benchmarks.growth``.
 
-A slope is that of a straight line through the logarithms of sizes and seconds: 1 is time in proportion to the size, 0 is
-time that does not depend on it. Each point is a process of its own, in which the best of several times is taken after a
-first one; rainbear is asked the same, where it is installed.
+A slope is that of a straight line through the logarithms of sizes and seconds: 1 is proportional, 0 is constant. Each
+point is the best of several runs after a first one, in a separate process. If rainbear is installed, it runs the same
+queries.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from benchmarks.run import as_markdown, conditions
 DAY = 24
 LATS, LONS = 181, 360
 SMALL = (1, 100, 100)
-"""Chunks of the stores of many chunks, a hundred to a step of time."""
+"""Numbers of chunks of the stores, a hundred per time step."""
 
 # Stores
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """Days of a global grid, a chunk each: one is written, and the files of the others are links to it."""
+    """Write days of a global grid, one chunk each: the first as a file, the others as links to it."""
     days = max(1, round(rows / (DAY * LATS * LONS)))
     grid = Grid("rows", PLAIN, (days * DAY, LATS, LONS), (DAY, LATS, LONS))
     grid.write(path)
@@ -50,12 +50,12 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def write_chunks(path: Path, chunks: int) -> None:
-    """So many chunks, of which those of the first step are written, and the metadata of which is consolidated."""
+    """Write consolidated metadata of this many chunks, and the chunks of the first step."""
     _write_grid(path, Grid("chunks", PLAIN, (chunks // 100, 1000, 1000), SMALL))
 
 
 def write_variables(path: Path, variables: int) -> None:
-    """So many variables, of which the first is written, and the metadata of which is consolidated."""
+    """Write consolidated metadata of this many variables, and the data of the first."""
     _write_grid(path, Grid("variables", PLAIN, (1, 1000, 1000), SMALL, variables=variables))
 
 
@@ -67,18 +67,18 @@ def _write_grid(path: Path, grid: Grid) -> None:
         zarr.consolidate_metadata(path)
 
 
-# Questions
+# Queries
 
 time, lat, lon, v0 = pl.col("time"), pl.col("lat"), pl.col("lon"), pl.col("v0")
 
 
 def stream(lf: pl.LazyFrame) -> pl.DataFrame:
-    """All rows, each made and let go."""
+    """Make all rows, and release each frame."""
     return lf.select(pl.len(), v0.sum(), lat.sum(), lon.sum(), time.max()).collect(engine="streaming")
 
 
 def box(lf: pl.LazyFrame) -> pl.DataFrame:
-    """A box of six chunks or so."""
+    """Query a box of about six chunks."""
     where = time == datetime(1900, 1, 1), lat.is_between(30, 50), lon.is_between(0, 40)
     return lf.filter(*where).select(*PLAIN, "v0").collect()
 
@@ -90,17 +90,17 @@ class Growth:
     Parameters
     ----------
     name : str
-        What grows.
+        Subject of the growth.
     unit : str
-        In what it is counted.
+        Unit of the sizes.
     sizes : tuple of int
-        How much of it there is.
+        Sizes to measure.
     write : callable
         Writes the store of a size to a path.
     ask : callable
-        The question.
+        The query.
     rounds : int
-        Times that count, of which the best is taken.
+        Runs that count. The best is the result.
     """
 
     name: str
@@ -126,7 +126,7 @@ GROWTHS = {
 
 @dataclass(frozen=True)
 class Series:
-    """Best seconds, and MB at the peak, of one reader for each size."""
+    """Best seconds, and peak MB, of one reader for each size."""
 
     reader: str
     unit: str
@@ -136,7 +136,7 @@ class Series:
 
     @property
     def slope(self) -> float:
-        """Of the straight line through the logarithms."""
+        """Return the slope of the straight line through the logarithms."""
         return float(np.polyfit(np.log(self.sizes), np.log(self.seconds), 1)[0])
 
 
@@ -145,7 +145,7 @@ def scan_with(reader: str) -> Callable[[str], pl.LazyFrame]:
         import rainbear  # noqa: PLC0415  not on every Python
 
         return rainbear.scan_zarr
-    # the growth of one variable's plan is asked for, not that of a table of a thousand columns
+    # the subject is the plan of one variable, not a table of a thousand columns
     return partial(rd.scan_zarr, variables=["v0"])
 
 
@@ -153,7 +153,7 @@ READERS = ("rainbear_dask", "rainbear") if find_spec("rainbear") else ("rainbear
 
 
 def ask_here(growth: Growth, reader: str, path: str) -> tuple[float, float]:
-    """Best seconds from the path to the answer, and MB at the peak of this process."""
+    """Return the best seconds from the path to the result, and the peak MB of this process."""
     scan, times = scan_with(reader), []
     for _ in range(1 + growth.rounds):
         start = perf_counter()
@@ -165,16 +165,16 @@ def ask_here(growth: Growth, reader: str, path: str) -> tuple[float, float]:
 
 
 def ask_alone(growth: Growth, reader: str, path: Path) -> tuple[float, float]:
-    """The same in a process of its own."""
+    """Return the same from a separate process."""
     command = [sys.executable, "-m", "benchmarks.growth", "--ask", growth.name, reader, str(path)]
     root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own words
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own command
     seconds, peak = map(float, done.stdout.split())
     return seconds, peak
 
 
 def measure(growth: Growth, sizes: Sequence[int], folder: Path, ask: Callable = ask_alone) -> list[Series]:
-    """Let a store grow, and ask all readers each time."""
+    """Grow a store, and run all readers at each size."""
     found: dict[str, list[tuple[float, float]]] = {reader: [] for reader in READERS}
     for size in sizes:
         path = folder / f"{growth.name}-{size}.zarr"
@@ -188,7 +188,7 @@ def measure(growth: Growth, sizes: Sequence[int], folder: Path, ask: Callable = 
 
 
 def report(measured: Sequence[Series]) -> str:
-    """A row for each size, and the slopes."""
+    """Return a row for each size, and the slopes."""
     lines = [["grows", "size", *(f"{word} {reader}" for word in ("seconds", "MB") for reader in READERS)]]
     for i in range(0, len(measured), len(READERS)):
         group = measured[i : i + len(READERS)]

@@ -1,8 +1,8 @@
-"""A store that answers each request late: how near to the ideal a scan comes: ``python -m benchmarks.latency``.
+"""A store with added latency: the share of the ideal that a scan reaches: ``python -m benchmarks.latency``.
 
-The ideal is that of the requests that a process may have in flight: so many chunks are there after one answer's time. On a
-cluster, where workers mostly wait, each has a process of its own. Beside it stands what the store itself takes when it is
-asked so, and nothing is made of its answers.
+In the ideal case, each round trip delivers as many chunks as a process may have requests in flight. On a cluster of
+latency-bound workers, each worker has its own process. The table also shows the time of the store alone: the same
+requests, with discarded responses.
 """
 
 import argparse
@@ -24,19 +24,19 @@ from benchmarks.slow_store import SlowStore
 
 SECONDS = 0.05
 SLOWER = 0.2
-"""Seconds an answer where workers are counted: on two processors, eight that did more than wait would be in each other's way."""
+"""Seconds per response in the test of workers. On two processors, eight workers must mostly wait."""
 NUM_CHUNKS = 256
 NUM_SLOWER = 96
-"""Chunks where workers are counted."""
+"""Number of chunks in the test of workers."""
 AT_A_TIME = (16, 64)
-"""Requests that a process may have in flight."""
+"""Numbers of requests that a process may have in flight."""
 WORKERS = (1, 2, 4, 8)
 SIDE, LARGE_SIDE = 128, 512
-"""Of chunks of 64 KiB and of 1 MiB."""
+"""Shapes of chunks of 64 KiB and of 1 MiB."""
 
 
 def write(path: str, num_chunks: int = NUM_CHUNKS, side: int = SIDE) -> None:
-    """Write chunks of a step of time each."""
+    """Write chunks of one time step each."""
     values = np.random.default_rng(0).normal(size=(num_chunks, side, side)).astype("f4").round(1)
     xr.Dataset({"v": (("t", "y", "x"), values)}).to_zarr(
         path, encoding={"v": {"chunks": (1, side, side)}}, consolidated=False
@@ -44,7 +44,7 @@ def write(path: str, num_chunks: int = NUM_CHUNKS, side: int = SIDE) -> None:
 
 
 def best_time(run: Callable[[], object], rounds: int) -> float:
-    """Best of some times, after a first that does not count."""
+    """Return the best of some runs, after a first that does not count."""
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -54,7 +54,7 @@ def best_time(run: Callable[[], object], rounds: int) -> float:
 
 
 async def ask_all(store: SlowStore, at_a_time: int) -> None:
-    """Ask for the bytes of each chunk."""
+    """Request the bytes of each chunk."""
     places = asyncio.Semaphore(at_a_time)
 
     async def ask(number: int) -> None:
@@ -65,7 +65,7 @@ async def ask_all(store: SlowStore, at_a_time: int) -> None:
 
 
 def threads(path: str, at_a_time: int, rounds: int = 3) -> float:
-    """Share of the ideal that threads of one process reach."""
+    """Print the share of the ideal that threads of one process reach."""
     plan = rd.plan(SlowStore(path, SECONDS), columns=["v"])
     with dask.config.set({"rainbear-dask.requests-in-flight": at_a_time}):
         seconds = best_time(plan.collect, rounds)
@@ -83,7 +83,7 @@ def threads(path: str, at_a_time: int, rounds: int = 3) -> float:
 
 
 def cluster(path: str, num_workers: int, rounds: int = 3) -> float:
-    """Seconds that a cluster of single-threaded workers needs for tasks of one chunk, so that they mostly wait."""
+    """Return the seconds of single-threaded, latency-bound workers for tasks of one chunk."""
     with (
         dask.config.set({"rainbear-dask.task-bytes": 1}),
         LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as site,

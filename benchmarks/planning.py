@@ -1,7 +1,7 @@
 """Time and memory of planning, on stores of metadata and coordinates alone: ``python -m benchmarks.planning``.
 
-Planning reads no chunk of data, so a store of any size is a few files: arrays are made, and only their coordinates are
-written. Each case is measured in a process of its own, twice: its memory is that of a process that only plans.
+Planning reads no chunk of data. So a store of any size needs only a few files: metadata and coordinates. Each case runs
+in a separate process, twice: its memory is that of a process that only plans.
 """
 
 import argparse
@@ -36,15 +36,15 @@ class Grid:
     Parameters
     ----------
     name : str
-        What the table calls it.
+        Name in the table.
     dims : tuple of str
         ``time`` and two others.
     shape, chunks : tuple of int
         Along each dimension.
     variables : int
-        How many.
+        Number of variables.
     curvilinear : bool
-        Whether ``lat`` and ``lon`` are arrays of two dimensions, as on a map projection.
+        Whether ``lat`` and ``lon`` have two dimensions, as on a map projection.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Grid:
 
     @cached_property
     def coordinates(self) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]]:
-        """Dimensions, values and attributes of each coordinate."""
+        """Return dimensions, values and attributes of each coordinate."""
         times, height, width = self.shape
         hours = np.arange(times, dtype="int64")
         found = {"time": (("time",), hours, {"units": "hours since 1900-01-01"})}
@@ -71,7 +71,7 @@ class Grid:
         }
 
     def write(self, path: Path) -> None:
-        """Write metadata and coordinates, and no chunk of a variable."""
+        """Write metadata and coordinates, but no chunk of a variable."""
         group = zarr.open_group(path, mode="w", zarr_format=3)
         for name, (dims, values, attributes) in self.coordinates.items():
             group.create_array(name, data=values, chunks=values.shape, dimension_names=dims, attributes=attributes)
@@ -100,14 +100,14 @@ CIRCLE = (lat - 40) ** 2 + (lon + 100) ** 2 < 100
 
 
 def some_times(grid: Grid, count: int) -> pl.Expr:
-    """A filter on ``count`` times by chance."""
+    """Filter ``count`` random times."""
     hours = np.random.default_rng(0).choice(grid.shape[0], min(count, grid.shape[0]), replace=False)
     return time.is_in(pl.Series(np.datetime64("1900-01-01", "ns") + hours * HOUR).implode())
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question to a store; ``ask`` gives its filter."""
+    """A query to a store. ``ask`` returns its filter."""
 
     grid: Grid
     name: str
@@ -142,12 +142,12 @@ class Result:
     Parameters
     ----------
     chunks, kept, tasks : int
-        Chunks of the variables, those that the plan keeps, and tasks.
+        Chunks of the variables, chunks that the plan keeps, and tasks.
     open, plan, explain, first_tasks : float
-        Seconds to open the store and to plan for the first time, reading coordinates; to plan again; to count and
-        report; to make the first 100 tasks.
+        Seconds to open the store, read coordinates and plan; to plan again; to count and report; to make the
+        first 100 tasks.
     memory : float
-        MB at the peak, beyond those of the libraries.
+        MB at the peak, beyond the libraries.
     """
 
     chunks: int
@@ -161,7 +161,7 @@ class Result:
 
 
 def measure(case: Case, path: Path) -> Result:
-    """Plan one question to a store that is there."""
+    """Plan one query to an existing store."""
     before = _memory("RSS")
     predicate = case.ask(case.grid)
     start = perf_counter()
@@ -170,14 +170,14 @@ def measure(case: Case, path: Path) -> Result:
     opened = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
-        _best(lambda: as_text(replace(plan))),  # of a plan that has counted nothing yet
+        _best(lambda: as_text(replace(plan))),  # a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
     return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opened, *times, _memory("HWM") - before)
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Seconds of the best of three times."""
+    """Return the seconds of the best of three runs."""
     times = []
     for _ in range(3):
         start = perf_counter()
@@ -187,20 +187,20 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def measured_alone(case: Case, path: Path) -> Result:
-    """The same in a process of its own."""
+    """Return the same from a separate process."""
     command = [sys.executable, "-m", "benchmarks.planning", "--case", str(CASES.index(case)), "--store", str(path)]
     root = Path(__file__).parents[1]
-    found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own words
+    found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own command
     return Result(*(field.type(text) for field, text in zip(fields(Result), found.stdout.split(), strict=True)))
 
 
 def _memory(kind: str) -> float:
-    """Memory of this process in MB, for Linux: RSS now, HWM at its peak."""
+    """Return the memory of this process in MB, for Linux: RSS now, HWM at its peak."""
     return int(Path("/proc/self/status").read_text().split(f"Vm{kind}:")[1].split()[0]) / 1000
 
 
 def report(measured: Iterator[tuple[Case, Result]]) -> Iterator[str]:
-    """Lines of a table."""
+    """Return the lines of a table."""
     yield "| store | question | chunks | kept | tasks | first time | plan | explain | 100 tasks | MB |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     for case, found in measured:

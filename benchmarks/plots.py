@@ -1,4 +1,4 @@
-"""Pictures of what was measured, as SVG."""
+"""Figures of the measurements, as SVG."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -17,7 +17,7 @@ COLOURS = {"rainbear_dask": "tab:blue", "rainbear": "tab:red", "xarray-sql": "ta
 
 
 def draw_ratios(measures: Sequence["Measure"], path: Path) -> None:
-    """A line for each layout and query, with the times of the others as multiples of that of rainbear_dask."""
+    """Draw a line for each layout and query, with times as multiples of the time of rainbear_dask."""
     ours = {(each.layout, each.query): each.seconds for each in measures if each.reader == "rainbear_dask"}
     labels = [f"{layout}: {query}" for layout, query in ours]
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(labels)), layout="constrained")
@@ -39,7 +39,7 @@ def draw_ratios(measures: Sequence["Measure"], path: Path) -> None:
 
 
 def draw_growth(series: Mapping[str, Sequence["Series"]], path: Path) -> None:
-    """A panel for each way to grow, with the time of each reader over the size, and slopes named."""
+    """Draw a panel for each kind of growth: time of each reader over size, with slopes."""
     figure = Figure(figsize=(4 * len(series), 3.6), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True):
         for line in lines:
@@ -52,6 +52,6 @@ def draw_growth(series: Mapping[str, Sequence["Series"]], path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # text as text, and nothing in the file that is another the next time
+    # text as text, and the same file for the same figures
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks"}):
         figure.savefig(path, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""How many chunks each form of question reads, beside how many it needs: ``python -m benchmarks.predicate_forms``."""
+"""Chunks that each form of query reads, beside the minimum: ``python -m benchmarks.predicate_forms``."""
 
 import re
 import tempfile
@@ -22,19 +22,19 @@ STORES: dict[str, Callable[[Path], None]] = {
     "stations": write_stations,
     "noleap": write_noleap,
 }
-"""What writes the store of each name."""
+"""The function that writes the store of each name."""
 
 NOT_CHUNKS = (".json", ".zarray", ".zattrs")
 
 
 class CountingStore(WrapperStore[LocalStore]):
-    """A folder of which it is known how many bytes of chunks of ``t2m`` were asked for.
+    """A folder that counts the requested bytes of chunks of ``t2m``.
 
-    Bytes tell more than calls: of a shard, chunks may be fetched one by one or several at a time. The index of a
-    shard is not counted.
+    Bytes tell more than calls, because several chunks of a shard may come in one call. The index of a shard does not
+    count.
     """
 
-    _supports_sync_io = False  # so that zarr calls no method but `get`
+    _supports_sync_io = False  # so that zarr calls only `get`
 
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)
@@ -52,12 +52,12 @@ class CountingStore(WrapperStore[LocalStore]):
         return value
 
     def get_ranges(self, *args: Any, **kwargs: Any) -> Any:
-        return Store.get_ranges(self, *args, **kwargs)  # which calls `get`, where the wrapper's does not
+        return Store.get_ranges(self, *args, **kwargs)  # which calls `get`, unlike the wrapper's
 
 
 @contextmanager
 def written_stores() -> Iterator[dict[str, Path]]:
-    """Write all stores, 400 MB, for as long as they are needed; their paths by name."""
+    """Write all stores (400 MB) for the duration of a context. Return their paths by name."""
     with tempfile.TemporaryDirectory(prefix="predicate-forms-") as folder:
         paths = {name: Path(folder) / f"{name}.zarr" for name in STORES}
         for name, write in STORES.items():
@@ -66,7 +66,7 @@ def written_stores() -> Iterator[dict[str, Path]]:
 
 
 def chunks_read(form: Form, path: Path) -> int:
-    """Ask one question of a store without compression; the chunks of ``t2m`` that were fetched for it."""
+    """Run one query on a store without compression. Return the number of fetched chunks of ``t2m``."""
     store = CountingStore(LocalStore(path, read_only=True))
     query = form.query(rd.scan_zarr(store))
     store.bytes_read = 0
@@ -75,19 +75,19 @@ def chunks_read(form: Form, path: Path) -> int:
 
 
 def chunks_planned(form: Form, path: Path) -> int:
-    """Chunks that the plan of a question keeps, as `rd.explain` tells."""
+    """Return the chunks that the plan of a query keeps, from `rd.explain`."""
     return planned(form.query(rd.scan_zarr(path)))[0]
 
 
 def planned(query: pl.LazyFrame) -> tuple[int, int]:
-    """Chunks that the plans of a query keep, and those that there are."""
+    """Return the chunks that the plans of a query keep, and all chunks."""
     counts = re.findall(r"chunks +([\d,]+) of ([\d,]+)", rd.explain(query))
     kept, total = (sum(int(text.replace(",", "")) for text in texts) for texts in zip(*counts, strict=True))
     return kept, total
 
 
 def chunk_bytes(path: Path) -> int:
-    """Stored size of a chunk; all have the same."""
+    """Return the stored size of a chunk, which is the same for all."""
     array = zarr.open_array(path / "t2m", mode="r")
     return prod(array.chunks) * array.dtype.itemsize
 

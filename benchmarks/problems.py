@@ -1,4 +1,4 @@
-"""Stores and questions that the benchmarks and the tests share."""
+"""Stores and queries that the benchmarks and the tests share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import xarray as xr
 time, lat, lon, t2m = pl.col("time"), pl.col("lat"), pl.col("lon"), pl.col("t2m")
 
 Size = Literal["full", "quick", "tiny"]
-"""Of a store: what the tables of results are made with, what takes minutes, what a test takes."""
+"""Size of a store: for the tables of results, for a run of minutes, for a test."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Layout:
     variables : tuple of str
         Float32 each, in K: colder towards the poles, with noise of 1 K.
     shards : tuple of int, optional
-        Unit of storage, where it is not the chunk.
+        Unit of storage, if it is not the chunk.
     compressed : bool
         Without compression, and with chunks that divide the shape, all chunks have the same stored size.
     """
@@ -42,16 +42,16 @@ class Layout:
     compressed: bool = True
 
     def shortened(self, hours: int) -> "Layout":
-        """The same layout with fewer time steps: fewer chunks, none of them smaller."""
+        """Return the layout with fewer time steps: fewer chunks of the same size."""
         shards = self.shards and (min(self.shards[0], hours), *self.shards[1:])
         return replace(self, shape=(hours, *self.shape[1:]), shards=shards)
 
     def sized(self, size: Size) -> "Layout":
-        """The same layout as itself, over two days, or over one."""
+        """Return the layout itself, or over two days, or over one."""
         return self.shortened({"full": self.shape[0], "quick": 48, "tiny": 24}[size])
 
     def dataset(self) -> xr.Dataset:
-        """All data, the same on every call."""
+        """Return all data, the same on every call."""
         rng = np.random.default_rng(0)
         times, lats, lons = self.shape
         zonal = (280 + 20 * np.sin(np.linspace(0, np.pi, lats, dtype="float32")))[:, np.newaxis]
@@ -82,7 +82,7 @@ LAYOUTS = [
     Layout("small chunks", (744, 181, 360), (1, 61, 120)),
     Layout("shard", (744, 181, 360), (1, 61, 120), shards=(744, 183, 360)),
 ]
-"""For speed: a few large chunks, chunks in all directions, many small ones, and those in one shard."""
+"""Layouts for speed: a few large chunks, chunks in all directions, many small ones, and the latter in one shard."""
 
 
 # Speed
@@ -90,24 +90,24 @@ LAYOUTS = [
 
 @dataclass(frozen=True)
 class Query:
-    """A question to a store.
+    """A query to a store.
 
     Parameters
     ----------
     name : str
         What the tables call it.
     polars : callable
-        The question to one or more tables.
+        The query to one or more tables.
     xarray : callable
-        The same question to arrays, as somebody who knows xarray would put it; a table again.
+        The same query to arrays, in idiomatic xarray. Returns a table, too.
     tables : tuple of tuple of str
-        The variables of each table, in the order in which `polars` takes them; none are all.
+        The variables of each table, in the order of the arguments of `polars`. Empty: all.
     keys : tuple of str
-        Columns that tell the rows of the answer apart, where others come from arithmetic.
+        Columns that identify the rows of the result, if others come from arithmetic.
     any_rows : bool
-        Whether any rows will do, as long as they are as many.
+        Whether any rows are right, if their number is.
     target : float, optional
-        Multiple of our time that rainbear is to take at least, at full size.
+        Target at full size: rainbear's time as a multiple of ours, at least.
     """
 
     name: str
@@ -171,14 +171,14 @@ QUERIES = [
 # Chunks read
 
 CHUNKED = Layout("chunked", (48, 721, 1440), (24, 103, 144), compressed=False)
-"""Two days by 7 x 10 tiles of a quarter-degree grid: 140 chunks."""
+"""Two days of 7 x 10 tiles of a quarter-degree grid: 140 chunks."""
 
 SHARDED = replace(CHUNKED, name="sharded", shards=(24, 721, 1440))
-"""The same chunks, seventy to a shard."""
+"""The same chunks, seventy per shard."""
 
 
 def write_stations(store: Any) -> None:
-    """Write ``t2m`` over a dimension of five strings, a chunk each."""
+    """Write ``t2m`` over a dimension of five strings, one chunk each."""
     data = {"t2m": (("station", "time"), np.full((5, 1000), 280, "float32"))}
     encoding = {"t2m": {"chunks": (1, 1000), "compressors": None}}
     stations = np.array(list("abcde"), dtype=object)
@@ -186,7 +186,7 @@ def write_stations(store: Any) -> None:
 
 
 def write_noleap(store: Any) -> None:
-    """Write eight years of daily ``t2m`` in a calendar without 29 February, a year in each of eight chunks."""
+    """Write eight years of daily ``t2m`` in a calendar without 29 February, one year per chunk."""
     days = xr.date_range("2001-01-01", periods=8 * 365, calendar="noleap", use_cftime=True)
     data = {"t2m": (("time", "lat"), np.full((days.size, 10), 280, "float32"))}
     encoding = {"t2m": {"chunks": (365, 10), "compressors": None}}
@@ -195,22 +195,22 @@ def write_noleap(store: Any) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to ask for a part of a store, and what it takes to answer.
+    """A form of query for a part of a store, and the chunks that it needs.
 
     Parameters
     ----------
     name : str
-        The form in words of Polars.
+        The form in Polars' terms.
     query : callable
-        From the whole table to an answer.
+        From the whole table to a result.
     need : int
-        The fewest chunks of data that any correct reader must touch. Coordinates are not counted.
+        The fewest chunks of data that any correct reader must read, without coordinates.
     store : str
         "grid" (`CHUNKED` and its twin `SHARDED`), "stations" or "noleap".
     engine : str
-        Of Polars.
+        Engine of Polars.
     gap : str
-        Why more is read, where it is.
+        Reason for more reads, if any.
     """
 
     name: str
@@ -222,7 +222,7 @@ class Form:
 
 
 def _where(name: str, predicate: pl.Expr, need: int, **more: str) -> Form:
-    # one aggregate needs every row that matches, and no table of millions
+    # one aggregate needs every matching row, but no table of millions
     return Form(name, lambda lf: lf.filter(predicate).select(t2m.sum()), need, **more)
 
 
@@ -262,7 +262,7 @@ FORMS = [
         "filter + head(10)",
         lambda lf: lf.filter(lat < 45).head(10),
         1,
-        engine="streaming",  # the other engine takes all rows that match
+        engine="streaming",  # the other engine reads all matching rows
         gap="behind a filter, Polars tells a source no number of rows: it stops reading, some tasks later",
     ),
     Form(

@@ -1,9 +1,8 @@
-"""An S3 server that answers each request late: seconds, requests, and share of the ideal: ``python -m benchmarks.remote``.
+"""An S3 server with added latency: seconds, requests, and share of the ideal: ``python -m benchmarks.remote``.
 
-The server and the proxy that makes it late are those of the tests (`cluster/stores`), on this machine. All readers answer in one
-run, in turns; each opens the store anew. The ideal is what no reader can beat: the time without delay of the fastest of
-them, or the time that the chunks take if as many requests as a process may have are in flight at every moment,
-whichever is longer.
+The server, and the proxy that adds the latency, are the ones of the tests (`cluster/stores`), on this machine. All
+readers run in turns, and each opens the store anew. The ideal is a lower bound for any reader. It is the longer of two
+times: the fastest reader without delay, and the chunks with the maximum of requests in flight at every moment.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from benchmarks.run import conditions
 from tests.services.stores import servers
 
 DELAY = 50
-"""Milliseconds."""
+"""Milliseconds that the proxy adds to each request."""
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "480 chunks of 86 kB": {"chunks": (1, 120, 180)},
@@ -37,7 +36,7 @@ Reader = Callable[[], float]
 
 
 def write(folder: Path) -> None:
-    """A field of 41 MB, compressed, in each layout."""
+    """Write a compressed field of 41 MB in each layout."""
     values = np.random.default_rng(0).normal(280, 10, (480, 120, 180)).round(2).astype("f4")
     data = xr.Dataset({"v": (("time", "lat", "lon"), values)})
     for name, encoding in LAYOUTS.items():
@@ -45,7 +44,7 @@ def write(folder: Path) -> None:
 
 
 def readers(services: servers.Services, url: str, layout: str, client: Client | None) -> dict[str, Reader]:
-    """Ways to the sum of the field; a task of xarray is a stored object."""
+    """Return functions that sum the field. A task of xarray is a stored object."""
     encoding = LAYOUTS[layout]
     stored = dict(zip(("time", "lat", "lon"), encoding.get("shards", encoding["chunks"]), strict=True))
 
@@ -80,7 +79,7 @@ def readers(services: servers.Services, url: str, layout: str, client: Client | 
 def measure(
     services: servers.Services, ways: dict[str, Reader], delay: int, rounds: int
 ) -> dict[str, tuple[float, int, int]]:
-    """Seconds (the best of some rounds, after one that does not count), requests, and most of them at a time."""
+    """Return seconds (best of some rounds, after one that does not count), requests, and their maximum in flight."""
     found: dict[str, tuple[float, int, int]] = {}
     sums = set()
     for number in range(rounds + 1):

@@ -1,8 +1,7 @@
-"""Many small questions to one kept backend, beside rainbear's: ``python -m benchmarks.repeated``.
+"""Many small queries to one kept backend, beside rainbear's: ``python -m benchmarks.repeated``.
 
-Each question asks all 18 variables at one cell that was not asked for before. A cold backend is made for the questions
-that are timed; a warm one has answered others. Both packages take turns in one process; the best of several rounds is
-taken, and all answers are compared.
+Each query requests all 18 variables at one new cell. A cold backend is new, and a warm one has answered other queries.
+Both packages take turns in one process. The best of several rounds counts, and all results are compared.
 """
 
 import argparse
@@ -33,12 +32,12 @@ VARIABLES = tuple(f"v{number:02}" for number in range(18))
 
 @dataclass(frozen=True)
 class Store:
-    """Variables of float32 on one grid, and questions to it.
+    """Float32 variables on one grid, and queries to it.
 
     Parameters
     ----------
     name : str
-        What the table calls it.
+        Name in the table.
     sizes, chunks : mapping of str to int
         By dimension.
     projected : bool
@@ -51,7 +50,7 @@ class Store:
     projected: bool = False
 
     def write(self, path: str) -> None:
-        """Write the data, the same each time."""
+        """Write the same data on each call."""
         sizes, rng = dict(self.sizes), np.random.default_rng(0)
         coords: dict[str, Any] = {dim: np.arange(size) * 3000.0 for dim, size in sizes.items()}
         if "time" in sizes:
@@ -69,7 +68,7 @@ class Store:
         xr.Dataset(data, coords).to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
 
     def questions(self, path: str, seed: int) -> list[pl.Expr]:
-        """A filter for each of many cells, in an order by chance, no cell twice."""
+        """Return a filter for each of many distinct cells, in random order."""
         with xr.open_dataset(path, engine="zarr", consolidated=False, chunks=None) as ds:
             labels = {dim: ds[dim].values for dim, _ in self.sizes}
         cells = np.random.default_rng(seed).permutation(np.prod([len(each) for each in labels.values()]))[:1000]
@@ -80,7 +79,7 @@ class Store:
         ]
 
     def shortened(self, size: int) -> "Store":
-        """The same with fewer cells along each dimension."""
+        """Return the store with fewer cells along each dimension."""
         return replace(
             self,
             sizes=tuple((dim, min(n, size)) for dim, n in self.sizes),
@@ -94,7 +93,7 @@ STORES = [
 ]
 COUNTS = (1, 10, 50)
 WARM_UP = 100
-"""Questions that a warm backend has answered."""
+"""Number of queries that a warm backend has answered."""
 
 Ask = Callable[[Any, Sequence[pl.Expr]], list[pl.DataFrame]]
 
@@ -105,7 +104,7 @@ def synchronously(backend: Any, questions: Sequence[pl.Expr]) -> list[pl.DataFra
 
 def awaited(backend: Any, questions: Sequence[pl.Expr]) -> list[pl.DataFrame]:
     async def ask() -> list[pl.DataFrame]:
-        # to rainbear a bare predicate is no filter
+        # rainbear does not treat a bare predicate as a filter
         return [await backend.scan_zarr_async(pl.col(VARIABLES).filter(question)) for question in questions]
 
     return asyncio.run(ask())
@@ -120,14 +119,14 @@ def lazily(package: ModuleType) -> Ask:
 
 @dataclass(frozen=True)
 class Way:
-    """How a package is asked: how its backend is made, and how it takes questions."""
+    """The use of a package: a constructor of its backend, and a function for queries."""
 
     open: Callable[[str], Any]
     ask: Ask
 
 
 def ways_of(package: ModuleType) -> dict[str, Way]:
-    """By name; the same names for each package."""
+    """Return the ways of a package by name. All packages have the same names."""
     return {
         "ZarrBackendSync": Way(package.ZarrBackendSync.from_url, synchronously),
         "ZarrBackend": Way(package.ZarrBackend.from_url, awaited),
@@ -146,7 +145,7 @@ def packages() -> dict[str, ModuleType]:
 
 @dataclass
 class Measure:
-    """Best seconds of each package for one way to ask so many questions."""
+    """Return the best seconds of each package for this many queries in one way."""
 
     store: str
     way: str
@@ -156,7 +155,7 @@ class Measure:
 
 
 def measure(path: str, store: Store, *, rounds: int = 5, counts: Sequence[int] = COUNTS) -> list[Measure]:
-    """Ask both packages in all ways, in turns, and compare what they answer."""
+    """Run both packages in all ways, in turns, and compare their results."""
     asked = {name: ways_of(package) for name, package in packages().items()}
     measures = []
     for way, warm, count in product(ways_of(rd), (False, True), counts):
@@ -180,7 +179,7 @@ def measure(path: str, store: Store, *, rounds: int = 5, counts: Sequence[int] =
 
 
 def check(answers: dict[str, list[pl.DataFrame]]) -> None:
-    """Refuse answers that are not one row each, or not the same."""
+    """Reject results that differ, or have more or fewer rows than one."""
     for each in zip(*answers.values(), strict=True):
         for answer in each:
             assert answer.height == 1
@@ -188,7 +187,7 @@ def check(answers: dict[str, list[pl.DataFrame]]) -> None:
 
 
 def report(measures: Sequence[Measure]) -> str:
-    """A row for each way and state; in brackets, the multiple of the time of rainbear_dask."""
+    """Return a row for each way and state, with the multiple of the time of rainbear_dask in brackets."""
     counts = sorted({each.count for each in measures})
     lines = [
         ["store", "asked by", "backend", *(f"{n} question{'s' * (n > 1)}, {p}" for n in counts for p in packages())]

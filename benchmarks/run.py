@@ -1,8 +1,8 @@
-"""Time and memory of questions to stores, beside rainbear, xarray-sql and xarray: ``python -m benchmarks.run``.
+"""Time and memory of queries to stores, beside rainbear, xarray-sql and xarray: ``python -m benchmarks.run``.
 
-All readers answer in one process, in turns, each from the address of the store to the answer, after a first time that
-does not count. Every answer is compared with xarray's: a wrong one gets no time. The peak of memory, and the bytes
-that are read, are those of a process of its own.
+All readers run in one process, in turns, each from the address of the store to the result. The first run does not
+count. Each result is compared with xarray's, and a wrong one gets no time. Peak memory and bytes read come from a
+separate process.
 """
 
 import argparse
@@ -35,19 +35,19 @@ from benchmarks.problems import HOT, LAYOUTS, QUERIES, Layout, Query, Size, t2m
 
 RESULTS = Path(__file__).parent / "results"
 PEAKS = ("full scan", "value filter")
-"""Questions to the four layouts whose memory is measured."""
+"""Queries on the four layouts with a measurement of memory."""
 LARGE = 100_000
-"""Rows above which tables are compared by a hash."""
+"""Number of rows above which tables are compared by a hash."""
 PATIENCE: dict[Size, float] = {"full": 5.0, "quick": 0.5}
-"""Seconds above which a reader is not asked again: its first time counts, and its memory is not measured."""
+"""Seconds above which a reader runs once: its first time counts, and its memory is not measured."""
 
 SUITES: dict[str, list[tuple[Layout | Geometry, Sequence[Query]]]] = {
     "layouts": [(layout, QUERIES) for layout in LAYOUTS],
     "geometries": [(geometry, geometry.queries) for geometry in GEOMETRIES],
 }
-"""Stores with their questions: those for which there are targets, and those like public ones."""
+"""Stores with their queries: layouts with targets, and geometries of public stores."""
 
-# Readers: from the address of a store to the answer, as a table of Polars or pandas
+# Readers: from the address of a store to the result, as a table of Polars or pandas
 
 
 def lazily(path: str, query: Query) -> pl.LazyFrame:
@@ -98,7 +98,7 @@ for _name, _module in (("rainbear", "rainbear"), ("xarray-sql", "xarray_sql")):
 
 @dataclass
 class Memory:
-    """Of a process that asks one query, in MB: when it had opened the store, at most, of the answer; and what it read."""
+    """Memory of a process with one query, in MB: after opening the store, peak, of the result; and MB read."""
 
     opened: float
     peak: float
@@ -108,20 +108,20 @@ class Memory:
 
 @dataclass
 class Measure:
-    """What one reader needed for one query.
+    """Cost of one query for one reader.
 
     Parameters
     ----------
     layout, query, reader : str
         Their names.
     answer : {"right", "wrong", "none"}
-        None where the reader raises.
+        None if the reader raises.
     times : list of float
-        Seconds, where the answer is right.
+        Seconds, if the result is right.
     memory : Memory, optional
-        Of a process of its own.
+        Of a separate process.
     chunks : tuple of int, optional
-        Kept by the plan, and all of the variables; where the reader has a plan.
+        Kept by the plan, and of all variables, if the reader has a plan.
     """
 
     layout: str
@@ -138,7 +138,7 @@ class Measure:
 
 
 def measure(path: str, layout: str, query: Query, *, rounds: int = 3, patience: float = 5.0) -> list[Measure]:
-    """Ask all readers one query, in turns, and compare what they answer."""
+    """Run one query with all readers, in turns, and compare their results."""
     expected = _digest(_polars(xarray(path, query)), query)
     measures = [_first(path, layout, query, reader, expected, patience=patience) for reader in READERS]
     for _ in range(rounds):
@@ -147,12 +147,12 @@ def measure(path: str, layout: str, query: Query, *, rounds: int = 3, patience: 
                 start = time.perf_counter()
                 table = READERS[each.reader](path, query)
                 each.times.append(time.perf_counter() - start)
-                del table  # not while the next one is timed
+                del table  # not during the next measurement
     return measures
 
 
 def _first(path: str, layout: str, query: Query, reader: str, expected: pl.DataFrame, *, patience: float) -> Measure:
-    """The first time, which counts only where it is long; and whether the answer is the expected one."""
+    """Return the first time, which counts only if it is long, and whether the result is right."""
     found = Measure(layout, query.name, reader, "right")
     try:
         if reader == "rainbear_dask":
@@ -160,7 +160,7 @@ def _first(path: str, layout: str, query: Query, reader: str, expected: pl.DataF
         start = time.perf_counter()
         table = READERS[reader](path, query)
         taken = time.perf_counter() - start
-    except BaseException as err:  # Polars and rainbear panic with what is no Exception
+    except BaseException as err:  # Polars and rainbear panic with a BaseException
         if isinstance(err, KeyboardInterrupt | SystemExit):
             raise
         print(f"{reader} cannot answer {query.name} of {layout}: {' '.join(repr(err).split())[:300]}")
@@ -174,7 +174,7 @@ def _first(path: str, layout: str, query: Query, reader: str, expected: pl.DataF
 
 
 def is_right(path: str, query: Query, table: pl.DataFrame, expected: pl.DataFrame) -> bool:
-    """Whether an answer is the expected one, in whatever order."""
+    """Whether a result is the expected one, in any order."""
     if query.any_rows:
         return table.height == expected.height and are_rows_of(path, table)
     try:
@@ -185,7 +185,7 @@ def is_right(path: str, query: Query, table: pl.DataFrame, expected: pl.DataFram
 
 
 def are_rows_of(path: str, table: pl.DataFrame) -> bool:
-    """Whether all rows of a table are in a store, and none of them is there twice."""
+    """Whether all rows of a table are in a store, without duplicates."""
     with open_dataset(path) as ds:
         stored = ds.sel({dim: xr.Variable("row", table[dim].to_numpy()) for dim in ds.dims})
         same = all(np.array_equal(stored[name].values, table[name].to_numpy()) for name in ds.data_vars)
@@ -193,7 +193,7 @@ def are_rows_of(path: str, table: pl.DataFrame) -> bool:
 
 
 def _polars(table: Any) -> pl.DataFrame:
-    """A table with columns by name, times in ns, and null for NaN."""
+    """Return a table with sorted columns, times in ns, and null for NaN."""
     if not isinstance(table, pl.DataFrame):
         table = pl.DataFrame({name: table[name].to_numpy() for name in table})
     return table.select(cs.by_name(sorted(table.columns))).with_columns(
@@ -202,18 +202,18 @@ def _polars(table: Any) -> pl.DataFrame:
 
 
 def _digest(table: pl.DataFrame, query: Query) -> pl.DataFrame:
-    """The rows in one order, or if they are many, a hash of them that knows no order."""
+    """Return the rows in one order. If they are many, return a hash that ignores order."""
     if table.height <= LARGE:
         return table.sort(query.keys or table.columns)
     return pl.DataFrame({"rows": [table.height], "hash": [str(np.add.reduce(table.hash_rows().to_numpy()))]})
 
 
 def memory_of(path: str, layout: str, query: str, reader: str) -> Memory | None:
-    """Ask one query in a process of its own; none if another reader's process dies, as some do in the end."""
+    """Run one query in a separate process. Return None if another reader's process dies, as some do at exit."""
     command = [sys.executable, "-m", "benchmarks.run", "--memory", reader, path, layout, query]
     root = Path(__file__).parents[1]
     ours = reader == "rainbear_dask"
-    done = subprocess.run(command, cwd=root, check=ours, capture_output=True, text=True)  # noqa: S603  our own words
+    done = subprocess.run(command, cwd=root, check=ours, capture_output=True, text=True)  # noqa: S603  our own command
     if done.returncode:
         print(f"{reader}'s process for {query} of {layout} ended with {done.returncode}")
         return None
@@ -221,28 +221,28 @@ def memory_of(path: str, layout: str, query: str, reader: str) -> Memory | None:
 
 
 def print_memory(reader: str, path: str, layout: str, name: str) -> None:
-    """Ask a query twice, and print a `Memory`: memory is that of the first time, bytes are those of the second."""
+    """Run a query twice, and print a `Memory`: memory of the first run, bytes of the second."""
     query = next(
         q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name)
     )
     lazily(path, query)
     opened = _status("VmRSS")
     table = READERS[reader](path, query)
-    peak = _status("VmHWM")  # not ru_maxrss, which begins with that of the process that started this one
+    peak = _status("VmHWM")  # not ru_maxrss, which starts at the value of the parent process
     size = table.estimated_size() if isinstance(table, pl.DataFrame) else int(table.memory_usage().sum())
     del table
     before = _bytes_read()
-    READERS[reader](path, query)  # all is imported by now
-    print(opened, peak, size / 1e6, (_bytes_read() - before) / 1e6)
+    READERS[reader](path, query)  # all imports are done
+    print(opening_id, peak, size / 1e6, (_bytes_read() - before) / 1e6)
 
 
 def _status(kind: str) -> float:
-    """Memory of this process in MB, for Linux."""
+    """Return the memory of this process in MB, for Linux."""
     return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) * 1024 / 1e6
 
 
 def _bytes_read() -> int:
-    """Bytes that this process has read from files, wherever they were kept; for Linux."""
+    """Return the bytes that this process has read from files, in the page cache or not, for Linux."""
     return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
 
 
@@ -265,7 +265,7 @@ class Target:
 
 
 def targets_of(measures: Iterable[Measure]) -> list[Target]:
-    """Times of rainbear over ours, beside those that were to be reached."""
+    """Return rainbear's times over ours, beside the targets."""
     wanted = {query.name: query.target for query in QUERIES}
     seconds = {(each.layout, each.query, each.reader): each.seconds for each in measures}
     return [
@@ -276,7 +276,7 @@ def targets_of(measures: Iterable[Measure]) -> list[Target]:
 
 
 def targets_of_memory(path: str, layout: str, measures: Iterable[Measure]) -> list[Target]:
-    """Peaks of memory beside those that may be reached at most: of a full scan, and of a filter that keeps little."""
+    """Return memory peaks beside their upper targets: of a full scan, and of a filter that keeps little."""
     known = {each.query: each.memory for each in measures if each.reader == "rainbear_dask"}
     scan, kept = (known[query] or memory_of(path, layout, query, "rainbear_dask") for query in PEAKS)
     assert scan
@@ -298,14 +298,14 @@ def targets_of_memory(path: str, layout: str, measures: Iterable[Measure]) -> li
 
 
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first line is the header."""
+    """Return a Markdown table. The first line is the header."""
     lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 def report(measures: Sequence[Measure]) -> str:
-    """Best and median seconds for each layout and query; in brackets, the best as a multiple of that of rainbear_dask."""
+    """Return best and median seconds for each layout and query, with the best as a multiple of ours in brackets."""
     lines = [["layout", "query", "chunks", *READERS]]
     for row in _rows(measures):
         first = row["rainbear_dask"]
@@ -315,7 +315,7 @@ def report(measures: Sequence[Measure]) -> str:
 
 
 def report_memory(measures: Sequence[Measure]) -> str:
-    """Peaks of memory and bytes read."""
+    """Return memory peaks and bytes read."""
     lines = [["layout", "query", *(f"MB {name}" for name in READERS), *(f"read by {name}" for name in READERS)]]
     for row in _rows(measures):
         memories = [each.memory for each in row.values()]
@@ -337,7 +337,7 @@ def report_targets(targets: Iterable[Target]) -> str:
 
 
 def _rows(measures: Sequence[Measure]) -> Iterable[dict[str, Measure]]:
-    """By reader, for each layout and query."""
+    """Return the results by reader, for each layout and query."""
     for i in range(0, len(measures), len(READERS)):
         yield {each.reader: each for each in measures[i : i + len(READERS)]}
 
@@ -352,7 +352,7 @@ def _time(each: Measure, unit: float) -> str:
 def measure_store(
     path: str, name: str, queries: Sequence[Query], size: Size, *, rounds: int, peaks: Container[str] = PEAKS
 ) -> Iterator[Measure]:
-    """Measure a store that is there, and print it; memory of the questions that `peaks` names."""
+    """Measure an existing store and print the results, with the memory of the queries in `peaks`."""
     for query in queries:
         found = measure(path, name, query, rounds=rounds, patience=PATIENCE[size])
         for each in found:
@@ -363,7 +363,7 @@ def measure_store(
 
 
 def conditions() -> str:
-    """Date, machine, its load, and versions."""
+    """Return date, machine, its load, and versions."""
     cpus = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
     packages = ["rainbear", "xarray-sql", "polars", "zarr", "numcodecs", "zstandard", "xarray", "numpy"]
     versions = ", ".join(f"{name} {version(name)}" for name in packages if find_spec(name.replace("-", "_")))
@@ -375,7 +375,7 @@ def conditions() -> str:
 
 
 def choose_readers(names: Sequence[str] | None) -> None:
-    """Compare with some readers only, and say which are not there."""
+    """Compare only with some readers, and report missing ones."""
     for name in list(READERS):
         if names and name not in ("rainbear_dask", *names):
             del READERS[name]
@@ -385,7 +385,7 @@ def choose_readers(names: Sequence[str] | None) -> None:
 
 
 def keep(text: str, measures: Sequence[Measure], suites: Sequence[str], plots: Path) -> None:
-    """Write the results, and a picture of each suite."""
+    """Write the results, and a figure of each suite."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}.md").write_text(text)
     if find_spec("matplotlib"):
@@ -397,7 +397,7 @@ def keep(text: str, measures: Sequence[Measure], suites: Sequence[str], plots: P
 
 
 def main() -> None:
-    """Measure everything, print it, and keep it in ``results``."""
+    """Measure everything, print it, and store it in ``results``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller stores, and two peaks of memory for each layout")
     parser.add_argument("--suite", choices=SUITES, action="append", help="one of two; both, if none is named")

@@ -1,4 +1,4 @@
-"""A folder that answers as late as a store far away does."""
+"""A folder with the latency of a remote store."""
 
 import asyncio
 from typing import Any
@@ -9,17 +9,17 @@ METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 class SlowStore(WrapperStore[LocalStore]):
-    """Wait for each request of a chunk; it pickles, so that workers have it too.
+    """Delay each request of a chunk. The store pickles, so workers can open it.
 
     Parameters
     ----------
     path : str
         The folder.
     seconds : float
-        How long.
+        Delay of each request.
     """
 
-    _supports_sync_io = False  # so that zarr calls no method but `get`
+    _supports_sync_io = False  # so that zarr calls only `get`
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(LocalStore(path, read_only=True))
@@ -29,7 +29,7 @@ class SlowStore(WrapperStore[LocalStore]):
         return SlowStore, self._arguments
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """Wait, and pass on."""
+        """Wait, then read from the folder."""
         if not key.endswith(METADATA):
             await asyncio.sleep(self._arguments[1])
         return await super().get(key, prototype, byte_range)

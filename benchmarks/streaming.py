@@ -1,7 +1,7 @@
-"""Memory of client and workers while a table larger than memory goes through: ``python -m benchmarks.streaming``.
+"""Memory of client and workers while a table larger than memory passes through: ``python -m benchmarks.streaming``.
 
-A table of 20 GB is taken frame by frame from a cluster of two processes, written to Parquet by Polars' streaming engine, and
-taken by a consumer that pauses for a minute. Memory is what the system says of each process, libraries included.
+A cluster of two processes delivers a table of 20 GB three times: frame by frame, to Parquet by Polars' streaming
+engine, and to a consumer that pauses for a minute. Memory is the system's figure for each process, libraries included.
 """
 
 import argparse
@@ -29,7 +29,7 @@ BYTES_PER_ROW = 3 * 8 + 2 * 4  # three coordinates, two variables
 
 
 def write(path: str, gigabytes: float) -> int:
-    """A store of two variables whose table has so many bytes, of the same day again and again; its rows."""
+    """Write a store of two variables whose table has this many bytes, repeating one day. Return its rows."""
     days = max(round(gigabytes * 1e9 / BYTES_PER_ROW / np.prod(SHAPE)), 1)
     times, lats, lons = days * SHAPE[0], *SHAPE[1:]
     coords = {
@@ -49,13 +49,13 @@ def write(path: str, gigabytes: float) -> int:
         for day in range(1, days):
             copy = Path(path) / name / f"c/{day}/0/0"
             copy.parent.mkdir(parents=True)
-            shutil.copyfile(first, copy)  # the same bytes, without compressing them again
+            shutil.copyfile(first, copy)  # the same bytes, compressed once
     return times * lats * lons
 
 
 @contextmanager
 def peaks(pids: list[int]) -> Iterator[list[float]]:
-    """The most memory that each process had meanwhile, in MB."""
+    """Record the peak memory of each process meanwhile, in MB."""
     processes = [psutil.Process(pid) for pid in pids]
     most = [0.0] * len(pids)
     done = threading.Event()
@@ -75,7 +75,7 @@ def peaks(pids: list[int]) -> Iterator[list[float]]:
 
 
 def measure(name: str, pids: list[int], run: Callable[[], object]) -> list[float]:
-    """Run something and print its time, and the peaks of client and workers."""
+    """Run a function and print its time, and the peaks of client and workers."""
     start = time.perf_counter()
     with peaks(pids) as most:
         run()
@@ -85,12 +85,12 @@ def measure(name: str, pids: list[int], run: Callable[[], object]) -> list[float
 
 
 def take(plan: ScanPlan, client: Client, num_rows: int) -> None:
-    """Take all frames and drop them."""
+    """Read all frames and drop them."""
     assert sum(frame.height for frame in plan.frames(client)) == num_rows
 
 
 def pause(plan: ScanPlan, client: Client, pids: list[int], seconds: float) -> list[float]:
-    """Take some frames, wait, and say by how much each process grew in the last two thirds of that time, in MB."""
+    """Read some frames and wait. Return the growth of each process in the last two thirds of the wait, in MB."""
     frames = plan.frames(client)
     for _ in range(5):
         next(frames)

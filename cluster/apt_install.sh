@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install Debian packages, named as arguments; needs root. Waits up to five minutes for another installation to end:
-# apt itself waits for its lock when it installs, but not when it updates its lists.
+# Install the Debian packages in the arguments; needs root. Wait up to five minutes for another installation: apt waits
+# for its lock when it installs, but not when it updates its lists.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 until said=$(apt-get update -qq 2>&1 > /dev/null); do

@@ -1,7 +1,7 @@
-"""A first scan: three questions to five years of sea-surface temperature, asked of a Dask cluster and checked by xarray.
+"""A first scan: three queries on five years of sea-surface temperature, run on a Dask cluster and checked by xarray.
 
 Run it with ``make demo``. The data are monthly means of the tropical oceans from OSTIA, the analysis of the UK Met
-Office, as the package ``iris-sample-data`` ships them. Land is masked: null in the table.
+Office, from the package ``iris-sample-data``. Land is masked, so it is null in the table.
 """
 
 import inspect
@@ -25,7 +25,7 @@ NETCDF = Path(iris_sample_data.path) / "ostia_monthly.nc"
 STORE = Path(__file__).parents[1] / ".demo" / "sst.zarr"
 
 
-# Three questions, each as Polars on the table, and as xarray on the arrays.
+# Three queries, each in Polars on the table, and in xarray on the arrays.
 
 
 def pacific_in_2008(sst: pl.LazyFrame) -> pl.LazyFrame:
@@ -64,7 +64,7 @@ QUESTIONS = [
 
 
 def main() -> int:
-    """Ask all questions; 0 if xarray agrees with every answer."""
+    """Run all queries. Return 0 if xarray agrees with every result."""
     arrays = open_netcdf()
     if not STORE.exists():
         write_store(arrays)
@@ -74,13 +74,13 @@ def main() -> int:
         pl.Config(tbl_rows=6),
     ):
         print(f"Zarr store: {STORE}")
-        table = rd.scan_zarr(STORE, client=client)  # named, as plans so small would else stay in this process
+        table = rd.scan_zarr(STORE, client=client)  # explicit: such small plans would otherwise stay here
         agreed = [ask(question, table, expected(arrays)) for question, expected in QUESTIONS]
     return 0 if all(agreed) else 1
 
 
 def open_netcdf() -> xr.DataArray:
-    """Temperatures in K, by time, latitude and longitude."""
+    """Return temperatures in K, by time, latitude and longitude."""
     with xr.open_dataset(NETCDF, decode_coords="all") as ds:
         return ds["surface_temperature"].reset_coords(drop=True).drop_encoding().rename("sst").load()
 
@@ -94,7 +94,7 @@ def write_store(arrays: xr.DataArray) -> None:
 
 
 def ask(question: Callable[[pl.LazyFrame], pl.LazyFrame], table: pl.LazyFrame, expected: pd.DataFrame) -> bool:
-    """Print a query, its plan, its answer and the check of it."""
+    """Print a query, its plan, its result and the check by xarray."""
     query = question(table)
     print(f"\n{'-' * 80}\n{inspect.getsource(question)}\n{indent(rd.explain(query), '    ')}\n")
     start = time.perf_counter()
@@ -105,14 +105,14 @@ def ask(question: Callable[[pl.LazyFrame], pl.LazyFrame], table: pl.LazyFrame, e
 
 
 def agree(frame: pl.DataFrame, expected: pd.DataFrame) -> bool:
-    """Compare two tables by value; rows may come in another order."""
+    """Compare two tables by value, in any order of rows."""
     dims = ["time", "latitude", "longitude"]
     frame, expected = frame.sort(dims), expected.sort_values(dims)
     same_cells = all(np.array_equal(frame[dim].to_numpy(), expected[dim].to_numpy()) for dim in dims)
     if not same_cells:
         print(f"!= xarray: {len(frame):,} rows, expected {len(expected):,}, or at other places")
         return False
-    ours, theirs = frame["sst"].to_numpy(), expected["sst"].to_numpy()  # null and masked are NaN in both
+    ours, theirs = frame["sst"].to_numpy(), expected["sst"].to_numpy()  # null and masked values are NaN in both
     same_land = np.array_equal(np.isnan(ours), np.isnan(theirs))
     difference = np.nanmax(np.abs(ours - theirs))
     ok = same_land and difference == 0

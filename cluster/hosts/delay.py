@@ -1,4 +1,4 @@
-"""Join two network interfaces, and keep each frame for a while: latency on machines whose kernel has no netem.
+"""Join two network interfaces and delay each frame: latency for machines whose kernel has no netem.
 
 ``ip netns exec rainbear-hub python delay.py IF_A IF_B MILLISECONDS`` as root; it says "ready", and runs until it is ended.
 """
@@ -13,7 +13,7 @@ SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 15, 23
 
 
 def raw(interface: str) -> socket.socket:
-    """A socket on all frames of an interface, with their offload notes, so that large ones pass whole."""
+    """Open a socket on all frames of an interface. It keeps their offload headers, so large frames pass whole."""
     link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     link.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     link.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
@@ -23,7 +23,7 @@ def raw(interface: str) -> socket.socket:
 
 
 def carry(source: socket.socket, target: socket.socket, seconds: float) -> None:
-    """Send on what comes, each frame its time later."""
+    """Forward each frame after its delay."""
     waiting, arrived = deque[tuple[float, bytes]](), threading.Semaphore(0)
 
     def send() -> None:
@@ -33,7 +33,7 @@ def carry(source: socket.socket, target: socket.socket, seconds: float) -> None:
             time.sleep(max(due - time.monotonic(), 0))
             try:
                 target.send(frame)
-            except OSError:  # the other side is down, as a cable is that nobody holds
+            except OSError:  # the other side is down, like an unplugged cable
                 continue
 
     threading.Thread(target=send, daemon=True).start()
@@ -44,7 +44,7 @@ def carry(source: socket.socket, target: socket.socket, seconds: float) -> None:
 
 
 def main(first: str, second: str, milliseconds: str) -> None:
-    """Join them both ways."""
+    """Join both interfaces in both directions."""
     a, b, seconds = raw(first), raw(second), float(milliseconds) / 1000
     threading.Thread(target=carry, args=(b, a, seconds), daemon=True).start()
     print("ready", flush=True)

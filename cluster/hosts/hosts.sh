@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Hosts as network namespaces, joined by a bridge in a namespace of its own: nothing reaches the machine's own network.
+# Hosts as network namespaces, joined by a bridge in another namespace. They cannot reach the machine's network.
 #   bash hosts.sh up N        rainbear-h0 .. h(N-1), at 10.99.0.10 and up
-#   bash hosts.sh cut I       host I is cut off the others;  bash hosts.sh heal I
-#   bash hosts.sh far I       host I is behind a second pair of links, f0 and vI, that delay.py joins
+#   bash hosts.sh cut I       disconnects host I from the others;  bash hosts.sh heal I
+#   bash hosts.sh far I       puts host I behind a second pair of links, f0 and vI, which delay.py joins
 #   bash hosts.sh down
 # Needs root and iproute2.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
-if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null; then echo "hosts: they take root, and iproute2" >&2; exit 3; fi
+if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null; then echo "hosts: this needs root and iproute2" >&2; exit 3; fi
 hub() { ip -n rainbear-hub "$@"; }
 case $1 in
 up)
@@ -32,5 +32,5 @@ far)
     hub link set f0 up promisc on
     ;;
 down) for name in $(ip netns list | awk '/^rainbear-h/ {print $1}'); do ip netns del "$name"; done ;;
-*) echo "hosts: up, cut, heal, far or down" >&2; exit 2 ;;
+*) echo "hosts: use up, cut, heal, far or down" >&2; exit 2 ;;
 esac

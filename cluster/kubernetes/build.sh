@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Build the programs of a real Kubernetes 1.20 from Debian 12's own source package `kubernetes` (of which Debian
-# itself ships kubectl alone), and install what they need. Some nine minutes of one processor and 2.7 GB, once.
-#   bash build.sh FOLDER      puts kube-apiserver, -controller-manager, -scheduler, -proxy, kubelet and pause there
-# Needs root and Debian 12. The sources of apt are not changed: the source package is fetched with a list of our own.
+# Build the programs of a real Kubernetes 1.20 from Debian 12's source package `kubernetes` (Debian itself ships only
+# kubectl), and install their dependencies. This takes about nine minutes of one processor and 2.7 GB, once.
+#   bash build.sh FOLDER      writes kube-apiserver, -controller-manager, -scheduler, -proxy, kubelet and pause there
+# Needs root and Debian 12. It leaves the sources of apt alone, and fetches the source package with a separate list.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$(realpath -m "${1:?folder for the programs}")
 if [ -x "$out/kubelet" ]; then echo "kubernetes: already built in $out"; exit 0; fi
 . /etc/os-release
 if [ "$(id -u)" != 0 ] || [ "${VERSION_CODENAME:-}" != bookworm ]; then
-    echo "kubernetes: building it takes root on Debian 12 (bookworm)" >&2; exit 3
+    echo "kubernetes: the build needs root on Debian 12 (bookworm)" >&2; exit 3
 fi
 work=$(mktemp -d); trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 mkdir -p "$out" "$work"/{sources,lists/partial,home}
 
-# the first five build, the others run beside Kubernetes
+# the first five are for the build, the others run beside Kubernetes
 "$here/../apt_install.sh" \
     golang-1.19-go golang-github-modern-go-reflect2-dev dpkg-dev gcc libc6-dev jq make rsync \
     conntrack containerd containernetworking-plugins curl dnsmasq-base etcd-server iproute2 iptables \
     openssl runc
-# another package may have brought a kubectl already, which Debian's would collide with
+# a kubectl of another package would collide with Debian's
 command -v kubectl >/dev/null || "$here/../apt_install.sh" kubernetes-client
 
 cd "$work"
@@ -32,7 +32,7 @@ apt=(apt-get -qq -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$wo
 "${apt[@]}" source --download-only kubernetes
 dpkg-source --no-check -x kubernetes_1.20*.dsc tree >/dev/null
 cd tree
-# the vendored reflect2 1.0.1 breaks the API server under Go 1.18 and later; Debian packages 1.0.2 by itself
+# the vendored reflect2 1.0.1 breaks the API server under Go 1.18 and later; Debian has 1.0.2 as a package
 reflect2=vendor/github.com/modern-go/reflect2
 rm "$reflect2"/*.go "$reflect2"/*.s
 cp /usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} "$reflect2"

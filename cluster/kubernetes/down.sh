@@ -6,7 +6,7 @@ export PATH=$PATH:/usr/sbin:/sbin KUBECONFIG=$folder/kubeconfig
 cd "$folder" || exit 0
 inside() { nsenter --net="/var/run/netns/$space" "$@"; }
 
-# whether a process runs; where nobody reaps, one that ended stays as a zombie and still takes signals
+# whether a process runs; without a reaper, an ended process stays as a zombie and still accepts signals
 runs() {
     local state
     state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) && [ -n "$state" ] && [ "$state" != Z ]

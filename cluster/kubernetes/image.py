@@ -1,4 +1,4 @@
-"""Make an image without a container engine, for test pods whose programs come from the host.
+"""Build an image without a container engine, for test pods that mount their programs from the host.
 
 ``python image.py FILE NAME [PATH [SOURCE:DESTINATION ...]]`` writes a docker archive with empty folders, links of a
 merged /usr, and the files named; PATH is the search path of its commands.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 
 def layer(files: Sequence[str]) -> bytes:
-    """A root file system as a tar archive."""
+    """Return a root file system as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"):

@@ -1,11 +1,11 @@
-"""What the Dask operator and `KubeCluster` need on the Kubernetes of the tests, which is older than kr8s knows: import first.
+"""Adapt kr8s to the old Kubernetes of the tests, for the Dask operator and `KubeCluster`. Import this module first.
 
-Servers before 1.27 do not say the singular name of their own kinds, by which kr8s names its classes.
+kr8s names its classes by the singular name of a kind, which servers before 1.27 do not report for built-in kinds.
 """
 
 from importlib import import_module
 
-Api = import_module("kr8s._api").Api  # kr8s has a function of that name, too
+Api = import_module("kr8s._api").Api  # kr8s also has a function of that name
 _ask = Api.async_api_resources_uncached
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Start a real Kubernetes of one node in a network namespace of its own, for tests: etcd, API server, controllers,
-# scheduler, containerd, kubelet, kube-proxy, and names of services by dnsmasq. Nothing listens or routes outside it.
-#   bash up.sh PROGRAMS IMAGES FOLDER     what build.sh built, a folder of image archives, a new folder for its state
-# Clients are started with: ip netns exec rainbear-k8s env KUBECONFIG=FOLDER/kubeconfig ...; down.sh FOLDER stops it.
+# scheduler, containerd, kubelet, kube-proxy, and service names by dnsmasq. Nothing listens or routes outside it.
+#   bash up.sh PROGRAMS IMAGES FOLDER     the output of build.sh, a folder of image archives, a new folder for state
+# Start clients with: ip netns exec rainbear-k8s env KUBECONFIG=FOLDER/kubeconfig ...; down.sh FOLDER stops it.
 set -euo pipefail
 programs=$(realpath "$1") images=$(realpath "$2") folder=$(realpath -m "$3")
 space=rainbear-k8s node=10.97.0.1
 export PATH=$PATH:/usr/sbin:/sbin KUBECONFIG=$folder/kubeconfig
-if [ "$(id -u)" != 0 ]; then echo "kubernetes: starting it takes root" >&2; exit 3; fi
-if ip netns list | grep -qw "$space"; then echo "kubernetes: there is a namespace $space already" >&2; exit 1; fi
+if [ "$(id -u)" != 0 ]; then echo "kubernetes: this needs root" >&2; exit 3; fi
+if ip netns list | grep -qw "$space"; then echo "kubernetes: the namespace $space exists already; run down.sh" >&2; exit 1; fi
 mkdir -p "$folder"/{pki,log,run,cni,containerd,kubelet,hosts}
 cd "$folder"
 ip netns list | awk '/^cni-/ {print $1}' >namespaces.before
@@ -18,7 +18,7 @@ mkdir -p "/etc/netns/$space"
 printf 'nameserver %s\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5 timeout:1\n' \
     "$node" >"/etc/netns/$space/resolv.conf"
 ip netns add "$space"
-# nsenter and not `ip netns exec`, which hides /sys/fs/cgroup from what it starts
+# nsenter, because `ip netns exec` hides /sys/fs/cgroup from its child
 inside() { nsenter --net="/var/run/netns/$space" "$@"; }
 start() {
     local name=$1
@@ -33,7 +33,7 @@ wait_for() { # what, then a command that has to succeed within a minute
         if "$@" >/dev/null 2>&1; then return; fi
         sleep 0.25
     done
-    echo "kubernetes: $what did not come up; logs are in $folder/log" >&2
+    echo "kubernetes: $what did not start; see the logs in $folder/log" >&2
     exit 1
 }
 

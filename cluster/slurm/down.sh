@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Cancel all jobs of the SLURM that up.sh started, stop it, and remove its folder: SLURM_FOLDER, as up.sh printed it.
+# Cancel all jobs of the SLURM that up.sh started, stop it, and remove its folder SLURM_FOLDER, which up.sh printed.
 set -uo pipefail
 folder=${SLURM_FOLDER:?the folder that up.sh printed}
 export SLURM_CONF=$folder/slurm.conf PATH=$PATH:/usr/sbin:/sbin
 
-# whether a process runs; where nobody reaps, one that ended stays as a zombie and still takes signals
+# whether a process runs; without a reaper, an ended process stays as a zombie and still accepts signals
 runs() {
     local state
     state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) && [ -n "$state" ] && [ "$state" != Z ]
@@ -25,7 +25,7 @@ for _ in $(seq 60); do
     if [ ${#left[@]} = 0 ]; then rm -rf "$folder"; exit 0; fi
     sleep 0.25
 done
-echo "slurm: had to kill ${left[*]}" >&2
+echo "slurm: killed ${left[*]}, which did not stop" >&2
 kill -9 "${left[@]}"
 rm -rf "$folder"
 exit 1

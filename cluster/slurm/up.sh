@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Start a real SLURM on this machine for tests: munge, a controller and a few nodes of four CPUs each, on loopback.
 #   eval "$(bash up.sh [NODES])"      prints the exports of SLURM_CONF and SLURM_FOLDER; down.sh stops it
-# Needs root on Debian or Ubuntu: what is missing is installed by apt. Beyond that, and a line in /etc/hosts where the
-# machine's own name does not resolve, nothing is written outside SLURM_FOLDER, a new folder below TMPDIR.
+# Needs root on Debian or Ubuntu, and installs missing packages by apt. It adds a line to /etc/hosts if the machine's
+# name does not resolve. It writes all other files into SLURM_FOLDER, a new folder below TMPDIR.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 nodes=${1:-2} cpus=4
@@ -11,12 +11,12 @@ say() { echo "slurm: $*" >&2; }
 
 if ! command -v munged slurmctld slurmd sbatch >/dev/null; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "it is not installed, and installing it takes root on Debian or Ubuntu"
+        say "SLURM is not installed, and its installation needs root on Debian or Ubuntu"
         exit 3
     fi
     "$here/../apt_install.sh" munge slurm-client slurmctld slurmd
 fi
-if [ "$(id -u)" != 0 ]; then say "starting it takes root"; exit 3; fi
+if [ "$(id -u)" != 0 ]; then say "this needs root"; exit 3; fi
 
 host=$(hostname -s)
 getent hosts "$host" >/dev/null || echo "127.0.0.1 $host" >>/etc/hosts
@@ -38,7 +38,7 @@ def is_free(port):
         return True
 
 
-# the nodes take the ports after it; none that the kernel gives to outgoing connections meanwhile
+# the nodes use the ports after it; none is one that the kernel gives to outgoing connections
 bases = random.sample(range(20000, 32000), 1000)
 print(next(base for base in bases if all(map(is_free, range(base, base + int(sys.argv[1]) + 1)))))
 PYTHON
@@ -53,7 +53,7 @@ SlurmctldPort=$port
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 AuthType=auth/munge
-# a job that was requeued waits for its old credential to expire, for two minutes by default
+# a requeued job waits until its old credential expires, two minutes by default
 AuthInfo=socket=$folder/munge/socket,cred_expire=5
 CryptoType=crypto/munge
 StateSaveLocation=$folder/state
@@ -83,7 +83,7 @@ CONF
 for n in $(seq "$nodes"); do
     echo "NodeName=n$n NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + n)) CPUs=$cpus CoresPerSocket=$cpus RealMemory=$memory"
 done >>"$SLURM_CONF"
-# jobs of "high" put those of "main" back into the queue; LLN spreads jobs over the nodes
+# jobs of "high" send jobs of "main" back to the queue; LLN spreads jobs over the nodes
 echo "PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=60 LLN=YES PriorityTier=1" >>"$SLURM_CONF"
 echo "PartitionName=high Nodes=n[1-$nodes] MaxTime=60 LLN=YES PriorityTier=10" >>"$SLURM_CONF"
 

@@ -1,4 +1,4 @@
--- What faults.lua decided about the body of an answer: half of it and no more, or one byte of it changed.
+-- Apply the decision of faults.lua to the body of a response: keep half of it, or change one byte.
 local part = ngx.arg[1]
 if ngx.ctx.ended then return ngx.ERROR end -- which ends the connection
 if #part < 2 then return end

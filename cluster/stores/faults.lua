@@ -1,5 +1,5 @@
--- Log a request, make it wait, and let some fail. Knobs: latency_ms; fault, with match (of "METHOD uri"), key (of S3), times (how
--- often at most), p (how likely), retry_after (seconds) and rate (bytes a second, of "trickle").
+-- Log each request, delay it, and fail some. Parameters: latency_ms; fault, with match (of "METHOD uri"), key (of S3),
+-- times (maximum number), p (probability), retry_after (seconds) and rate (bytes per second, of "trickle").
 local knobs, log = ngx.shared.knobs, ngx.shared.log
 local function number(name, default) return tonumber(knobs:get(name) or default) end
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Start nginx on loopback: a web server of a folder over HTTP and HTTPS, and a proxy before an S3 server that counts, waits and
-# injects faults. Prints the addresses, one NAME=value a line.
-#   NGINX_DIR   folder for logs, certificates and pid; its www/ is what the web server shows (created)
-#   NGINX_PORT  first of the five ports that it takes        S3_PORT  where the S3 server listens
-# Needs nginx with its Lua module and openssl; installs them on Debian where it may.
+# Start nginx on loopback: a web server of a folder over HTTP and HTTPS, and a proxy in front of an S3 server that counts
+# requests, delays them and injects faults. Print the addresses, one NAME=value per line.
+#   NGINX_DIR   folder for logs, certificates and pid; the web server serves its www/ (created)
+#   NGINX_PORT  first of its five ports        S3_PORT  port of the S3 server
+# Needs nginx with its Lua module, and openssl. Installs them on Debian if it has the permission.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${NGINX_DIR:?a folder that may be removed} port=${NGINX_PORT:-18480}
 modules=/usr/lib/nginx/modules
 if [ ! -f $modules/ngx_http_lua_module.so ] || ! command -v openssl > /dev/null; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-        echo "nginx with Lua is not here. Install it: apt-get install nginx-light libnginx-mod-http-lua openssl" >&2
+        echo "Cannot find nginx with Lua. Install it: apt-get install nginx-light libnginx-mod-http-lua openssl" >&2
         exit 1
     fi
     "$here/../apt_install.sh" nginx-light libnginx-mod-http-lua openssl curl

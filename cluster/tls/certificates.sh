@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make a certificate authority of one's own, a certificate for all parts of a Dask cluster, and Dask's configuration for it.
+# Create a certificate authority, a certificate for all parts of a Dask cluster, and Dask's configuration for it.
 #   bash certificates.sh FOLDER [DAYS]      writes ca.pem, cert.pem, key.pem and dask.yaml there, readable by you alone
-# With DASK_CONFIG=FOLDER (or dask.yaml copied to ~/.config/dask) scheduler, workers and clients speak TLS and nothing else.
+# With DASK_CONFIG=FOLDER (or dask.yaml copied to ~/.config/dask) scheduler, workers and clients speak only TLS.
 set -euo pipefail
 mkdir -p "$1"
 folder=$(realpath "$1") days=${2:-30}

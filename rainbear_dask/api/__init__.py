@@ -1,1 +1,1 @@
-"""The public functions: they check what they are given, and hand on."""
+"""The public functions: they check their arguments and delegate."""

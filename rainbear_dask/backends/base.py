@@ -8,6 +8,7 @@ import polars as pl
 
 from rainbear_dask.backends.cached_store import BackendOptions, CachedStore
 from rainbear_dask.diagnostics.explain import selected_chunks
+from rainbear_dask.execution.run_async import call_on_workers
 from rainbear_dask.options import checks_options
 from rainbear_dask.query.expression import plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress

@@ -1,1 +1,1 @@
-"""Stored chunks to NumPy arrays: in folders, in object stores, and by zarr."""
+"""Stored chunks to NumPy arrays: from folders, from object stores, and through zarr."""

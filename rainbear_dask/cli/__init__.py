@@ -1,1 +1,1 @@
-"""The command ``rainbear-dask``."""
+"""The command ``rainbear-dask``: arguments, signals, output files."""

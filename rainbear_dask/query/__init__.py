@@ -1,1 +1,1 @@
-"""Polars queries: the IO source, and what Polars pushes down to it."""
+"""Polars queries: the IO source, pushdown, and expressions as plans."""

@@ -1,1 +1,1 @@
-"""Addresses, connections, requests and responses: bytes from any kind of store."""
+"""Addresses, credentials, connections, requests and responses: bytes from any kind of store."""

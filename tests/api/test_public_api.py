@@ -202,10 +202,10 @@ def test_the_stores_are_those_of_obstore():
     assert set(names) <= set(rainbear_dask.store.__all__)
 
 
-def test_the_design_has_the_rows_of_modules_that_are_checked():
-    """Which modules stand in one row, and in which order the rows are; within a row they stand in any."""
+def test_the_design_has_the_rows_of_packages_that_are_checked():
+    """Which packages stand in one row, and in which order the rows are; within a row they stand in any."""
     layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
-    _, _, section = (Path(__file__).parents[2] / "docs" / "design.md").read_text().partition("\n## Modules\n")
+    _, _, section = (Path(__file__).parents[2] / "docs" / "design.md").read_text().partition("\n## Packages\n")
     table = [line.split("|")[1] for line in section.partition("\n## ")[0].splitlines() if line.startswith("| `")]
     actual = [set(re.findall("`([a-z]+)`", row)) for row in table]
     assert actual == [set(layer.split(" | ")) for layer in layers]

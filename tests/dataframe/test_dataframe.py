@@ -265,7 +265,7 @@ def test_head_behind_a_filter_on_values_reads_on_until_it_has_enough(url, whole)
 
 def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    example = readme.partition("**Dask DataFrames.**")[2].partition("```python\n")[2].partition("```")[0]
+    example = readme.partition("\n## Dask DataFrames\n")[2].partition("```python\n")[2].partition("```")[0]
     axes = {
         "time": pd.date_range("1999-12-01", "2001-02-01", freq="MS"),
         "latitude": np.linspace(-60, 60, 41),

@@ -1,4 +1,4 @@
-"""What every error of ours must stand."""
+"""A check that every error of this package must pass."""
 
 import pickle
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def caught(error, call, *words):
-    """The error of that class that a call raises, which survives pickling and whose message holds the words."""
+    """Return the error of this class that a call raises. It must pickle, and its message must hold the words."""
     with pytest.raises(error) as info:
         call()
     again = pickle.loads(pickle.dumps(info.value))

@@ -1,4 +1,4 @@
-"""A bucket on loopback that wants credentials, with secrets planted in them: in what is sent, and in what it answers."""
+"""A bucket on loopback that requires credentials. Requests and responses contain planted secrets."""
 
 import base64
 import http.server
@@ -12,10 +12,10 @@ PLANTED = (KEY, SECRET, base64.b64encode(f"{KEY}:{SECRET}".encode()).decode())
 
 
 class Bucket:
-    """Serves the files of a folder as ``{url}/bucket/...``, to S3's clients and to others, if they show who they are.
+    """Serves the files of a folder as ``{url}/bucket/...`` to authenticated clients, of S3 or plain HTTP.
 
-    ``refusal`` is a code of S3's with which all is refused, or None. No signature is computed: what a client sends has to
-    hold the planted key.
+    ``refusal`` is an S3 error code for every request, or None. The server computes no signature. A request must contain
+    the planted key.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class Bucket:
 
 @contextmanager
 def serve(folder: Path):
-    """Serve a folder for as long as this lasts."""
+    """Serve a folder for the duration of a context."""
     bucket = Bucket(Path(folder))
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ def serve(folder: Path):
             self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
             return self.answer(content)
 
-        do_HEAD = do_GET  # noqa: N815  as it is called
+        do_HEAD = do_GET  # noqa: N815  the name in the standard library
 
         def refuse(self, status, code):
             self.send_response(status)

@@ -1,4 +1,4 @@
-"""Stores that damage or malice may leave, each written by a function: chunks that are bombs, or not what they say."""
+"""Damaged or malicious stores, each written by a function: chunks that are bombs or have wrong headers."""
 
 import bz2
 import json
@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 
 COUNT = 1024
-"""Values of the only chunk, 8 KiB: zarrs reads these."""
+"""Values of the only chunk, 8 KiB, which zarrs reads."""
 LARGE = 2**17
-"""Values of a chunk of 1 MiB, which is decoded without zarrs."""
+"""Values of a chunk of 1 MiB, which the package decodes without zarrs."""
 BOMB = 192 * 2**20
-"""Bytes that bombs inflate to, three times what is allowed for."""
+"""Size of an inflated bomb in bytes: three times the allowance."""
 
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC = {"name": "crc32c"}
 EMPTY = 2**64 - 1
 
 STORES: dict[str, tuple[int, Callable[[Path], object]]] = {}
-"""By name: the bytes that the document declares, and what writes the store."""
+"""By name: the bytes that the document declares, and the function that writes the store."""
 
 
 def v3(root: Path, chunk: bytes | None, codecs: list, count: int = COUNT, **more: object) -> Path:
-    """A store of one array ``v`` of one chunk; gives where the chunk is."""
+    """Write a store of one array ``v`` of one chunk. Return the path of the chunk."""
     (root / "v/c").mkdir(parents=True)
     (root / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
     document = {
@@ -43,7 +43,7 @@ def v3(root: Path, chunk: bytes | None, codecs: list, count: int = COUNT, **more
 
 
 def v2(root: Path, chunk: bytes | None, compressor: object = None, filters: object = None, count: int = COUNT, **more):
-    """The same in v2."""
+    """Write the same store in v2."""
     (root / "v").mkdir(parents=True)
     (root / ".zgroup").write_text('{"zarr_format": 2}')
     (root / "v/.zattrs").write_text('{"_ARRAY_DIMENSIONS": ["x"]}')
@@ -74,7 +74,7 @@ def sparse(path: Path, end: bytes = b"") -> Path:
 
 
 def deflated(wbits: int) -> bytes:
-    """Zeros, deflated piece by piece: a piece may be repeated, as each forgets the last."""
+    """Deflate zeros in independent pieces, so that a piece may repeat."""
     packer, zeros = zlib.compressobj(9, zlib.DEFLATED, wbits), bytes(2**20)
     first = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
     second = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -82,7 +82,7 @@ def deflated(wbits: int) -> bytes:
 
 
 def zstd_frame(content: int | None, blocks: int, *, size: int = 2**17) -> bytes:
-    """A frame of blocks that repeat a byte, which says how much it holds, or not."""
+    """Make a frame of blocks that repeat a byte, with or without its size in the header."""
     header = b"\x28\xb5\x2f\xfd" + (b"\x00\x88" if content is None else b"\xe0" + struct.pack("<Q", content))
     return header + b"".join(
         (size << 3 | 1 << 1 | (i == blocks - 1)).to_bytes(3, "little") + b"\0" for i in range(blocks)
@@ -91,8 +91,8 @@ def zstd_frame(content: int | None, blocks: int, *, size: int = 2**17) -> bytes:
 
 @cache
 def bombs() -> dict[str, dict[str, bytes]]:
-    """By numcodecs' name of a codec: chunks that inflate to far more than is declared."""
-    from numcodecs import blosc, lz4  # noqa: PLC0415  the child needs none
+    """Return, by numcodecs' name of a codec, chunks that inflate to far more than the array declares."""
+    from numcodecs import blosc, lz4  # noqa: PLC0415  the child does not need it
 
     piece, times = bytes(2**22), BOMB // 2**22
     blosc.use_threads = False
@@ -169,7 +169,7 @@ for _codec, _kinds in KINDS.items():
                 lambda root, c=_codec, k=_kind, h=how: v3(root, bomb(c, k), [BYTES, h]),
             )
     named(f"v2 {_codec}: large", 8 * LARGE, lambda root, c=_codec: v2(root, bomb(c, "one"), {"id": c}, count=LARGE))
-    # a filter leaves the array to zarr
+    # with a filter, zarr reads the array
     named(
         f"v2 {_codec}: filtered",
         8 * COUNT,
@@ -246,7 +246,7 @@ def with_crc(raw: bytes) -> bytes:
 
 
 def alone(dictionary: int) -> bytes:
-    """LZMA of the old format, which says how large a dictionary it needs."""
+    """Compress in LZMA's old format, which declares the size of its dictionary."""
     return b"\x5d" + struct.pack("<IQ", dictionary, 8 * COUNT) + bytes(100)
 
 

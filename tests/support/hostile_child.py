@@ -1,4 +1,4 @@
-"""A process that scans stores one after the other, and tells what came of each, and its peak."""
+"""A process that scans stores one after the other, and reports each outcome and its peak memory."""
 
 import json
 import sys
@@ -6,20 +6,20 @@ from pathlib import Path
 
 
 def scan(source: object) -> str:
-    """Scan a store as a whole: what comes of it."""
-    import rainbear_dask as rd  # noqa: PLC0415  the parent needs none
+    """Scan a whole store. Return the outcome."""
+    import rainbear_dask as rd  # noqa: PLC0415  the parent does not need it
 
     try:
         frame = rd.scan_zarr(source).collect()
     except rd.exceptions.RainbearError as error:
         return f"{type(error).__name__}: {error}"
-    except BaseException as error:  # noqa: BLE001  that none comes is what is tested
+    except BaseException as error:  # noqa: BLE001  the test expects none
         return f"NOT OURS {type(error).__name__}: {error}"
     return f"rows: {frame.shape}"
 
 
 def opening_id(kind: str, root: Path) -> object:
-    """A store as a source of some kind: what can be is loaded before it is measured."""
+    """Return a store as a source of some kind, loaded before the measurement if possible."""
     packed = root / "s.zip"
     if packed.exists():
         return str(packed)
@@ -49,11 +49,11 @@ def opening_id(kind: str, root: Path) -> object:
 
 
 def main(kind: str, *roots: str) -> None:
-    """Scan stores one after the other; tell of each what came of it, and by how many bytes the peak was above the start."""
+    """Scan stores one after the other. Print the outcome of each, and the bytes of its peak above the start."""
     import warnings  # noqa: PLC0415
 
     warnings.simplefilter("ignore")
-    for root in (str(Path(roots[0]).parent / "good"), *roots):  # the first only loads what all need
+    for root in (str(Path(roots[0]).parent / "good"), *roots):  # the first scan only loads the libraries
         source = opening_id(kind, Path(root))
         Path("/proc/self/clear_refs").write_text("5")
         before = memory("VmRSS")
@@ -63,7 +63,7 @@ def main(kind: str, *roots: str) -> None:
 
 
 def memory(what: str) -> int:
-    """Bytes of this process, as Linux tells them."""
+    """Return the memory of this process in bytes, for Linux."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1024
 

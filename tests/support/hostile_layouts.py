@@ -1,4 +1,4 @@
-"""Stores that damage or malice may leave, each written by a function: shards, files and archives."""
+"""Damaged or malicious stores, each written by a function: shards, files and archives."""
 
 import lzma
 import os
@@ -121,7 +121,7 @@ def replaced(path: Path, kind: str) -> None:
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as listener:
             here = Path.cwd()
-            os.chdir(path.parent)  # a socket's path has a hundred letters at most
+            os.chdir(path.parent)  # a socket's path has at most a hundred characters
             listener.bind(path.name)
             os.chdir(here)
 
@@ -157,7 +157,7 @@ named("a document of digits", 0, lambda root: (v3(root, b"", [BYTES]), (root / "
 
 
 def archive(root: Path, pack: int, *, size: int | None = None) -> None:
-    """Put a store whose chunk is a bomb of the archive itself into an archive; the folder then holds nothing else."""
+    """Write an archive whose own compression makes a chunk a bomb. Remove all other files."""
     folder = root / "folder"
     chunk = v3(folder, None, [BYTES])
     with zipfile.ZipFile(root / "s.zip", "w") as packed:

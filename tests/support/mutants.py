@@ -1,7 +1,7 @@
-"""Deliberate faults, and whether the tests see them: ``make mutants``.
+"""Deliberate faults, and the tests that detect them: ``make mutants``.
 
-Each fault is an exact replacement in a copy of the package, in a folder of its own, where the tests that ought to see it
-are run. A fault that no test sees is a test that is missing.
+Each fault is an exact replacement in a copy of the package, in a separate folder, on which its tests run. A fault that
+no test detects shows a missing test.
 """
 
 import os
@@ -16,21 +16,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 TIMED = ("-o", "timeout=200", "-o", "timeout_method=thread", "-o", "faulthandler_timeout=0")
-"""A fault may also be an endless loop: that ends the process, and the test in which it does has seen it."""
+"""A fault may also be an endless loop. The time limit then ends the process, and the running test has detected it."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to be wrong.
+    """A deliberate fault.
 
     Parameters
     ----------
     name : str
-        What is wrong.
+        The fault in words.
     place : str
-        The module, and the test module that is run; a third word narrows it to tests of such names.
+        The module and the test module to run. A third word selects tests by name.
     right, wrong : str
-        What stands there, once, and what is put in its place.
+        Text that occurs exactly once in the module, and its replacement.
     """
 
     name: str
@@ -612,7 +612,7 @@ FAULTS = [
 
 
 def copied(folder: Path) -> None:
-    """Copy what the tests need."""
+    """Copy the files that the tests need."""
     ignored = shutil.ignore_patterns("__pycache__", "results")
     for name in ("rainbear_dask", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -620,11 +620,11 @@ def copied(folder: Path) -> None:
 
 
 def failed_test(folder: Path, *arguments: str) -> str | None:
-    """Run tests on the package in a folder; the name of the first that fails."""
+    """Run tests on the package in a folder. Return the name of the first that fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=line", "-p", "no:cacheprovider", *TIMED, *arguments]
-    # a module that is as long, and as old to the second, as its right form would be taken from compiled code
+    # Python would use the compiled code of a module with the same length and the same second of change
     settings = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "dev"}
-    done = subprocess.run(  # noqa: S603  our own words
+    done = subprocess.run(  # noqa: S603  our own command
         command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False
     )
     if done.returncode == 0:
@@ -638,7 +638,7 @@ def failed_test(folder: Path, *arguments: str) -> str | None:
 
 
 def killer(fault: Fault) -> str | None:
-    """Name of the test that sees a fault."""
+    """Return the name of the test that detects a fault."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
         copied(folder)
@@ -652,12 +652,12 @@ def killer(fault: Fault) -> str | None:
 
 
 def main() -> None:
-    """Print a row for each fault, or for those whose names have one of the words given; 1 if any is not seen."""
+    """Print a row for each fault whose name has one of the given words. Exit with 1 if a fault survives."""
     words = sys.argv[1:] or [""]
     faults = [fault for fault in FAULTS if any(word in fault.name for word in words)]
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         copied(Path(name))
-        tests = sorted({f"tests/{fault.place.split()[1]}.py" for fault in faults} - {"tests/test_scan.py"})
+        tests = sorted({f"tests/{fault.place.split()[1]}.py" for fault in faults} - {"tests/scan/test_scan.py"})
         if seen := failed_test(Path(name), *tests):
             raise SystemExit(f"{seen} fails without any fault")
     survivors = 0

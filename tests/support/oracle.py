@@ -1,4 +1,4 @@
-"""What a scan has to give, built by xarray, cftime and NumPy in the plainest way; nothing here comes from the package."""
+"""The expected result of a scan, built plainly by xarray, cftime and NumPy, without this package."""
 
 import cftime
 import numpy as np
@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 NANOSECONDS = {"days": 86_400 * 10**9, "hours": 3_600 * 10**9, "minutes": 60 * 10**9, "seconds": 10**9}
 LABELLED = ("standard", "gregorian", "proleptic_gregorian", "noleap", "365_day")
-"""Calendars whose dates are all dates to Polars."""
+"""Calendars whose dates are all valid in Polars."""
 
 POLARS = {
     "bool": pl.Boolean,
@@ -29,23 +29,23 @@ POLARS = {
 
 
 def expected_frame(store, variables=None, group=None) -> pl.DataFrame:
-    """Read a whole group, and those below it, as a table.
+    """Read a whole group, and the groups below it, as a table.
 
     Parameters
     ----------
     store : str, Path or zarr Store
-        What xarray opens.
+        A source for xarray.
     variables : collection of str, optional
-        Paths of those whose dimensions make the rows; by default all data variables.
+        Paths of the variables whose dimensions make the rows; by default all data variables.
     group : str, optional
-        Which group of the store.
+        Group of the store.
 
     Returns
     -------
     DataFrame
         One row per cell of the product of the variables' dimensions, in C order. Columns: dimensions, auxiliary
-        coordinates, data variables, a struct for each child group, all but the first level by level and sorted by
-        name, as zarr consolidates metadata. Masked values are null; what Polars has no type for is not there.
+        coordinates, data variables, a struct for each child group. All but the dimensions are level by level and sorted by
+        name, as in zarr's consolidated metadata. Masked values are null. Types that Polars lacks are omitted.
     """
     arrays, coordinates, support = {}, set(), set()
     for path, ds in datasets(store, group).items():
@@ -81,14 +81,14 @@ def expected_frame(store, variables=None, group=None) -> pl.DataFrame:
 
 
 def ranked(shape, lengths) -> np.ndarray:
-    """Numbers of the cells of a table, counted in C order, in C order of blocks of these lengths and C order inside."""
+    """Return the numbers of a table's cells in C order, arranged in C order of blocks, and in C order inside them."""
     places = [axis.reshape(-1) for axis in np.indices(shape)]
     keys = [*places[::-1], *[i // n for i, n in zip(places, lengths, strict=True)][::-1]]
     return np.lexsort(keys) if keys else np.zeros(1, dtype=int)
 
 
 def labels_above(store, group) -> list[dict[str, xr.Variable]]:
-    """Coordinates of dimensions in each group above a group, nearest first."""
+    """Return the coordinates of dimensions in each group above a group, nearest first."""
     names = (group or "").strip("/").split("/") if group else []
     found = []
     for count in range(len(names) - 1, -1, -1):
@@ -102,7 +102,7 @@ def labels_above(store, group) -> list[dict[str, xr.Variable]]:
 
 
 def labels_of(dim, path, arrays, above) -> xr.Variable | None:
-    """The coordinate of a dimension in the scope of an array: its own group, then those above it."""
+    """Return the coordinate of a dimension in the scope of an array: its own group, then the groups above."""
     length, names = arrays[path].sizes[dim], path.split("/")[:-1]
     for count in range(len(names), -1, -1):
         found = arrays.get("/".join([*names[:count], dim]))
@@ -112,7 +112,7 @@ def labels_of(dim, path, arrays, above) -> xr.Variable | None:
 
 
 def belongs(path, arrays, above, sizes, labels) -> bool:
-    """Whether a coordinate of the root lies on the grid of variables that are all of groups below it."""
+    """Whether a coordinate of the root lies on the grid of variables of groups below."""
     if not set(arrays[path].dims) <= sizes.keys():
         return False
     own = {dim: labels_of(dim, path, arrays, above) for dim in arrays[path].dims}
@@ -121,7 +121,7 @@ def belongs(path, arrays, above, sizes, labels) -> bool:
 
 
 def datasets(store, group=None) -> dict[str, xr.Dataset]:
-    """A group and each below it, by path, with coordinates told from variables; values as they are stored."""
+    """Return a group and each group below, by path, with stored values and separate coordinates."""
     nodes = zarr.open_group(store, path=group, mode="r").members(max_depth=None)
     found = {}
     for path in sorted({path.rpartition("/")[0] for path, node in nodes if isinstance(node, zarr.Array)}):
@@ -139,7 +139,7 @@ def datasets(store, group=None) -> dict[str, xr.Dataset]:
 
 
 def add_times_of_bounds(ds: xr.Dataset) -> None:
-    """Bounds have unit and calendar of the times that they bound, as xarray has it when it decodes times."""
+    """Give bounds the unit and calendar of the times that they bound, as xarray does when it decodes."""
     for variable in ds.variables.values():
         bounds = variable.attrs.get("bounds")
         if " since " in variable.attrs.get("units", "") and bounds in ds:
@@ -148,12 +148,12 @@ def add_times_of_bounds(ds: xr.Dataset) -> None:
 
 
 def supporting(attrs) -> list[str]:
-    """Bounds and grid mappings that an array names; ``crs: x y`` names ``crs``."""
+    """Return the bounds and grid mappings that an array names. ``crs: x y`` names ``crs``."""
     return [attrs[key].split()[0].rstrip(":") for key in ("bounds", "grid_mapping") if key in attrs]
 
 
 def nested(columns: dict[str, pl.Series]) -> pl.DataFrame:
-    """Columns named ``child/variable`` as structs, level by level."""
+    """Nest columns named ``child/variable`` as structs, level by level."""
     frame = {}
     for head in dict.fromkeys(path.partition("/")[0] for path in columns):
         below = {path.partition("/")[2]: values for path, values in columns.items() if path.startswith(f"{head}/")}
@@ -162,7 +162,7 @@ def nested(columns: dict[str, pl.Series]) -> pl.DataFrame:
 
 
 def column(array: xr.Variable, sizes: dict[str, int], *, coordinate: bool) -> pl.Series:
-    """One array as a column, repeated along the dimensions that it lacks."""
+    """Return one array as a column, repeated along the dimensions that it lacks."""
     values, masked, dtype = decoded(array, coordinate=coordinate)
     values, masked = (repeated(each, array.dims, sizes).tolist() for each in (values, masked))
     cells = [None if hidden else value for value, hidden in zip(values, masked, strict=True)]
@@ -170,7 +170,7 @@ def column(array: xr.Variable, sizes: dict[str, int], *, coordinate: bool) -> pl
 
 
 def decoded(array: xr.Variable, *, coordinate: bool):
-    """Decoded values and where they are masked, both of the array's shape, and the Polars type."""
+    """Return decoded values and their mask, both in the array's shape, and the Polars type."""
     values, attrs, masked = array.values, array.attrs, filled(array)
     units, declared = attrs.get("units", ""), attrs.get("dtype", "")
     if values.dtype.kind in "Mm":
@@ -190,7 +190,7 @@ def decoded(array: xr.Variable, *, coordinate: bool):
 
 
 def filled(array: xr.Variable) -> np.ndarray:
-    """Where values are as the attributes say of what is missing; a stored bool has no value to spare for that."""
+    """Return the mask of values that the attributes declare missing. A stored bool has no value to spare."""
     values, masked = array.values, np.zeros(array.shape, dtype=bool)
     for key in ("_FillValue", "missing_value") if values.dtype.kind not in "bMm" else ():
         for fill in np.atleast_1d(array.attrs.get(key, [])).astype(values.dtype):
@@ -199,7 +199,7 @@ def filled(array: xr.Variable) -> np.ndarray:
 
 
 def text(values: np.ndarray, masked: np.ndarray):
-    """Text as it is, and bytes as text where all of them are UTF-8."""
+    """Return text unchanged, and bytes as text if all of them are UTF-8."""
     if values.dtype.kind == "S":
         try:
             values = np.char.decode(values, "utf-8")
@@ -209,7 +209,7 @@ def text(values: np.ndarray, masked: np.ndarray):
 
 
 def numpy_times(values: np.ndarray):
-    """Times and durations of NumPy's types, in the finest unit of Polars that is not finer than theirs, or ms."""
+    """Return times and durations of NumPy's types, in Polars' finest unit that is not finer than theirs, or ms."""
     unit = np.datetime_data(values.dtype)[0]
     unit = unit if unit in ("ns", "us") else "ms"
     dtype = pl.Datetime(unit) if values.dtype.kind == "M" else pl.Duration(unit)
@@ -217,7 +217,7 @@ def numpy_times(values: np.ndarray):
 
 
 def cf_durations(values: np.ndarray, masked: np.ndarray, units: str, declared: str):
-    """Durations in the unit that the attribute ``dtype`` declares."""
+    """Return durations in the unit that the attribute ``dtype`` declares."""
     missing = values == np.iinfo("int64").min if values.dtype == "int64" else np.isnan(values)
     unit, step = ("ns", 1) if declared == "timedelta64[ns]" else ("ms", 10**6)
     values = np.where(missing, 0, values).astype("float64" if values.dtype.kind == "f" else "int64")
@@ -226,7 +226,7 @@ def cf_durations(values: np.ndarray, masked: np.ndarray, units: str, declared: s
 
 
 def cf_times(values: np.ndarray, masked: np.ndarray, units: str, calendar: str):
-    """Times: Datetime in ns, or else in us, or else text in ISO 8601, with a fraction only where one is needed."""
+    """Return times: Datetime in ns, else in us, else ISO 8601 text, with a fraction only if one is needed."""
     masked = masked | (np.isnan(values) if values.dtype.kind == "f" else values == np.iinfo("int64").min)
     numbers = values[~masked]
     if not numbers.size:
@@ -240,7 +240,7 @@ def cf_times(values: np.ndarray, masked: np.ndarray, units: str, calendar: str):
 
 
 def datetimes(numbers: np.ndarray, units: str, calendar: str):
-    """Times as numbers by xarray, in the finest unit that holds them, with their type; None if there is no such."""
+    """Return times as numbers by xarray, in the finest unit that holds them, with their type, or None."""
     if calendar in ("noleap", "365_day"):
         labels, _ = texts(numbers, units, calendar)
         return labels.astype("M8[ns]").astype("int64"), pl.Datetime("ns")
@@ -254,7 +254,7 @@ def datetimes(numbers: np.ndarray, units: str, calendar: str):
 
 
 def texts(numbers: np.ndarray, units: str, calendar: str):
-    """Times as text by cftime."""
+    """Return times as text by cftime."""
     dates = cftime.num2date(numbers, units, calendar, only_use_cftime_datetimes=True)
     labels = [
         f"{t.year:04}-{t.month:02}-{t.day:02}T{t.hour:02}:{t.minute:02}:{t.second:02}.{t.microsecond:06}" for t in dates
@@ -264,7 +264,7 @@ def texts(numbers: np.ndarray, units: str, calendar: str):
 
 
 def repeated(values: np.ndarray, dims: tuple[str, ...], sizes: dict[str, int]) -> np.ndarray:
-    """Values of every cell of the table, flat, by index position."""
+    """Return the values of every cell of the table, flat, by index position."""
     ordered = [dim for dim in sizes if dim in dims]
     values = values.transpose([dims.index(dim) for dim in ordered])
     values = values[tuple(slice(None) if dim in dims else np.newaxis for dim in sizes)]
@@ -272,5 +272,5 @@ def repeated(values: np.ndarray, dims: tuple[str, ...], sizes: dict[str, int]) -
 
 
 def assert_same_rows(actual: pl.DataFrame, expected: pl.DataFrame) -> None:
-    """Check that two frames have the same columns, types and rows, in the same order, to the last bit."""
+    """Check that two frames have equal columns, types and rows, in the same order, to the last bit."""
     assert_frame_equal(actual, expected, check_exact=True)

@@ -1,4 +1,4 @@
-"""Random questions to ask of a table: filters on any column or field, and projections."""
+"""Random queries for a table: filters on any column or field, and projections."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -24,7 +24,7 @@ JOINS = {
 
 
 def fields(frame: pl.DataFrame) -> Iterator[tuple[pl.Expr, pl.Series]]:
-    """Each column, or in place of a struct each of its fields, as an expression and its values."""
+    """Return each column, or each field of a struct, as an expression with its values."""
     todo = [(pl.col(column.name), column) for column in frame]
     for expr, values in todo:
         if isinstance(values.dtype, pl.Struct):
@@ -35,7 +35,7 @@ def fields(frame: pl.DataFrame) -> Iterator[tuple[pl.Expr, pl.Series]]:
 
 @st.composite
 def predicates(draw, frame: pl.DataFrame, depth: int = 2) -> pl.Expr:
-    """A filter on any columns and fields of a table, coordinates more often than others."""
+    """Draw a filter on any columns and fields of a table, mostly on coordinates."""
     if depth == 0 or draw(st.integers(0, 2)) == 2:
         every = list(fields(frame))
         known = [pair for pair in every if pair[1].name in DIMS or pair[1].name.startswith("aux")] or every
@@ -56,23 +56,23 @@ COMPARE = {
 
 
 def any_of(draw, values: list):
-    """One of some values; None where there are none."""
+    """Draw one of some values. None if there are none."""
     return draw(st.sampled_from(values or [None]))
 
 
 def compared(draw, column: pl.Expr, value) -> pl.Expr:
-    """A comparison with a value, which stands on either side."""
+    """Draw a comparison with a value on either side."""
     compare = COMPARE[draw(st.sampled_from(sorted(COMPARE)))]
     return compare(column, value) if draw(st.booleans()) else compare(value, column)
 
 
 def known(draw, values: pl.Series) -> pl.Expr:
-    """A value that is there."""
+    """Draw a comparison with an existing value."""
     return pl.lit(any_of(draw, values.drop_nulls().to_list()), values.dtype)
 
 
 def between_known(draw, column: pl.Expr, values: pl.Series) -> pl.Expr:
-    """Between two values that are there."""
+    """Draw an interval between two existing values."""
     there = values.drop_nulls().to_list()
     low, high = sorted((any_of(draw, there), any_of(draw, there)), key=lambda value: (value is not None, value))
     closed = draw(st.sampled_from(["both", "left", "right", "none"]))
@@ -80,12 +80,12 @@ def between_known(draw, column: pl.Expr, values: pl.Series) -> pl.Expr:
 
 
 def among_known(draw, column: pl.Expr, values: pl.Series) -> pl.Expr:
-    """Among some values, null perhaps one of them."""
+    """Draw `is_in` with some values, possibly with null."""
     some = draw(st.lists(st.sampled_from([*values.to_list(), None]), max_size=6))
     return column.is_in(pl.Series(some, dtype=values.dtype).implode(), nulls_equal=draw(st.booleans()))
 
 
-# Boolean expressions of one column or field, from its values; the first list is for any type.
+# Boolean expressions of one column or field, from its values. The first list suits any type.
 Leaf = Callable[..., pl.Expr]
 GENERAL: list[Leaf] = [
     lambda draw, column, values: compared(draw, column, known(draw, values)),
@@ -95,7 +95,7 @@ GENERAL: list[Leaf] = [
     lambda draw, column, values: column.is_not_null(),
     lambda draw, column, values: column.is_null(),
     lambda draw, column, values: column.eq_missing(pl.lit(None, values.dtype)),
-    lambda draw, column, values: compared(draw, column, column.max()),  # not elementwise: never reaches a reader
+    lambda draw, column, values: compared(draw, column, column.max()),  # not elementwise: Polars never pushes it down
     lambda draw, column, values: column.map_elements(values.to_list()[:3].__contains__, return_dtype=pl.Boolean),
     lambda draw, column, values: column.is_in(pl.Series([], dtype=values.dtype).implode()),
     lambda draw, column, values: pl.lit(draw(st.sampled_from([True, False, None])), dtype=pl.Boolean),
@@ -119,7 +119,7 @@ DATETIME: list[Leaf] = [
     lambda draw, column, values: compared(draw, column, MOMENT + timedelta(hours=draw(st.integers(-50, 50)))),
     lambda draw, column, values: compared(draw, column.dt.truncate("1d"), column),
     lambda draw, column, values: compared(draw, column.dt.offset_by("1mo").dt.date(), MOMENT.date()),
-    lambda draw, column, values: compared(draw, column.cast(pl.Date), MOMENT.date()),  # may fail, to Polars
+    lambda draw, column, values: compared(draw, column.cast(pl.Date), MOMENT.date()),  # may fail, according to Polars
 ]
 DURATION: list[Leaf] = [
     lambda draw, column, values: compared(draw, column, timedelta(hours=draw(st.integers(-50, 50)))),
@@ -135,7 +135,7 @@ NUMBER: list[Leaf] = [
     lambda draw, column, values: compared(draw, column.cast(pl.Int8, strict=False), draw(digits)),
     lambda draw, column, values: compared(draw, column.cast(pl.String).str.len_chars(), draw(st.integers(1, 5))),
     lambda draw, column, values: column.is_between(low := draw(digits), low + draw(st.integers(-1, 9))),
-    lambda draw, column, values: column.is_between(draw(digits) - 0.5, 3.0),  # may fail, if it is of integers
+    lambda draw, column, values: column.is_between(draw(digits) - 0.5, 3.0),  # may fail on integers
     lambda draw, column, values: compared(draw, column.cast(pl.Int32), draw(digits)),  # may fail
     lambda draw, column, values: column.is_in(draw(st.lists(st.integers(0, 9), min_size=1))),
     lambda draw, column, values: pl.when(column > (n := draw(digits))).then(True).otherwise(column < -n),
@@ -157,12 +157,12 @@ numbers = st.one_of(
 
 @st.composite
 def leaves(draw, column: pl.Expr, values: pl.Series) -> pl.Expr:
-    """A Boolean expression of one column or field."""
+    """Draw a Boolean expression of one column or field."""
     return draw(st.sampled_from(GENERAL + special(values.dtype)))(draw, column, values)
 
 
 def special(dtype: pl.DataType) -> list[Leaf]:
-    """Expressions that only some types have."""
+    """Return the expressions that only some types have."""
     if dtype.is_numeric():
         return FLOAT if dtype.is_float() else NUMBER
     by_type = {pl.Boolean: BOOLEAN, pl.String: TEXT, pl.Datetime: DATETIME, pl.Duration: DURATION, pl.Binary: []}
@@ -171,7 +171,7 @@ def special(dtype: pl.DataType) -> list[Leaf]:
 
 @st.composite
 def projections(draw, frame: pl.DataFrame) -> list[pl.Expr]:
-    """Some columns in any order, now and then one that is computed, and one field of a struct."""
+    """Draw some columns in any order, sometimes with a computed one, and one field of a struct."""
     columns = [pl.col(name) for name in draw(st.lists(st.sampled_from(frame.columns), unique=True, min_size=1))]
     if draw(st.integers(0, 3)) == 3:
         expr, _ = draw(st.sampled_from(list(fields(frame))))

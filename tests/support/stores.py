@@ -1,4 +1,4 @@
-"""Stores that several test modules write, and one that counts what is asked of it."""
+"""Stores for several test modules, and one that counts its requests."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ ALL_KINDS = pytest.mark.parametrize(
 
 
 def write_tree(path, *, zarr_format, consolidated):
-    """A root, a group of arrays two levels down, and a group between that holds none."""
+    """Write a root, a group of arrays two levels below, and an empty group between them."""
     TREE.to_zarr(path, zarr_format=zarr_format, consolidated=False)
     TREE.drop_vars("name").to_zarr(path, group="model/run", zarr_format=zarr_format, consolidated=False)
     if consolidated:
@@ -27,7 +27,7 @@ def write_tree(path, *, zarr_format, consolidated):
 
 
 def write_field(path, chunks=(24, 4, 5)):
-    """A small field of two variables: 24 chunks each (by default 2 x 3 x 4), hourly time, descending latitude."""
+    """Return a small field of two variables: 24 chunks each (2 x 3 x 4), hourly time, descending latitude."""
     sizes = {"time": 48, "lat": 12, "lon": 20}
     values = {
         name: (tuple(sizes), np.random.default_rng(seed).normal(280, 10, tuple(sizes.values())).astype("f4"))
@@ -43,25 +43,25 @@ def write_field(path, chunks=(24, 4, 5)):
 
 
 class CountingStore(WrapperStore):
-    """Counts requests by key, and sorts them into metadata and the chunks of each array."""
+    """A store that counts requests by key, for metadata and for the chunks of each array."""
 
     def __init__(self, store):
         super().__init__(store)
         self.requests = Counter()
 
     async def get(self, key, prototype, byte_range=None):
-        """Pass on and count."""
+        """Count a request and forward it."""
         self.requests[key] += 1
         return await super().get(key, prototype, byte_range)
 
     async def get_partial_values(self, prototype, key_ranges):
-        """Pass on and count each range."""
+        """Count each range and forward the requests."""
         key_ranges = list(key_ranges)
         self.requests.update(key for key, _ in key_ranges)
         return await super().get_partial_values(prototype, key_ranges)
 
     def chunks(self, array: str) -> set[str]:
-        """Keys of the chunks of an array that were asked for."""
+        """Return the keys of the requested chunks of an array."""
         found = set()
         for key in self.requests:
             path, _, name = key.rpartition(f"{array}/")

@@ -18,11 +18,11 @@ DIMS = "xyzw"
 TEXTS = ["", "a", "aa", "b", "zz", "é", "Ω1", "null", "a b"]
 START = np.datetime64("1999-12-29T21:00", "ns")
 STEP = np.timedelta64(5, "h").astype("timedelta64[ns]")
-DAY = {"units": "days since 2000-02-27 06:00"}  # not far from a date that only some calendars have
+DAY = {"units": "days since 2000-02-27 06:00"}  # close to a date that only some calendars have
 
 
 def unless(hidden, values, otherwise):
-    """Values, and something else where they are hidden."""
+    """Return values, with another value in the hidden cells."""
     return np.where(hidden, np.array(otherwise, values.dtype), values)
 
 
@@ -104,12 +104,12 @@ KINDS = {
 kinds = st.sampled_from(sorted(KINDS))
 index_kinds = st.sampled_from(sorted(KINDS.keys() - {"float16", "complex"}))  # xarray makes no index of these
 FROM_VALUES = {"far and near", "before the reform", "360_day as float", "360_day in milliseconds", "all_leap"}
-"""Kinds whose column type depends on the values: the ends of a long array may not tell."""
+"""Kinds whose column type depends on the values, so that the ends of a long array may mislead."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An array as it is stored: dimensions, values, and attributes in the manner of Zarr v3."""
+    """A stored array: dimensions, values, and attributes as in Zarr v3."""
 
     dims: tuple[str, ...]
     values: np.ndarray
@@ -135,16 +135,16 @@ class Tree:
         return [path for path, array in self.arrays.items() if array.kind != "complex"]
 
     def without_coordinates(self) -> "Tree":
-        """The same without arrays named like their dimension."""
+        """Return the tree without arrays named like their dimension."""
         kept = {p: a for p, a in self.arrays.items() if a.dims != (p.rpartition("/")[2],)}
         return replace(self, arrays=kept)
 
 
 @st.composite
 def small_integers(draw, shape: tuple[int, ...]) -> np.ndarray:
-    """Integers from -8 to 8 in no order, repeated sooner or later.
+    """Draw unordered integers from -8 to 8, with repetitions.
 
-    They are drawn as bytes, which is quick and shrinks well, and differ even where Hypothesis draws what is simplest.
+    Bytes are quick to draw and shrink well. The integers differ even if Hypothesis draws the simplest example.
     """
     count = math.prod(shape)
     drawn = np.frombuffer(draw(st.binary(min_size=count, max_size=count)), dtype="uint8").astype("int64")
@@ -153,14 +153,14 @@ def small_integers(draw, shape: tuple[int, ...]) -> np.ndarray:
 
 @st.composite
 def arrays(draw, dims: tuple[str, ...], sizes: dict[str, int]) -> Stored:
-    """An array of any kind."""
+    """Draw an array of any kind."""
     small = draw(small_integers(tuple(sizes[dim] for dim in dims)))
     return stored(dims, small, draw(kinds))
 
 
 @st.composite
 def coordinates(draw, dim: str, size: int) -> Stored:
-    """A coordinate of one dimension: regular, ascending, descending, or anyhow (unsorted and repeated)."""
+    """Draw a coordinate of one dimension: regular, ascending, descending, or unsorted and repeated."""
     small = draw(small_integers((size,)))
     arrangement = draw(st.sampled_from(["regular", "ascending", "descending", "anyhow"]))
     if arrangement == "regular":
@@ -171,22 +171,22 @@ def coordinates(draw, dim: str, size: int) -> Stored:
 
 
 def stored(dims: tuple[str, ...], small: np.ndarray, kind: str) -> Stored:
-    """An array of some kind, from small integers."""
+    """Build an array of some kind from small integers."""
     values, attrs = KINDS[kind](small.reshape(-1))
     return Stored(dims, values.reshape(small.shape), attrs, kind)
 
 
 @cache
 def now_and_then(one_in: int) -> st.SearchStrategy[bool]:
-    """True as often as that, and never where Hypothesis draws what is simplest."""
+    """Draw True with this frequency, and never in the simplest example of Hypothesis."""
     return st.integers(1, one_in).map(lambda k: k == one_in)
 
 
 @st.composite
 def trees(draw) -> Tree:
-    """A group of 1 to 3 variables over up to 3 dimensions, with index, auxiliary and scalar coordinates.
+    """Draw a group of 1 to 3 variables over up to 3 dimensions, with index, auxiliary and scalar coordinates.
 
-    Now and then with bounds and a grid mapping, and with groups below it, which have a dimension of their own.
+    It sometimes has bounds and a grid mapping, and child groups with another dimension.
     """
     lengths = st.sampled_from([3, 1, 2, 4, 5, 6, 7, 8, 9])
     sizes = {dim: draw(lengths) for dim in DIMS[: draw(st.sampled_from([2, 1, 3]))]}
@@ -217,13 +217,13 @@ def trees(draw) -> Tree:
 
 
 def some_of(sizes: dict[str, int], most: int = 3) -> st.SearchStrategy[tuple[str, ...]]:
-    """Some dimensions, in any order."""
+    """Draw some dimensions, in any order."""
     return st.lists(st.sampled_from(sorted(sizes)), unique=True, max_size=most).map(tuple)
 
 
 @st.composite
 def variables(draw, sizes: dict[str, int]) -> dict[str, Stored]:
-    """One variable on all dimensions, and up to two on all or some of them."""
+    """Draw one variable on all dimensions, and up to two on all or some of them."""
     whole = tuple(draw(st.permutations(sorted(sizes))))
     dims = [whole, *(draw(st.just(whole) | some_of(sizes)) for _ in range(draw(st.integers(0, 2))))]
     return {name: draw(arrays(its, sizes)) for name, its in zip("abc", dims, strict=False)}
@@ -231,7 +231,7 @@ def variables(draw, sizes: dict[str, int]) -> dict[str, Stored]:
 
 @st.composite
 def variables_below(draw, sizes: dict[str, int]) -> dict[str, Stored]:
-    """Variables of child groups, one perhaps with a coordinate beside it, on few dimensions as rows are their product."""
+    """Draw variables of child groups, perhaps with a coordinate. Rows are a product, so dimensions are few."""
     paths = draw(st.sets(st.sampled_from(["g/u", "g/v", "g/h/u", "b2/u"])))
     found = {path: draw(arrays(draw(some_of(sizes, 2)), sizes)) for path in sorted(paths)}
     if "g/u" in found and draw(now_and_then(3)):
@@ -241,7 +241,7 @@ def variables_below(draw, sizes: dict[str, int]) -> dict[str, Stored]:
 
 
 def add_support(found: dict[str, Stored], sizes: dict[str, int]) -> None:
-    """A grid mapping, and bounds of a coordinate, which are no columns unless they are asked for."""
+    """Draw a grid mapping and bounds of a coordinate, which become columns only on request."""
     found["crs"] = Stored((), np.array(0, "i4"), {"grid_mapping_name": "latitude_longitude"}, "int32")
     if "a" in found:
         found["a"].attrs["grid_mapping"] = "crs" if len(sizes) == 1 else "crs: x y"
@@ -273,7 +273,7 @@ v2_codecs, v3_codecs = st.sampled_from(sorted(V2_CODECS)), st.sampled_from(sorte
 
 
 def numeric_filters(values: np.ndarray) -> dict[str, list]:
-    """Filters of Zarr v2 for numbers. What they lose is lost to whoever reads."""
+    """Draw filters of Zarr v2 for numbers. Their loss is the same for every reader."""
     dtype = values.dtype
     filters = {"shuffle": [numcodecs.Shuffle(dtype.itemsize)]}
     if dtype.kind in "iu":
@@ -286,7 +286,7 @@ def numeric_filters(values: np.ndarray) -> dict[str, list]:
 
 @dataclass(frozen=True)
 class Placing:
-    """How one array lies in a store: ``written`` rows of it, with these options of ``zarr.create_array``."""
+    """Storage of one array: ``written`` rows of it, with these options of ``zarr.create_array``."""
 
     written: int
     options: dict
@@ -294,7 +294,7 @@ class Placing:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tree lies in a Zarr store."""
+    """Storage of a tree in a Zarr store."""
 
     zarr_format: int
     consolidated: bool
@@ -305,7 +305,7 @@ class Layout:
         sync(self._write(tree, store, f"{group}/" if group else ""))
 
     async def _write(self, tree: Tree, store, below: str) -> None:
-        """Write all arrays at the same time: one by one, most of the time goes into waiting for zarr's thread."""
+        """Write all arrays at the same time, because sequential writes mostly wait for zarr's thread."""
 
         async def write(path: str, array: Stored) -> None:
             placing, shape = self.placings[path], array.values.shape
@@ -334,7 +334,7 @@ class Layout:
 
 @st.composite
 def layouts(draw, tree: Tree, formats=("v3", "v2", "v3 sharded"), *, may_consolidate: bool = True) -> Layout:
-    """Zarr v2, v3, or v3 sharded, each array with chunks and codecs of its own, and some without all of their chunks."""
+    """Draw Zarr v2, v3 or sharded v3, with chunks and codecs per array, and some missing chunks."""
     kind = draw(st.sampled_from(formats))
     placing = {"v2": in_v2, "v3": in_v3, "v3 sharded": partial(in_v3, sharded=True)}[kind]
     placings = {path: draw(placing(array)) for path, array in tree.arrays.items()}
@@ -343,13 +343,13 @@ def layouts(draw, tree: Tree, formats=("v3", "v2", "v3 sharded"), *, may_consoli
 
 @cache
 def chunk_lengths(size: int) -> st.SearchStrategy[int]:
-    """Any length up to a dimension's, short ones more often."""
+    """Draw any length up to a dimension's, mostly a short one."""
     return st.sampled_from([*range(1, size + 1), *range(1, min(size, 3) + 1)])
 
 
 @st.composite
 def chunks_of(draw, array: Stored) -> tuple[int, ...]:
-    """Chunk lengths; not so many chunks that they take long, or that the ends of an array do not show its type."""
+    """Draw chunk lengths, for few enough chunks to be quick and to show an array's type at its ends."""
     shape = array.values.shape
     chunks = [draw(chunk_lengths(max(n, 1))) for n in shape]
     most = 16 if array.kind in FROM_VALUES else 40
@@ -360,20 +360,20 @@ def chunks_of(draw, array: Stored) -> tuple[int, ...]:
 
 @st.composite
 def written_rows(draw, array: Stored) -> int:
-    """How many rows are written; the chunks after them are missing."""
+    """Draw the number of written rows. The chunks after them are missing."""
     rows = array.values.shape[0] if array.dims else 1
     return draw(st.integers(0, rows)) if draw(now_and_then(4)) else rows
 
 
 def a_value(array: Stored) -> st.SearchStrategy:
-    """One of the values, as a fill value that nobody has declared to mean anything."""
+    """Draw one of the values as a fill value without a declared meaning."""
     flat = array.values.reshape(-1)
     return st.sampled_from(range(len(flat))).map(flat.__getitem__) if len(flat) else st.none()
 
 
 @st.composite
 def in_v2(draw, array: Stored) -> Placing:
-    """Zarr v2, where ``fill_value`` is CF's ``_FillValue``."""
+    """Draw Zarr v2, in which ``fill_value`` is CF's ``_FillValue``."""
     dtype = array.values.dtype
     options = dict(V2_CODECS[draw(v2_codecs)])
     if dtype.kind in "iuf" and draw(st.booleans()):
@@ -382,7 +382,7 @@ def in_v2(draw, array: Stored) -> Placing:
     elif dtype.kind in "iufMmU" and draw(st.booleans()):
         dtype = dtype.newbyteorder(">")
     if dtype.kind == "O":
-        options.pop("filters", None)  # the first must be that of strings
+        options.pop("filters", None)  # the first must be the one of strings
     attrs = {name: value for name, value in array.attrs.items() if name != "_FillValue"}
     fill = array.attrs.get("_FillValue")
     if fill is None and array.kind not in ("flag", "bool") and draw(now_and_then(3)):
@@ -395,7 +395,7 @@ def in_v2(draw, array: Stored) -> Placing:
 
 @st.composite
 def in_v3(draw, array: Stored, *, sharded: bool = False) -> Placing:
-    """Zarr v3, where a fill value in the attributes of floats is text, as xarray writes it."""
+    """Draw Zarr v3, in which a fill value in the attributes of floats is text, as xarray writes it."""
     dtype, ndim = array.values.dtype, array.values.ndim
     options = dict(V3_CODECS[draw(v3_codecs)])
     if ndim and draw(now_and_then(3)):

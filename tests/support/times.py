@@ -1,9 +1,9 @@
-"""Units, epochs and calendars to try, and cftime's word on the dates they stand for."""
+"""Units, epochs and calendars to test, and their dates by cftime."""
 
 import cftime
 import numpy as np
 
-NANOSECONDS = {  # units as xarray spells them
+NANOSECONDS = {  # units in xarray's spelling
     "nanoseconds": 1,
     "microseconds": 10**3,
     "milliseconds": 10**6,
@@ -13,7 +13,7 @@ NANOSECONDS = {  # units as xarray spells them
     "days": 86_400 * 10**9,
 }
 YEAR = 365 * NANOSECONDS["days"]
-SPELLINGS = {  # some that cftime has besides
+SPELLINGS = {  # further units of cftime
     "microseconds": "microseconds",
     "msec": "milliseconds",
     "s": "seconds",
