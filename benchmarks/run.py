@@ -233,7 +233,7 @@ def print_memory(reader: str, path: str, layout: str, name: str) -> None:
     del table
     before = _bytes_read()
     READERS[reader](path, query)  # all imports are done
-    print(opening_id, peak, size / 1e6, (_bytes_read() - before) / 1e6)
+    print(opened, peak, size / 1e6, (_bytes_read() - before) / 1e6)
 
 
 def _status(kind: str) -> float:
