@@ -18,7 +18,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, VLenBytesCodec, VL
 from zarr.codecs._v2 import V2Codec
 
 from rainbear_dask.codecs.decompress import INFLATERS, Buffer, inflate_lzma
-from rainbear_dask.resources.limits import CHUNK_SLACK, TEXT_BYTES_PER_VALUE, check_size, shard_limit
+from rainbear_dask.resources.limits import CHUNK_SLACK_BYTES, TEXT_BYTES_PER_VALUE, check_size, shard_limit
 from rainbear_dask.resources.settings import num_bytes
 
 _REFUSED: Mapping[str, str] = {
@@ -192,7 +192,7 @@ def _decode(codec: Any, buffer: Any, declared: _Declared) -> Any:
     elif name == "pcodec":
         return codec.decode(bytes(_plain(buffer)), out=np.empty(declared.count, declared.dtype))
     elif declared.dtype.kind not in "OT" and (encoded := _encoded_size(codec)):
-        check_size(_plain(buffer).nbytes, declared.count * encoded + CHUNK_SLACK, "what it filters")
+        check_size(_plain(buffer).nbytes, declared.count * encoded + CHUNK_SLACK_BYTES, "what it filters")
     decoded = codec.decode(buffer)
     if name not in _OF_TEXT:
         check_size(decoded.nbytes if isinstance(decoded, np.ndarray) else memoryview(decoded).nbytes, limit)

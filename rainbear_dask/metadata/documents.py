@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
 from rainbear_dask.metadata.keys import V2_CONSOLIDATED, V2_DOCUMENTS, V3_DOCUMENT, Document, Nodes, join_path
 from rainbear_dask.redaction import reason
-from rainbear_dask.resources.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, TooLargeError
+from rainbear_dask.resources.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_VALUES, TooLargeError
 from rainbear_dask.storage import requests as fetch
 from rainbear_dask.storage.local_files import SpecialFileError, read_part
 
@@ -282,7 +282,7 @@ _FEW = 16  # files or folders that are sooner read than handed to threads, which
 
 def _file(path: Path) -> bytes | str | None:
     try:
-        return read_part(path, DOCUMENT_BYTES)
+        return read_part(path, MAX_DOCUMENT_BYTES)
     except (TooLargeError, SpecialFileError) as err:
         return str(err)
 
@@ -298,8 +298,8 @@ def _read_document(raw: bytes | str) -> Document | str:
     """Parse a document, or say why it cannot be."""
     if isinstance(raw, str):
         return raw
-    if sum(map(raw.count, (b",", b"[", b"{"))) > DOCUMENT_VALUES:
-        return f"it has more than {DOCUMENT_VALUES:,} values"
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_DOCUMENT_VALUES:
+        return f"it has more than {MAX_DOCUMENT_VALUES:,} values"
     try:
         return _document(json.loads(raw))
     except RecursionError:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rainbear_dask.exceptions import StoreNotFoundError
@@ -24,6 +23,7 @@ from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
 from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.zarr_internals import sync
 
 
 def open_store(

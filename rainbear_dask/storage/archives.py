@@ -12,6 +12,7 @@ from zarr.storage import ZipStore
 
 from rainbear_dask.codecs.decompress import INFLATERS, MAX_LZMA_DICTIONARY
 from rainbear_dask.resources.limits import check_size
+from rainbear_dask.storage.zarr_internals import open_archive
 
 
 def read_member(store: ZipStore, key: str, byte_range: ByteRequest | None, limit: int) -> bytes | None:
@@ -38,10 +39,7 @@ def read_member(store: ZipStore, key: str, byte_range: ByteRequest | None, limit
     TooLargeError
         If it has more bytes.
     """
-    if not store._is_open:
-        store._sync_open()
-    with store._lock:
-        archive = store._zf
+    with open_archive(store) as archive:
         try:
             member = archive.getinfo(key)
         except KeyError:

@@ -12,7 +12,6 @@ from typing import Any
 
 import fsspec
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.exceptions import QueryError
@@ -30,6 +29,7 @@ from rainbear_dask.storage.filesystems import (
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.obstore import OPENERS, NotForObstoreError, open_any
 from rainbear_dask.storage.sources import is_url
+from rainbear_dask.storage.zarr_internals import sync
 
 S3FS_CONFIG = {
     "connect_timeout": 10,

@@ -18,7 +18,7 @@ import cloudpickle
 from rainbear_dask.exceptions import StoreAccessError
 from rainbear_dask.redaction import holds_secrets
 from rainbear_dask.resources.cache import ByteLRU, when_gone
-from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.spec import CacheKey, StoreSpec
 
 
 class Secret:
@@ -69,9 +69,7 @@ class Sealed:
         return Sealed, (self.token, self.address)
 
 
-_sealed: ByteLRU[tuple[str, str, str, str], Sealed | None] = ByteLRU(
-    lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0
-)
+_sealed: ByteLRU[CacheKey, Sealed | None] = ByteLRU(lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0)
 when_gone(_sealed.forget_soon)
 
 
@@ -79,8 +77,7 @@ def seal(spec: StoreSpec) -> StoreSpec:
     """The recipe that a graph may hold: one with a token for what is secret, or the same if nothing is."""
     if isinstance(spec.source, Sealed):
         return spec
-    key = spec.key(), spec.label, spec.version, spec.group
-    (sealed,) = _sealed.get_all([key], lambda _: [_new_seal(spec)])
+    (sealed,) = _sealed.get_all([spec.cache_key()], lambda _: [_new_seal(spec)])
     return spec if sealed is None else replace(spec, source=sealed, options={})
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from fsspec.core import split_protocol
 from fsspec.implementations.reference import ReferenceFileSystem, ReferenceNotReachable
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from rainbear_dask.resources.limits import TooLargeError, check_size
 from rainbear_dask.storage.archives import read_member
 from rainbear_dask.storage.local_files import read_part
+from rainbear_dask.storage.zarr_internals import Buffer, default_buffer_prototype
 
 _PIECE_BYTES = 2**20
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rainbear_dask.resources.cache import Opening, arrived_opening, opening
 
+CacheKey = tuple[str, str, str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
@@ -48,6 +50,10 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if self.opening_id:
             object.__setattr__(self, "_alive", opening(self.opening_id))
+
+    def cache_key(self) -> "CacheKey":
+        """Return a key for caches, which tells openings apart and keeps none of them alive, as the recipe itself would."""
+        return (self.key(), self.label, self.version, self.group)
 
     def key(self) -> str:
         """Name of the opening for the key of a cache, which drops what it has under it some time after the last recipe is gone."""

@@ -1,5 +1,6 @@
 """Ways to name a store, and the values read from it, against zarr's own reading with its own pipeline."""
 
+import asyncio
 import http.server
 import json
 import pickle
@@ -19,9 +20,11 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from rainbear_dask.chunks import array as array_module
+from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import local as files
 from rainbear_dask.chunks import read as store_module
-from rainbear_dask.chunks.local import file_array
+from rainbear_dask.chunks.array import chunked_array
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -68,13 +71,13 @@ def write(path, *, dtype="f4", shape=(7, 9), chunks=(3, 4), missing=False, **how
 def zarrs_reads(smaller_than):
     """Leave chunks smaller than so many bytes to zarrs, and none else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "SMALL_CHUNK", smaller_than)
+        patch.setattr(files, "SMALL_CHUNK_BYTES", smaller_than)
         files.forget_files()
         yield
     files.forget_files()
 
 
-READERS = {"zarrs where it can": files.SMALL_CHUNK, "none by zarrs": 0}
+READERS = {"zarrs where it can": files.SMALL_CHUNK_BYTES, "none by zarrs": 0}
 
 
 def assert_reads_as_zarr_does(path, name="a"):
@@ -211,15 +214,14 @@ def test_a_chunk_longer_than_its_array(tmp_path):
 def test_plain_numbers_in_a_folder_are_read_without_zarr(tmp_path, how, plain):
     write(tmp_path, **how)
     meta = open_store(tmp_path)
-    store = store_module.connected_store(meta.spec)
-    assert (file_array(store, "", meta.arrays["a"]) is not None) == plain
+    assert (chunked_array("", meta.arrays["a"]) is not None) == plain
 
 
 def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
     write(tmp_path)
     expected = open_store(tmp_path)
     assert_reads(expected, tmp_path)
-    for module, name in ((zarr_arrays, "AsyncArray"), (parse, "check_document"), (files, "chunked_array")):
+    for module, name in ((zarr_arrays, "AsyncArray"), (parse, "check_document"), (array_module, "chunk_form")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
@@ -242,7 +244,8 @@ def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_
 def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
     write(tmp_path)
     meta = open_store(tmp_path)
-    monkeypatch.setattr(store_module, "sync", None)  # the way to zarr's event loop
+    for module in (store_module, fetch, pipeline):
+        monkeypatch.setattr(module, "sync", None)  # the way to zarr's event loop
     assert_reads(meta, tmp_path)
 
 
@@ -324,7 +327,7 @@ def test_requests_for_many_arrays_are_in_flight_together():
             if "/c/" in key:
                 self.waiting += 1
                 while self.waiting < 4:
-                    await store_module.asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)
             return await super().get(key, prototype, byte_range)
 
     memory = MemoryStore()
