@@ -28,7 +28,7 @@ MAX_CHUNK_BYTES = 2**31
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array whose chunks are decoded here, whatever store they come from.
+    """An array whose chunks are decoded here, from every kind of store.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class ChunkedArray:
         out: npt.NDArray[Any],
         scratch: Scratch,
         *,
-        most: int = 0,
+        max_read_bytes: int = 0,
     ) -> None:
         """Decode a part of a shard.
 
@@ -128,7 +128,7 @@ class ChunkedArray:
             Return bytes of the shard, from their start and length. They stay valid until the next call.
         inside, out, scratch
             As in `decode`.
-        most : int
+        max_read_bytes : int
             Upper bound on the bytes of adjacent chunks that one call of ``read`` takes together.
         """
         form: Any = self.index_form
@@ -142,7 +142,7 @@ class ChunkedArray:
         put, at = self._putter(out, scratch), 0
         while at < len(todo):
             (first, last), until = todo[at][0], at + 1
-            while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= most:
+            while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= max_read_bytes:
                 last, until = todo[until][0][1], until + 1
             raw = read(first, last - first)
             for (start, stop), steps in todo[at:until]:
@@ -156,7 +156,7 @@ class ChunkedArray:
     def _putter(
         self, out: npt.NDArray[Any], scratch: Scratch
     ) -> Callable[[Buffer, tuple[slice, ...], tuple[slice, ...]], None]:
-        """Return a function that decodes a part of a chunk to its place. Steps that small chunks share are done once."""
+        """Return a function that decodes a part of a chunk to its place. It does shared steps of small chunks once."""
         form, meta = self.chunk_form, self.meta
         if meta.chunk_bytes >= MIN_POOLED_BYTES:
 

@@ -13,8 +13,8 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import StorePath
 
 from rainbear_dask.chunks.sharding import IndexForm
-from rainbear_dask.resources.cache import when_gone
 from rainbear_dask.resources.limits import TooLargeError, check_size
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.requests import FetchError, coalesced, get, get_part, get_span, span_bytes
 from rainbear_dask.storage.zarr_internals import Buffer, BufferPrototype, sync
 
@@ -107,7 +107,7 @@ async def fetch_chunk(
     runs = list(coalesced(wanted))
     if span_bytes(runs) > limit:  # the gaps between the chunks hold something else
         runs = list(coalesced(wanted, max_gap=0))
-        check_size(span_bytes(runs), limit, "what the index of the shard names")
+        check_size(span_bytes(runs), limit, "the range in the index of the shard")
     buffers = await asyncio.gather(*(get_span(where, *run) for run in runs))
     return FetchedChunk(
         {start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start
@@ -152,7 +152,7 @@ class FetchedChunk:
         return self.parts[at][start - at : stop - at]
 
     async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return a part, as zarr asks for it; None if there is no object."""
+        """Return a part in the form that zarr requests; None if there is no object."""
         if self.is_missing:
             return None
         if byte_range is None:

@@ -208,7 +208,7 @@ class _FilePart(StoredPart):
                 raise beyond_end(start, start + length, size)
             return _read_bytes(file, start, length, scratch)
 
-        self.array.decode_shard(spans, read, self.inside, self.out, scratch, most=_MAX_READ_BYTES)
+        self.array.decode_shard(spans, read, self.inside, self.out, scratch, max_read_bytes=_MAX_READ_BYTES)
 
 
 def _check_array_exists(root: str, array: ChunkedArray) -> None:

@@ -28,7 +28,8 @@ from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import document_bytes, open_array
-from rainbear_dask.resources.cache import ByteLRU, when_gone
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.requests import FetchError, check_array_exists
 from rainbear_dask.storage.spec import CacheKey, StoreSpec
 from rainbear_dask.storage.zarr_internals import default_buffer_prototype, sync
@@ -152,7 +153,7 @@ def with_own_pipeline(array: AsyncArray[Any], opening_id: str, documents: Sequen
 
 @dataclass(frozen=True)
 class _Pipeline(BatchedCodecPipeline):
-    """zarr's pipeline, which gets each chunk, or the wanted parts of a shard, fetched.
+    """zarr's pipeline, with chunks and parts of shards from `fetch_chunk`.
 
     By itself zarr has `async.concurrency` (10) chunks of an array in flight. Before zarr 3.4 it requests the inner
     chunks of a shard one after the other.

@@ -1,8 +1,8 @@
 """Values of regions of arrays, from every kind of store.
 
-`read_regions` opens each array with the first `ChunkReader` that can read it: `local` reads folders, `remote` reads object
-stores, and `pipeline` reads every array by zarr's codec pipeline. Retries and the translation of errors stand here, once
-for all readers.
+`read_regions` opens each array with the first `ChunkReader` that can read it. `local` reads folders, `remote` reads
+object stores, and `pipeline` reads every array by zarr's codec pipeline. Retries and the translation of errors stand
+here, once for all readers.
 """
 
 import threading
@@ -25,7 +25,8 @@ from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.keys import V3_DOCUMENT, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.redaction import secrets_of
-from rainbear_dask.resources.cache import ByteLRU, when_gone
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.connect import connect, disconnect_all, forget_connection
 from rainbear_dask.storage.credentials import unseal
 from rainbear_dask.storage.errors import is_refusal, translate_errors
@@ -48,7 +49,7 @@ class ChunkReader(Protocol[Opened]):
         """Return an array as this reader needs it; None if this reader cannot read it. No request is made."""
 
     def begin(self, requests: Sequence[tuple[Opened, Region]]) -> AbstractContextManager[Callable[[], Values]]:
-        """Begin to read regions, all at the same time; the end of the context cancels what is left.
+        """Begin to read regions, all at the same time; the end of the context cancels all open requests.
 
         The callable waits for the values: one array in C order for each request. It raises `ReadError` if a chunk
         cannot be fetched or decoded.
@@ -101,7 +102,7 @@ def _join_letters(values: npt.NDArray[Any], meta: ArrayMeta) -> npt.NDArray[Any]
 
 
 def _read_patiently(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) -> Values:
-    """Read regions, and read them again after each remedy that an error calls for; each remedy is tried once."""
+    """Read regions. If an error has a remedy, apply it and read again; each remedy is tried once."""
     tried = set[_Remedy]()
     while True:
         store = _store(spec)

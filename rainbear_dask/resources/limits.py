@@ -45,7 +45,7 @@ def shard_limit(declared: int, count: int) -> int:
     return stored_limit(declared) + INNER_CHUNK_SLACK_BYTES * count
 
 
-def check_size(size: int, limit: int, what: str = "it") -> None:
+def check_size(size: int, limit: int, what: str = "the object") -> None:
     """Refuse a size above a limit, both in bytes.
 
     Raises

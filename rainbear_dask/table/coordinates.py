@@ -22,8 +22,9 @@ from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources.buffers import POOL_SLACK
-from rainbear_dask.resources.cache import ByteLRU, bytes_of_array, when_gone
+from rainbear_dask.resources.cache import ByteLRU, bytes_of_array
 from rainbear_dask.resources.limits import WHOLE_VALUES
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table.model import Column

@@ -1,4 +1,4 @@
-"""Chunks in a folder: what is checked of them, what is kept, and when threads are begun."""
+"""Chunks in a folder: checks of their bytes, cached memory, and the number of threads."""
 
 import os
 import shutil

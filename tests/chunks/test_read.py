@@ -1,4 +1,4 @@
-"""Ways to name a store, and the values read from it, against zarr's own reading with its own pipeline."""
+"""Ways to name a store, and the values read from it, compared with zarr's own pipeline."""
 
 import asyncio
 import http.server
@@ -68,8 +68,8 @@ def write(path, *, dtype="f4", shape=(7, 9), chunks=(3, 4), missing=False, **how
 
 
 @contextmanager
-def zarrs_reads(smaller_than):
-    """Leave chunks smaller than so many bytes to zarrs, and none else."""
+def small_chunk_bytes(smaller_than):
+    """Read chunks smaller than so many bytes in the loop of small chunks, and all others one by one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "SMALL_CHUNK_BYTES", smaller_than)
         files.forget_files()
@@ -77,14 +77,14 @@ def zarrs_reads(smaller_than):
     files.forget_files()
 
 
-READERS = {"zarrs where it can": files.SMALL_CHUNK_BYTES, "none by zarrs": 0}
+READERS = {"small chunks in a loop": files.SMALL_CHUNK_BYTES, "all chunks one by one": 0}
 
 
 def assert_reads_as_zarr_does(path, name="a"):
     """The whole array and an inner region of it, in shape, dtype and every bit, whatever reads it."""
     meta = open_store(path)
     assert_reads(meta, path, name)
-    with zarrs_reads(smaller_than=0):
+    with small_chunk_bytes(smaller_than=0):
         assert_reads(meta, path, name)
     return meta
 
@@ -378,7 +378,7 @@ def test_a_damaged_chunk_is_named(tmp_path, how, damage, name, reader):
     chunk = tmp_path / "a" / key
     chunk.write_bytes(damage if isinstance(damage, bytes) else chunk.read_bytes()[:damage])
     meta = open_store(tmp_path)
-    with zarrs_reads(smaller_than=READERS[reader]):
+    with small_chunk_bytes(smaller_than=READERS[reader]):
         error = caught(
             ChunkReadError,
             lambda: read_regions(meta.spec, [(meta.arrays["a"], ((0, 7), (0, 9)))]),
@@ -412,7 +412,7 @@ def test_what_zarr_finds_damaged_is_an_error_or_read_right(tmp_path, codec):
             except Exception:  # noqa: BLE001
                 expected = values
             for reader in READERS.values():
-                with zarrs_reads(smaller_than=reader):
+                with small_chunk_bytes(smaller_than=reader):
                     try:
                         (actual,) = read_regions(meta.spec, [(array, region)])
                     except ChunkReadError:
@@ -493,7 +493,7 @@ def test_http(tmp_path, server, zarr_format, consolidated):
     meta = open_store(f"{url}/s.zarr/")
     (values,) = read_regions(meta.spec, [(meta.arrays["t"], ((0, 2), (0, 3)))])
     assert values.tolist() == TREE["t"].values.tolist()
-    caught(StoreNotFoundError, lambda: open_store(f"{url}/none.zarr"), "no Zarr store")
+    caught(StoreNotFoundError, lambda: open_store(f"{url}/none.zarr"), "No Zarr store")
     answers["s.zarr/t/"] = 500
     caught(ChunkReadError, lambda: read_regions(meta.spec, [(meta.arrays["t"], ((0, 2), (0, 3)))]), "500", "'t'")
     answers["s.zarr"] = 403

@@ -1,4 +1,4 @@
-"""Chunks of stores that are not folders, read without zarr's pipeline: values, damage, what is asked for, where it is decoded."""
+"""Chunks in object stores, read without zarr's pipeline: values, damage, requests, and the thread that decodes."""
 
 import asyncio
 import shutil

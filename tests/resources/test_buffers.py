@@ -1,4 +1,4 @@
-"""Memory that is lent is nobody else's as long as it is seen, and is lent again afterwards."""
+"""A borrowed buffer has one user until its last view is gone, and is reused afterwards."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""A day of a service: many small scans of changing stores in one process leave nothing behind that nobody can ask for."""
+"""A long-running service: many small scans of changing stores leave nothing unreachable in memory."""
 
 import base64
 import gc
@@ -21,7 +21,7 @@ import zarr
 import rainbear_dask as rd
 from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import read as storage
-from rainbear_dask.resources import cache
+from rainbear_dask.resources import openings
 from rainbear_dask.storage import connect, credentials
 from rainbear_dask.table import coordinates as coords
 
@@ -129,7 +129,7 @@ def by_opening() -> int:
 @pytest.fixture
 def quiet(monkeypatch):
     """A process in which nothing is kept yet, and to which nothing has come."""
-    monkeypatch.setattr(cache, "_arrived", cache.OrderedDict())
+    monkeypatch.setattr(openings, "_arrived", openings.OrderedDict())
     gc.collect()
     storage.disconnect()
     coords.CACHE.clear()
@@ -142,7 +142,7 @@ def test_nothing_is_kept_of_openings_that_nobody_can_reach(ask, tmp_path):
     for number in range(3):
         frame, length = ask(str(tmp_path / "store"), number)
         assert frame.height == length - 1
-    cache._arrived.clear()  # what came by pickle stays until others have come
+    openings._arrived.clear()  # what came by pickle stays until others have come
     gc.collect()
     assert by_opening() <= before
 
@@ -170,7 +170,7 @@ def test_what_can_still_be_asked_for_is_kept(tmp_path):
 
 def bytes_of_a_scan(folder: str) -> float:
     """What each of many scans leaves behind in this process, when the first few are over."""
-    cache._MAX_ARRIVED = 4
+    openings.MAX_ARRIVED = 4
 
     def work(first, count):
         for number in range(first, first + count):

@@ -1,4 +1,4 @@
-"""Web servers whose responses are cut short, too long, without an end, or not what was asked for."""
+"""Web servers whose responses are truncated, too long, endless, or not the requested range."""
 
 import base64
 import http.server

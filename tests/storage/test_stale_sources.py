@@ -1,4 +1,4 @@
-"""A new scan sees what is there now, whatever the kind of connection remembers: archives, references, copies, listings."""
+"""A new scan reads the current state of a source: archives, references, copied files, listings."""
 
 import asyncio
 import base64
