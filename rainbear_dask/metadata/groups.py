@@ -9,8 +9,10 @@ import numpy as np
 
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata.model import MAX_ITEM_BYTES, ArrayMeta, StoreMeta
+from rainbear_dask.resources.limits import MAX_DIMENSIONS
 
-MAX_DIMS, MAX_ROWS = 64, 2**63 - 1  # the dimensions of NumPy, and the range of row numbers
+MAX_ROWS = 2**63 - 1
+"""Rows of a table, as many as 64-bit row numbers can count."""
 
 Role = Literal["dimension", "auxiliary", "data", "support"]
 
@@ -152,10 +154,10 @@ def sizes_of(arrays: Collection[ArrayMeta], where: str) -> dict[str, int]:
         for dim, length in zip(array.dims, array.shape, strict=True):
             sizes.setdefault(dim, length)
         check_lengths(array, sizes, arrays, where)
-    if len(sizes) > MAX_DIMS or prod(sizes.values()) > MAX_ROWS:
-        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMS else f"{prod(sizes.values()):.3g} rows"
+    if len(sizes) > MAX_DIMENSIONS or prod(sizes.values()) > MAX_ROWS:
+        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMENSIONS else f"{prod(sizes.values()):.3g} rows"
         raise StoreFormatError(
-            f"The table of {where} would have {excess}; it can have {MAX_DIMS} dimensions and {MAX_ROWS:,} rows. "
+            f"The table of {where} would have {excess}; it can have {MAX_DIMENSIONS} dimensions and {MAX_ROWS:,} rows. "
             "Name variables that belong together in `variables=`, or call tables()."
         )
     return sizes

@@ -46,7 +46,7 @@ class Secret:
 
 
 _secrets: WeakValueDictionary[str, Secret] = WeakValueDictionary()
-_SALT = secrets.token_bytes(32)  # without it, tokens would reveal guessed passwords
+_SALT = secrets.token_bytes(32)  # without it, a token would confirm a guessed password
 
 
 @dataclass(frozen=True, slots=True)

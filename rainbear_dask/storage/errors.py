@@ -10,9 +10,7 @@ from rainbear_dask.storage.obstore import plain
 from rainbear_dask.storage.requests import FetchError
 from rainbear_dask.storage.sources import is_icechunk
 
-CHECK_CREDENTIALS = (
-    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
-)
+CHECK_CREDENTIALS = "Check the credentials in `storage_options`, in the given store or session, or in the environment."
 _REFUSAL = re.compile(
     "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
 )
@@ -65,7 +63,9 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
                 f"{what} has a protocol that fsspec does not know: {why}. Correct the address, or install its package."
             )
         else:
-            ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
+            ours = StoreError(
+                f"Cannot read the Zarr store at {label}: {why}. Check the address, and that the service answers."
+            )
         raise ours from shown(cause, secrets)
 
 
