@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import polars as pl
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.chunks.read import is_remote
 from rainbear_dask.execution.clients import bring_credentials, check_reaches, is_direct, threads_of
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job, stream
@@ -19,6 +18,7 @@ from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import apply_to_frame, run_task
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.resources.settings import num_bytes, num_threads
+from rainbear_dask.storage.stores import is_remote
 
 if TYPE_CHECKING:
     import distributed

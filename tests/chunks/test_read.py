@@ -23,7 +23,6 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, Zip
 from rainbear_dask.chunks import array as array_module
 from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import local as files
-from rainbear_dask.chunks import read as store_module
 from rainbear_dask.chunks.array import chunked_array
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import (
@@ -36,6 +35,7 @@ from rainbear_dask.exceptions import (
 )
 from rainbear_dask.metadata import parse, zarr_arrays
 from rainbear_dask.metadata.opening import open_store
+from rainbear_dask.storage import stores
 from tests.support.errors import caught
 from tests.support.stores import ALL_KINDS, TREE, CountingStore, write_tree
 
@@ -244,7 +244,7 @@ def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_
 def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
     write(tmp_path)
     meta = open_store(tmp_path)
-    for module in (store_module, fetch, pipeline):
+    for module in (stores, fetch, pipeline):
         monkeypatch.setattr(module, "sync", None)  # the way to zarr's event loop
     assert_reads(meta, tmp_path)
 

@@ -22,7 +22,7 @@ import rainbear_dask as rd
 from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.resources import openings
-from rainbear_dask.storage import connect, credentials
+from rainbear_dask.storage import connect, credentials, stores
 from rainbear_dask.table import coordinates as coords
 
 c = pl.col
@@ -122,7 +122,7 @@ KINDS = [
 
 def by_opening() -> int:
     """Bytes, and connections, that are kept for openings."""
-    kept = (coords.CACHE, storage._stores, pipeline._arrays, connect._indexed_stores, credentials._sealed)
+    kept = (coords.CACHE, stores._stores, pipeline._arrays, connect._indexed_stores, credentials._sealed)
     return sum(each.bytes for each in kept)
 
 

@@ -23,8 +23,8 @@ from fsspec.implementations.reference import ReferenceFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 import rainbear_dask as rd
-from rainbear_dask.chunks.read import connected_store
 from rainbear_dask.storage import connect as connections
+from rainbear_dask.storage.stores import connected_store
 
 LENGTHS = (4, 8, 6, 4)
 

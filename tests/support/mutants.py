@@ -586,7 +586,7 @@ FAULTS = [
     Fault(
         "what came damaged is not asked for again",
         "chunks/read chunks/test_remote",
-        "return None if _is_local(store) else _refetch",
+        "return None if is_local(store) else _refetch",
         "return None",
     ),
 ]
