@@ -1,4 +1,4 @@
-"""Arrays of plain numbers, taken apart into what is stored, and decoded: for who has the bytes of it."""
+"""Arrays of plain numbers as stored chunks and shards, which are decoded here without zarr."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,34 +18,34 @@ from rainbear_dask.indexing.chunk_grid import Region, cells_along
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import array_metadata, document_bytes
-from rainbear_dask.resources.buffers import SMALL, Scratch
+from rainbear_dask.resources.buffers import MIN_POOLED_BYTES, Scratch
 from rainbear_dask.resources.cache import remembered
 from rainbear_dask.resources.limits import shard_limit, stored_limit
 
-CHUNK_LIMIT = 2**31
-"""Bytes of a chunk; what blosc can hold."""
+MAX_CHUNK_BYTES = 2**31
+"""Decoded bytes of the largest chunk that is decoded here, as blosc can hold no more."""
 
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array whose chunks are decoded here, wherever they are.
+    """An array whose chunks are decoded here, from every kind of store.
 
     Parameters
     ----------
     meta : ArrayMeta
-        What is known of it.
+        Metadata of the array.
     path : str
-        Its own, in the store.
+        Path of the array in the store.
     documents : tuple of str
-        Keys of which one is there as long as the array is: a chunk is only missing if its array is not.
+        Keys at which the array may have its document. A chunk counts as missing only if one of them exists.
     encode_chunk_key : callable
-        From the index of a chunk, or of a shard, to its name below the array's path.
+        Return the key of a chunk, or of a shard, below the array's path, from its index.
     fill_value
-        What a missing chunk holds.
+        Value of a missing chunk.
     chunk_form : ChunkForm
-        How chunks are stored.
+        Encoding of chunks.
     index_form : IndexForm or None
-        How the indexes of shards are, if there are shards.
+        Layout of the indexes of shards; None without shards.
     """
 
     meta: ArrayMeta
@@ -58,28 +58,28 @@ class ChunkedArray:
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """Lengths of what is stored together."""
+        """Return the lengths of a chunk, or of a shard if there are shards."""
         return self.meta.shards or self.meta.chunks
 
     @property
     def stored_limit(self) -> int:
-        """Most bytes that what is stored together may have and be read at once."""
+        """Return the upper bound on the bytes of a stored chunk, or of a shard that is read whole."""
         if self.index_form is None:
             return stored_limit(self.meta.chunk_bytes)
         return shard_limit(prod(self.stored) * self.meta.itemsize, prod(self.index_form.counts))
 
     def key(self, index: tuple[int, ...]) -> str:
-        """Name of a chunk, or of a shard, in the store."""
+        """Return the key of a chunk, or of a shard, in the store."""
         return join_path(self.path, self.encode_chunk_key(index))
 
     def key_of(self, numbers: Sequence[str]) -> str:
-        """`key`, of an index whose numbers are texts already."""
+        """Return `key` of an index whose numbers are already text."""
         prefix, separator = self._key_form
         return prefix + separator.join(numbers) if separator else self.key(tuple(map(int, numbers)))
 
     @cached_property
     def _key_form(self) -> tuple[str, str]:
-        """What stands before the numbers of an index in a key, and what between them; nothing if keys are of another form."""
+        """Return the prefix and the separator of keys; two empty texts if keys have another form."""
         probe = tuple(range(11, 11 + len(self.stored)))
         key = self.key(probe)
         for separator in ("/", ".") if probe else ():
@@ -88,18 +88,18 @@ class ChunkedArray:
         return "", ""
 
     def decode(self, raw: Buffer, inside: Region, out: npt.NDArray[Any], scratch: Scratch) -> None:
-        """Decode a part of a chunk, at once to where it goes if that is the whole and one piece of memory.
+        """Decode a part of a chunk. If that is the whole chunk in contiguous memory, decode it in place.
 
         Parameters
         ----------
         raw : ndarray of uint8
-            The chunk as it is stored.
+            Stored bytes of the chunk.
         inside : Region
-            What is wanted of it.
+            The wanted part.
         out : ndarray
-            Where that goes.
+            Destination of that part.
         scratch : Scratch
-            What to decode in.
+            Buffers of this thread.
         """
         form, meta = self.chunk_form, self.meta
         in_place = out.shape == meta.chunks and out.flags.c_contiguous and form.is_plain(out.dtype)
@@ -116,20 +116,20 @@ class ChunkedArray:
         out: npt.NDArray[Any],
         scratch: Scratch,
         *,
-        most: int = 0,
+        max_read_bytes: int = 0,
     ) -> None:
         """Decode a part of a shard.
 
         Parameters
         ----------
         spans : ndarray of uint64
-            Its index, as `IndexForm.spans` gives it.
+            Index of the shard, from `IndexForm.spans`.
         read : callable
-            Gives bytes of the shard, of where they start and how many they are, until it is called again.
+            Return bytes of the shard, from their start and length. They stay valid until the next call.
         inside, out, scratch
             As in `decode`.
-        most : int
-            Bytes up to which chunks that stand one behind the other are read together.
+        max_read_bytes : int
+            Upper bound on the bytes of adjacent chunks that one call of ``read`` takes together.
         """
         form: Any = self.index_form
         cells = cells_along(inside, self.meta.chunks)
@@ -138,11 +138,11 @@ class ChunkedArray:
         todo = [(span, steps) for span, steps in zip(located, parts, strict=True) if span is not None]
         if len(todo) < len(located):
             out[...] = self.fill_value
-        todo.sort(key=lambda one: one[0])  # writers need not put them in C order, but mostly one behind the other
+        todo.sort(key=lambda one: one[0])  # writers may use any order, and mostly leave no gaps
         put, at = self._putter(out, scratch), 0
         while at < len(todo):
             (first, last), until = todo[at][0], at + 1
-            while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= most:
+            while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= max_read_bytes:
                 last, until = todo[until][0][1], until + 1
             raw = read(first, last - first)
             for (start, stop), steps in todo[at:until]:
@@ -156,9 +156,9 @@ class ChunkedArray:
     def _putter(
         self, out: npt.NDArray[Any], scratch: Scratch
     ) -> Callable[[Buffer, tuple[slice, ...], tuple[slice, ...]], None]:
-        """What decodes a part of a chunk to a place; of small chunks, what they have in common is made once."""
+        """Return a function that decodes a part of a chunk to its place. It does shared steps of small chunks once."""
         form, meta = self.chunk_form, self.meta
-        if meta.chunk_bytes >= SMALL:
+        if meta.chunk_bytes >= MIN_POOLED_BYTES:
 
             def put_large(raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
                 inside = tuple([(along.start, along.stop) for along in part])
@@ -175,15 +175,42 @@ class ChunkedArray:
         return put
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """The wanted part of one stored object, which is a chunk or a shard.
+
+    Parameters
+    ----------
+    array : ChunkedArray
+        The array.
+    index : tuple of int
+        Index of the object in the grid of stored objects.
+    inside : Region
+        The wanted part of the object.
+    out : ndarray
+        Destination of that part.
+    """
+
+    array: ChunkedArray
+    index: tuple[int, ...]
+    inside: Region
+    out: npt.NDArray[Any]
+
+    @property
+    def key(self) -> str:
+        """Key of the object in the store."""
+        return self.array.key(self.index)
+
+
 @remembered(2**24, lambda arguments, _: document_bytes(arguments[1].document))
 def chunked_array(group: str, meta: ArrayMeta) -> ChunkedArray | None:
-    """An array of a group as it is decoded here; None where only zarr knows how."""
+    """Return an array that is decoded here; None if only zarr can decode it."""
     metadata, indexes = array_metadata(meta.document), None
     form = chunk_form(metadata)
-    if form is None or meta.chunk_bytes > CHUNK_LIMIT:
+    if form is None or meta.chunk_bytes > MAX_CHUNK_BYTES:
         return None
     if meta.shards is not None:
-        sharding = metadata.codecs[0]  # type: ignore[union-attr]  # of v3
+        sharding = metadata.codecs[0]  # type: ignore[union-attr]  # only v3 has shards
         inner = stored_limit(meta.chunk_bytes)
         indexes = index_form(sharding, meta.shards, inner) if isinstance(sharding, ShardingCodec) else None
         if indexes is None:

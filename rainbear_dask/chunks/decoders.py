@@ -1,4 +1,4 @@
-"""Chunks of plain numbers: from the bytes that are stored to the bytes of their values, in memory that is there already."""
+"""Encodings of chunks of plain numbers, and decoders of their bytes into a given buffer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from rainbear_dask.chunks.sharding import setting
 from rainbear_dask.codecs.decompress import INFLATERS, Buffer, decode_blosc, decode_zstd
 
 Decoder = Callable[[Buffer, Buffer], None]
-"""Decodes the first buffer into all of the second, or raises."""
+"""Decodes its first buffer into all of its second, or raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkForm:
-    """How chunks are stored.
+    """Encoding of chunks.
 
     Parameters
     ----------
     dtype : dtype
         Type of the values, with their byte order.
     order : tuple of int
-        Axes of the array, in the order in which a chunk has them.
+        Axes of the array in the order of a chunk's axes.
     decode : callable
-        From what is stored to the bytes of the values.
+        Decode stored bytes into the bytes of the values.
     """
 
     dtype: np.dtype[Any]
@@ -35,22 +35,22 @@ class ChunkForm:
     decode: Decoder
 
     def is_plain(self, dtype: np.dtype[Any]) -> bool:
-        """Whether the bytes of the values are those of a C array of some type."""
+        """Whether decoded bytes are a C array of the given type."""
         return self.dtype == dtype and self.order == tuple(range(len(self.order)))
 
     def values(self, decoded: Buffer, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """See the bytes of a chunk as values, with the axes of the array."""
+        """View the decoded bytes of a chunk as values, with the axes of the array."""
         chunk = decoded.view(self.dtype).reshape([shape[axis] for axis in self.order])
         return chunk.transpose(np.argsort(self.order))
 
 
 def chunk_form(metadata: Any) -> ChunkForm | None:
-    """How an array's chunks, or the inner ones of its shards, are stored; None if in a way that only zarr knows.
+    """Return the encoding of an array's chunks, or of its inner chunks; None if only zarr can decode them.
 
     Parameters
     ----------
     metadata : zarr's ArrayMetadata
-        Of an array.
+        Metadata of the array.
     """
     if metadata.dtype.to_native_dtype().kind not in "biuf":
         return None
@@ -73,7 +73,7 @@ def _v3_form(metadata: Any) -> ChunkForm | None:
         return None
     checked = bool(codecs) and isinstance(codecs[-1], Crc32cCodec)
     compressors = codecs[:-1] if checked else codecs
-    decode = _V3_DECODERS.get(type(compressors[0])) if compressors else _as_it_is
+    decode = _V3_DECODERS.get(type(compressors[0])) if compressors else _copy
     if decode is None or len(compressors) > 1:
         return None
     endian = {"big": ">", "little": "<"}.get(setting(to_bytes.endian), "=")
@@ -81,13 +81,13 @@ def _v3_form(metadata: Any) -> ChunkForm | None:
     return ChunkForm(dtype, order, _checked(decode) if checked else decode)
 
 
-def _as_it_is(raw: Buffer, out: Buffer) -> None:
+def _copy(raw: Buffer, out: Buffer) -> None:
     _check_length(len(raw), out)
     out[:] = raw
 
 
 def _by(inflate: Callable[[Buffer, int], Any]) -> Decoder:
-    """Decode by a function that gives memory of its own, of no more bytes than it is told."""
+    """Return a decoder from a function that allocates its result, up to a given number of bytes."""
 
     def decoder(raw: Buffer, out: Buffer) -> None:
         decoded = np.frombuffer(inflate(raw, len(out)), np.uint8)
@@ -98,11 +98,11 @@ def _by(inflate: Callable[[Buffer, int], Any]) -> Decoder:
 
 
 def _checked(decode: Decoder) -> Decoder:
-    """Decode what a checksum follows."""
+    """Return a decoder that first compares the checksum at the end of the stored bytes."""
 
     def decoder(raw: Buffer, out: Buffer) -> None:
         if google_crc32c.value(raw[:-4].tobytes()) != int.from_bytes(raw[-4:].tobytes(), "little"):
-            raise ValueError("it is not what its checksum says")
+            raise ValueError("the chunk does not match its checksum")
         decode(raw[:-4], out)
 
     return decoder
@@ -110,11 +110,11 @@ def _checked(decode: Decoder) -> Decoder:
 
 def _check_length(length: int, out: Buffer) -> None:
     if length != len(out):
-        raise ValueError(f"it holds {length} bytes of values, and not {len(out)}")
+        raise ValueError(f"the chunk holds {length} bytes of values instead of {len(out)}")
 
 
 _V2_DECODERS: dict[str | None, Decoder] = {
-    None: _as_it_is,
+    None: _copy,
     "zstd": decode_zstd,
     "blosc": decode_blosc,
     **{name: _by(INFLATERS[name]) for name in ("zlib", "gzip", "lz4")},

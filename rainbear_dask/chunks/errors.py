@@ -1,80 +1,88 @@
-"""A chunk that cannot be read: which one it is, and the error that users see."""
+"""Errors of chunks: a chunk or a shard that cannot be read, and the message that names it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 from rainbear_dask.chunks.array import ChunkedArray
 from rainbear_dask.exceptions import ChunkReadError, StoreAccessError, StoreError
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.redaction import reason, safe_cause
+from rainbear_dask.redaction import reason
+from rainbear_dask.resources.limits import TooLargeError
 from rainbear_dask.storage.errors import CHECK_CREDENTIALS, cause_of, is_refusal
 from rainbear_dask.storage.requests import FetchError
 
 
-def place_of(meta: ArrayMeta, index: tuple[int, ...], key: str) -> str:
-    """How messages name a stored object."""
-    return f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
-
-
-def raise_chunk_error(label: str, meta: ArrayMeta, place: str, err: Exception, secrets: Sequence[str]) -> NoReturn:
-    """Raise what is known of a chunk that could not be fetched or decoded.
+class ReadError(Exception):
+    """A part of an array that a reader could not read.
 
     Parameters
     ----------
-    label : str
-        Names the store.
     meta : ArrayMeta
         The array.
-    place : str
-        Which of its chunks, as `place_of` says it.
-    err : Exception
-        What was raised.
-    secrets : sequence of str
-        What is not to be shown.
-
-    Raises
-    ------
-    StoreAccessError
-        If the store refused.
-    ChunkReadError
-        Else.
-    """
-    why = reason(cause_of(err), secrets)
-    text = f"{place} of array {meta.path!r} in {label} cannot be read: {why}."
-    if is_refusal(err):
-        found: StoreError = StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
-    elif isinstance(err, FetchError):
-        found = ChunkReadError(f"{text} Try again when the service answers, or give it more time with storage_options.")
-    else:
-        found = ChunkReadError(
-            f"{text} It may be damaged or only half written: write it again, or leave the array out with variables=."
-        )
-    raise found from safe_cause(cause_of(err), secrets)
-
-
-class ObjectError(Exception):
-    """A chunk, or a shard, that cannot be read.
-
-    Parameters
-    ----------
-    array : ChunkedArray
-        What it belongs to.
-    index : tuple of int
-        Its place in the grid.
+    path : str
+        Path of the array in the store.
     cause : Exception
-        What went wrong.
+        The first error.
+    locate : callable
+        Return the name of the chunk at fault, for messages, and the error of that chunk. It may read chunks again.
     """
 
-    def __init__(self, array: ChunkedArray, index: tuple[int, ...], cause: Exception) -> None:
-        super().__init__(index)
-        self.array, self.index, self.cause = array, index, cause
+    def __init__(
+        self, meta: ArrayMeta, path: str, cause: Exception, locate: Callable[[], tuple[str, Exception]]
+    ) -> None:
+        super().__init__(path)
+        self.meta, self.path, self.cause, self.locate = meta, path, cause, locate
+
+
+def chunk_name(meta: ArrayMeta, index: tuple[int, ...], key: str) -> str:
+    """Return the name of a stored chunk or shard in messages."""
+    return f"{'shard' if meta.shards else 'chunk'} {index} (key {key!r})"
 
 
 @contextmanager
 def locate_error(array: ChunkedArray, index: tuple[int, ...]) -> Iterator[None]:
-    """Say of whatever goes wrong which chunk, or shard, it went wrong with."""
+    """Raise every error as a `ReadError` that names one chunk or shard."""
     try:
         yield
     except Exception as err:
-        raise ObjectError(array, index, err) from err
+        cause, name = err, chunk_name(array.meta, index, array.key(index))
+        raise ReadError(array.meta, array.path, cause, lambda: (name, cause)) from err
+
+
+def raise_chunk_error(label: str, err: ReadError, secrets: Sequence[str]) -> NoReturn:
+    """Raise the error that users see if a chunk cannot be fetched or decoded.
+
+    Parameters
+    ----------
+    label : str
+        Name of the store.
+    err : ReadError
+        The error of the reader.
+    secrets : sequence of str
+        Texts that the message must not show.
+
+    Raises
+    ------
+    StoreAccessError
+        If the store refused access.
+    ChunkReadError
+        In all other cases.
+    """
+    name, first = err.locate()
+    cause = cause_of(first)
+    why = reason(cause, secrets)
+    if isinstance(cause, TooLargeError) and err.meta.dtype.kind in "OT":
+        why += "; the setting `rainbear-dask.text-chunk-bytes` can allow more for text"
+    text = f"Cannot read {name} of array {err.meta.path!r} in {label}: {why}."
+    if is_refusal(first):
+        found: StoreError = StoreAccessError(f"{text} {CHECK_CREDENTIALS}")
+    elif isinstance(first, FetchError):
+        found = ChunkReadError(
+            f"{text} Try again when the service answers, or set longer time-outs in `storage_options`."
+        )
+    else:
+        found = ChunkReadError(
+            f"{text} The chunk may be damaged or incomplete. Write it again, or exclude the array with `variables=`."
+        )
+    raise found from safe_cause(cause, secrets)

@@ -1,59 +1,92 @@
-"""Shards and chunks from stores that are not folders: as few requests as possible, and the indexes of shards, cached."""
+"""Fetch chunks and parts of shards from stores with few requests, and cache the indexes of shards."""
 
 import asyncio
-import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath
 
 from rainbear_dask.chunks.sharding import IndexForm
-from rainbear_dask.resources.cache import when_gone
 from rainbear_dask.resources.limits import TooLargeError, check_size
-from rainbear_dask.storage.requests import FIRST_WAIT, SHORT_TRIES, FetchError, coalesced, get, get_span, span_bytes
+from rainbear_dask.resources.openings import when_gone
+from rainbear_dask.storage.requests import FetchError, coalesced, get, get_part, get_span, span_bytes
+from rainbear_dask.storage.zarr_internals import Buffer, BufferPrototype, sync
 
-INDEX_BYTES = 2**25
-"""Indexes of shards that a process keeps."""
+T = TypeVar("T")
+
+MAX_INDEX_BYTES = 2**25
+"""Bytes of shard indexes that a process caches."""
+
+_INDEX_OVERHEAD_BYTES = 4096
+"""Bytes of a cached index beside its content: a future, and the entries of two dictionaries."""
 
 
-def forget(opening_id: str, path: str) -> None:
-    """Drop the indexes of an array's shards."""
+@contextmanager
+def running(job: Coroutine[Any, Any, T]) -> Iterator[asyncio.Task[T]]:
+    """Run a job on zarr's event loop; the end of the context cancels it."""
+
+    async def start() -> asyncio.Task[T]:
+        task = asyncio.ensure_future(job)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may have left
+        return task
+
+    task = sync(start())
+    try:
+        yield task
+    finally:
+        if not task.done():
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def gather(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """Await jobs together, and cancel all others if one fails."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+
+
+def forget_indexes(opening_id: str, path: str) -> None:
+    """Drop the cached indexes of an array's shards."""
     _indexes.forget(opening_id, path)
 
 
 async def fetch_chunk(
     where: StorePath, opening_id: str, form: IndexForm | None, touched: Sequence[range], limit: int
 ) -> "FetchedChunk":
-    """Ask for an object, or in few requests for as much of a shard as is wanted.
+    """Fetch a chunk, or with few requests the wanted part of a shard.
 
     Parameters
     ----------
     where : zarr.storage.StorePath
-        The object.
+        The object that holds it.
     opening_id : str
-        Which opening of the store it is of: indexes of shards are kept under it.
+        Name of the opening of the store, under which indexes of shards are cached.
     form : IndexForm or None
-        How its index is stored, if it is a shard.
+        Layout of the index of a shard; None for a chunk.
     touched : sequence of range
-        Which chunks of a shard are wanted, along each dimension.
+        Wanted chunks of a shard along each dimension.
     limit : int
-        Most bytes of the object that are read at once.
+        Upper bound on the bytes of the object that are read together.
 
     Returns
     -------
-    Held
-        What is there of it.
+    FetchedChunk
+        The bytes that were fetched.
 
     Raises
     ------
     FetchError
-        If an answer cannot be had, or is shorter than the index says.
+        If a request fails, or a response is shorter than the index of the shard says.
     TooLargeError
         If the object, or a chunk in the index of a shard, has more bytes than its array declares.
     """
@@ -65,16 +98,16 @@ async def fetch_chunk(
             return FetchedChunk({} if buffer is None else {0: buffer})
         except TooLargeError:
             if form is None:
-                raise  # of a shard, what is between its chunks need not be read
+                raise  # a shard may hold unused bytes between its chunks, which need not be read
     index = await _indexes.get(opening_id, where, form)
     if index is None:
         return FetchedChunk({})
     spans = (form.span(index.spans, place) for place in product(*touched))
     wanted = sorted({span for span in spans if span is not None and span[0] < span[1]})
     runs = list(coalesced(wanted))
-    if span_bytes(runs) > limit:  # what lies between them is no other chunks
+    if span_bytes(runs) > limit:  # the gaps between the chunks hold something else
         runs = list(coalesced(wanted, max_gap=0))
-        check_size(span_bytes(runs), limit, "what the index of the shard names")
+        check_size(span_bytes(runs), limit, "the range in the index of the shard")
     buffers = await asyncio.gather(*(get_span(where, *run) for run in runs))
     return FetchedChunk(
         {start: part for (start, _), part in zip(runs, buffers, strict=True)}, index, at_start=form.at_start
@@ -83,24 +116,24 @@ async def fetch_chunk(
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the chunks of a shard are: as it is stored, and start and length by place in the shard."""
+    """Index of a shard: as stored, and as start and length of each chunk by its place in the shard."""
 
     raw: Buffer
     spans: Any
 
 
 class FetchedChunk:
-    """What was asked for of one object, which zarr may ask for as if it were a store's.
+    """Fetched bytes of one object, which zarr reads as if they were the object.
 
     Parameters
     ----------
     parts : mapping of int to Buffer
-        Bytes of it, by where they start. None where there is no object, or a shard of which no chunk that is wanted was
+        Bytes by their position in the object. None if there is no object, or if no wanted chunk of a shard was
         written.
     index : ShardIndex, optional
-        Of a shard, if it is not held whole.
+        Index of a shard that was not fetched whole.
     at_start : bool
-        Whether that is at the start of the shard.
+        Whether the index is at the start of the shard.
     """
 
     def __init__(self, parts: Mapping[int, Buffer], index: ShardIndex | None = None, *, at_start: bool = False) -> None:
@@ -112,14 +145,14 @@ class FetchedChunk:
         return self.index is None and not self.parts
 
     def part(self, start: int, stop: int) -> Buffer:
-        """Bytes of it, which lie in one of the parts."""
+        """Return bytes from one of the parts."""
         at = max((begin for begin in self.parts if begin <= start), default=None)
         if at is None:
             raise OSError(f"bytes {start} to {stop} are in the index of a shard that does not have them")
         return self.parts[at][start - at : stop - at]
 
     async def get(self, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Give a part; None where there is no object."""
+        """Return a part in the form that zarr requests; None if there is no object."""
         if self.is_missing:
             return None
         if byte_range is None:
@@ -128,14 +161,14 @@ class FetchedChunk:
             if self.index is not None:
                 return prototype.buffer.from_buffer(self.index.raw)
             return prototype.buffer.from_buffer(self.parts[0][max(len(self.parts[0]) - byte_range.suffix, 0) :])
-        start, stop = byte_range.start, byte_range.end  # type: ignore[union-attr]  # zarr asks for no other
+        start, stop = byte_range.start, byte_range.end  # type: ignore[union-attr]  # zarr asks for no other kind
         if self.index is not None and self.at_start and stop <= len(self.index.raw):
             return prototype.buffer.from_buffer(self.index.raw[start:stop])
         return prototype.buffer.from_buffer(self.part(start, stop))
 
 
 class _Indexes:
-    """Indexes of shards, each asked for once, up to `INDEX_BYTES`."""
+    """Cache of shard indexes, up to `MAX_INDEX_BYTES`; each index is requested once."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], asyncio.Future[ShardIndex | None]] = OrderedDict()
@@ -144,33 +177,33 @@ class _Indexes:
         self.bytes = 0
 
     def forget_soon(self, opening_id: str) -> None:
-        """Drop those of an opening at the next question: a finalizer may be called in the middle of anything."""
+        """Drop the indexes of an opening before the next request: finalizers call this at any moment."""
         if self._kept:
             self._gone.append(opening_id)
 
     async def get(self, opening_id: str, where: StorePath, form: IndexForm) -> ShardIndex | None:
-        """Index of a shard; None where there is no shard."""
+        """Return the index of a shard; None if there is no shard."""
         self._drop_gone()
         key = opening_id, where.path
         future = self._kept.get(key)
         if future is None or future.get_loop() is not asyncio.get_running_loop():
             self._drop(key)
             future = self._kept[key] = asyncio.ensure_future(_read_index(where, form))
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
-            self._sizes[key] = 2 * form.size + 4 * len(where.path) + _INDEX_OVERHEAD
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # all callers may have left
+            self._sizes[key] = 2 * form.size + 4 * len(where.path) + _INDEX_OVERHEAD_BYTES
             self.bytes += self._sizes[key]
         self._kept.move_to_end(key)
         try:
-            index = await asyncio.shield(future)  # others may wait for it
+            index = await asyncio.shield(future)  # other callers may wait for it
         except BaseException:
             self._drop(key)
             raise
-        while self.bytes > INDEX_BYTES and len(self._kept) > 1:
+        while self.bytes > MAX_INDEX_BYTES and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
         return index
 
     def forget(self, opening_id: str, path: str) -> None:
-        """Drop those of one array."""
+        """Drop the indexes of one array."""
         for key in [key for key in list(self._kept) if key[0] == opening_id and key[1].startswith(f"{path}/")]:
             self._drop(key)
 
@@ -186,8 +219,6 @@ class _Indexes:
         self.bytes -= self._sizes.pop(key, 0)
 
 
-_INDEX_OVERHEAD = 4096  # of a future, and of the places in two dictionaries
-
 _indexes = _Indexes()
 when_gone(_indexes.forget_soon)
 
@@ -195,13 +226,7 @@ when_gone(_indexes.forget_soon)
 async def _read_index(where: StorePath, form: IndexForm) -> ShardIndex | None:
     form.check_size()
     part = RangeByteRequest(0, form.size) if form.at_start else SuffixByteRequest(form.size)
-    raw: Buffer | None = None
-    for attempt in range(SHORT_TRIES):
-        if attempt:
-            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311
-        raw = await get(where.store, where.path, part, limit=form.size)
-        if raw is None or len(raw) == form.size:
-            break
+    raw = await get_part(where, part, form.size)
     if raw is None:
         return None
     try:

@@ -1,7 +1,8 @@
-"""Arrays in a folder: chunks are read and decoded on the thread that asks, without a step through zarr's event loop."""
+"""Reader of arrays in a folder: it reads and decodes chunks on the calling thread, without zarr's event loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from itertools import product
@@ -11,59 +12,70 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from zarr.abc.store import Store
-from zarr.storage import LocalStore
 
-from rainbear_dask.chunks.array import ChunkedArray, chunked_array
+from rainbear_dask.chunks.array import ChunkedArray, StoredPart, chunked_array
 from rainbear_dask.chunks.errors import locate_error
-from rainbear_dask.chunks.sharding import IndexForm
+from rainbear_dask.chunks.sharding import IndexForm, beyond_end
 from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import Region, cells_along, cut
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.metadata.zarr_arrays import document_bytes
-from rainbear_dask.resources import buffers as memory
-from rainbear_dask.resources import threads
-from rainbear_dask.resources.cache import remembered
+from rainbear_dask.resources import buffers, threads
 from rainbear_dask.resources.limits import check_size
 from rainbear_dask.storage.local_files import open_regular, read_start
+from rainbear_dask.storage.requests import store_deleted
 
-SMALL_CHUNK = memory.SMALL
-"""Bytes of a chunk below which the steps around it take longer than to decode it, so that many are read in one loop."""
+SMALL_CHUNK_BYTES = buffers.MIN_POOLED_BYTES
+"""Decoded bytes below which chunks are read in one loop: decoding them takes less time than the steps around it."""
 
 THREAD_BYTES = 2**21
-"""Decoded bytes for which a thread is begun: fewer take less time than to begin it."""
+"""Decoded bytes that are worth starting a thread."""
+
+_CODEC_BYTES = 2**10
+"""Bytes beyond its values that a chunk may have in the loop of small chunks; a longer one is read as a large one."""
+
+_MAX_READ_BYTES = 2**18
+"""Bytes of a shard that one read takes together, if they are several adjacent chunks."""
 
 
-def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArray[Any]]:
-    """Read regions of arrays, side by side where that is worth a thread.
+class LocalReader:
+    """Reader of arrays of plain numbers in a folder.
 
     Parameters
     ----------
-    requests : sequence of (FileArray, Region)
-        What to read.
-
-    Returns
-    -------
-    list of ndarray
-        Of each region's shape, in C order.
-
-    Raises
-    ------
-    ObjectError
-        If a chunk cannot be read or decoded.
+    root : str
+        Folder of the store.
+    group : str
+        Path of the group in the store.
     """
+
+    def __init__(self, root: str, group: str) -> None:
+        self._root, self._group = root, group
+
+    def open(self, meta: ArrayMeta) -> ChunkedArray | None:
+        """Return an array that is decoded without zarr; None if only zarr can decode it."""
+        return chunked_array(self._group, meta)
+
+    @contextmanager
+    def begin(self, requests: Sequence[tuple[ChunkedArray, Region]]) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
+        """Read regions when the callable is called, on several threads if that pays off."""
+        yield lambda: _read(self._root, requests)
+
+
+def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[npt.NDArray[Any]]:
     found = [
-        memory.borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests
+        buffers.borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests
     ]
-    parts = [part for (array, region), out in zip(requests, found, strict=True) for part in array.parts(region, out)]
-    todo = iter(parts)  # threads take from it in turn
+    parts = [
+        part for (array, region), out in zip(requests, found, strict=True) for part in _parts(root, array, region, out)
+    ]
+    todo = iter(parts)  # each thread takes the next part from it
 
     def work() -> None:
-        scratch = memory.Scratch()
+        scratch = buffers.Scratch()
         for part in todo:
             part.read(scratch)
 
-    size = sum(part.array.decoded_bytes(part.region) for part in parts)
+    size = sum(_decoded_bytes(part.array.meta, part.inside) for part in parts)
     with threads.beside(min(len(parts), size // THREAD_BYTES) - 1) as count:
         if not count:
             work()
@@ -76,76 +88,50 @@ def read_files(requests: Sequence[tuple["FileArray", Region]]) -> list[npt.NDArr
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class FileArray:
-    """An array that is read here.
-
-    Parameters
-    ----------
-    chunked : ChunkedArray
-        How it is decoded.
-    root : str
-        Folder of the store.
-    """
-
-    chunked: ChunkedArray
-    root: str
-
-    @property
-    def meta(self) -> ArrayMeta:
-        """What is known of it."""
-        return self.chunked.meta
-
-    def unit(self, region: Region) -> tuple[int, ...]:
-        """Lengths of what one thread reads of a region: as many chunks of it, in C order, as are worth a thread."""
-        unit, size = list(self.meta.chunks), self.meta.chunk_bytes
-        for axis in reversed(range(len(unit))):
-            (start, stop), length = region[axis], unit[axis]
-            count = min(-(-stop // length) - start // length, -(-THREAD_BYTES // size))
-            unit[axis], size = count * length, count * size
-        return tuple(unit)
-
-    def decoded_bytes(self, region: Region) -> int:
-        """Bytes of all chunks that a region touches."""
-        spans = zip(region, self.meta.chunks, strict=True)
-        return self.meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
-
-    def check_is_there(self) -> None:
-        """Tell a chunk that is missing from a store that was deleted.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the array's documents are gone as well.
-        """
-        if not any(Path(self.root, document).exists() for document in self.chunked.documents):
-            raise FileNotFoundError("the store was deleted since it was opened")
-
-    def parts(self, region: Region, out: npt.NDArray[Any]) -> "Iterator[_SmallChunks | _Object]":
-        """Take apart what it takes to read a region into an array."""
-        if not out.size:
-            return
-        if self.meta.shards is None and self.meta.chunk_bytes < SMALL_CHUNK:
-            for part, place in _parts(region, self.unit(region)):
-                yield _SmallChunks(self, part, out[place])
-            return
-        for index, inside, place in cut(region, self.chunked.stored):
-            if self.meta.shards is None:
-                yield _Object(self, index, inside, out[place])
-                continue
-            for part, place_of_part in _parts(inside, self.unit(inside)):
-                yield _Object(self, index, part, out[place][place_of_part])
+def thread_unit(meta: ArrayMeta, region: Region) -> tuple[int, ...]:
+    """Return the lengths of a part of a region that is worth a thread: whole chunks, adjacent in C order."""
+    unit, size = list(meta.chunks), meta.chunk_bytes
+    for axis in reversed(range(len(unit))):
+        (start, stop), length = region[axis], unit[axis]
+        count = min(-(-stop // length) - start // length, -(-THREAD_BYTES // size))
+        unit[axis], size = count * length, count * size
+    return tuple(unit)
 
 
-def _parts(region: Region, unit: Sequence[int]) -> Iterator[tuple[Region, tuple[Any, ...]]]:
-    """Cut a region along a grid: parts of it, and where in it each of them is."""
+def _decoded_bytes(meta: ArrayMeta, region: Region) -> int:
+    """Return the decoded bytes of all chunks that a region touches."""
+    spans = zip(region, meta.chunks, strict=True)
+    return meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
+
+
+def _parts(
+    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any]
+) -> "Iterator[_SmallChunks | _FilePart]":
+    """Split a region into the parts that threads take."""
+    meta = array.meta
+    if not out.size:
+        return
+    if meta.shards is None and meta.chunk_bytes < SMALL_CHUNK_BYTES:
+        for part, place in _split(region, thread_unit(meta, region)):
+            yield _SmallChunks(array, part, out[place], root)
+        return
+    for index, inside, place in cut(region, array.stored):
+        if meta.shards is None:
+            yield _FilePart(array, index, inside, out[place], root)
+            continue
+        for part, place_of_part in _split(inside, thread_unit(meta, inside)):
+            yield _FilePart(array, index, part, out[place][place_of_part], root)
+
+
+def _split(region: Region, unit: Sequence[int]) -> Iterator[tuple[Region, tuple[Any, ...]]]:
+    """Split a region along a grid: yield each part, and its place in the region."""
     for index, inside, place in cut(region, unit):
         corner = [i * length for i, length in zip(index, unit, strict=True)]
         yield tuple((first + start, first + stop) for first, (start, stop) in zip(corner, inside, strict=True)), place
 
 
 class _Step:
-    """A chunk along one dimension: its index, what is wanted of it, and where that goes."""
+    """A chunk along one dimension: its index, the wanted range inside of it, and the destination of that range."""
 
     __slots__ = ("index", "inside", "number", "part", "place")
 
@@ -156,18 +142,19 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _SmallChunks:
-    """A region of many small chunks, and where it goes: what they have in common is made once."""
+    """A region of many small chunks, and its destination. The loop computes only once what the chunks share."""
 
-    array: FileArray
-    region: Region
+    array: ChunkedArray
+    inside: Region
     out: npt.NDArray[Any]
+    root: str
 
-    def read(self, scratch: memory.Scratch) -> None:
-        array, out, folder = self.array.chunked, self.out, f"{self.array.root}/"
+    def read(self, scratch: buffers.Scratch) -> None:
+        array, out, folder = self.array, self.out, f"{self.root}/"
         decode, size, missing = array.chunk_form.decode, array.meta.chunk_bytes + _CODEC_BYTES, False
         decoded = scratch.decoded(array.meta.chunk_bytes)
         chunk = array.chunk_form.values(decoded, array.meta.chunks)
-        along = [[_Step(*cell) for cell in cells] for cells in cells_along(self.region, array.stored)]
+        along = [[_Step(*cell) for cell in cells] for cells in cells_along(self.inside, array.stored)]
         for steps in product(*along):
             place: tuple[Any, ...] = (*[step.place for step in steps], ...)
             try:
@@ -176,90 +163,78 @@ class _SmallChunks:
             except FileNotFoundError:
                 missing = True
                 out[place] = array.fill_value
-            except Exception:  # noqa: BLE001  it is read anew, by what says where and why, or can
-                inside = tuple([step.inside for step in steps])
-                _Object(self.array, tuple([step.index for step in steps]), inside, out[place]).read(memory.Scratch())
+            except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
+                index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
+                _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch())
             else:
                 out[place] = chunk[tuple([step.part for step in steps])]
         if missing:
             with locate_error(array, tuple(cells[0].index for cells in along)):
-                self.array.check_is_there()
-
-
-_CODEC_BYTES = 2**10
-"""Bytes that a small chunk may have beyond its values and be read in one step; a larger one takes the way of large chunks."""
+                _check_array_exists(self.root, array)
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
-    """What is wanted of one stored object, a chunk or a part of a shard, and where it goes."""
+class _FilePart(StoredPart):
+    """A part of one file that holds a chunk or a shard."""
 
-    array: FileArray
-    index: tuple[int, ...]
-    region: Region
-    out: npt.NDArray[Any]
+    root: str
 
-    def read(self, scratch: memory.Scratch) -> None:
-        with locate_error(self.array.chunked, self.index):
+    def read(self, scratch: buffers.Scratch) -> None:
+        with locate_error(self.array, self.index):
             self._read(scratch)
 
-    def _read(self, scratch: memory.Scratch) -> None:
-        array = self.array.chunked
+    def _read(self, scratch: buffers.Scratch) -> None:
+        array = self.array
         try:
-            file, size = open_regular(f"{self.array.root}/{array.key(self.index)}")
+            file, size = open_regular(f"{self.root}/{self.key}")
         except (FileNotFoundError, NotADirectoryError):
-            self.array.check_is_there()
+            _check_array_exists(self.root, array)
             self.out[...] = array.fill_value
             return
         with file:
             if array.index_form is None:
                 check_size(size, array.stored_limit)
-                array.decode(_read_bytes(file, 0, size, scratch), self.region, self.out, scratch)
+                array.decode(_read_bytes(file, 0, size, scratch), self.inside, self.out, scratch)
             else:
                 self._read_shard(file, size, array.index_form, scratch)
 
-    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: memory.Scratch) -> None:
+    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: buffers.Scratch) -> None:
         form.check_size()
         length = min(form.size, size)
         spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, scratch).tobytes())
 
         def read(start: int, length: int) -> Buffer:
             if start + length > size:
-                raise OSError(f"bytes {start} to {start + length} are in the index of a shard of {size} bytes")
+                raise beyond_end(start, start + length, size)
             return _read_bytes(file, start, length, scratch)
 
-        self.array.chunked.decode_shard(spans, read, self.region, self.out, scratch, most=_READ_TOGETHER_BYTES)
+        self.array.decode_shard(spans, read, self.inside, self.out, scratch, max_read_bytes=_MAX_READ_BYTES)
 
 
-_READ_TOGETHER_BYTES = 2**18
-"""Bytes of a shard that are read in one step, if that is several chunks."""
+def _check_array_exists(root: str, array: ChunkedArray) -> None:
+    """Tell a missing chunk from a deleted store.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the documents of the array are gone, too.
+    """
+    if not any(Path(root, document).exists() for document in array.documents):
+        raise store_deleted()
 
 
-def _read_bytes(file: FileIO, start: int, length: int, scratch: memory.Scratch) -> Buffer:
-    """Bytes of a file, until others are read."""
+def _read_bytes(file: FileIO, start: int, length: int, scratch: buffers.Scratch) -> Buffer:
+    """Read bytes of a file; they stay valid until the next read with the same scratch."""
     buffer, done = scratch.stored(length), 0
     file.seek(start)
     while done < length and (count := file.readinto(buffer[done:].data)):
         done += count
     if done < length:
-        raise OSError(f"the file ends at byte {start + done}, and not at byte {start + length}")
+        raise OSError(f"the file ends at byte {start + done}, before byte {start + length}")
     return buffer
 
 
-def file_array(store: Store, group: str, meta: ArrayMeta) -> FileArray | None:
-    """An array of a group as it is read here; None where zarr has to read it."""
-    return _opened(str(store.root), group, meta) if isinstance(store, LocalStore) else None
-
-
-@remembered(2**24, lambda arguments, _: document_bytes(arguments[2].document))
-def _opened(root: str, group: str, meta: ArrayMeta) -> FileArray | None:
-    """Kept for all openings of a store, as it depends on the array's document, and on where it is, alone."""
-    chunked = chunked_array(group, meta)
-    return None if chunked is None else FileArray(chunked, root)
-
-
 def forget_files() -> None:
-    """Let go of all arrays that were opened, and of the memory they were read in."""
-    _opened.cache_clear()
+    """Drop all opened arrays, and the idle buffers."""
     chunked_array.cache_clear()
-    memory.forget()
+    buffers.forget()

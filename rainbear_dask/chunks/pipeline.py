@@ -1,35 +1,141 @@
-"""How zarr reads what only it can decode: chunks are fetched as `fetch` does, and decoded into bounded memory."""
+"""Reader of every array by zarr's codec pipeline, with our requests and bounded memory.
 
-import asyncio
-from collections.abc import Iterable, Sequence
+This module is tied to internals of zarr, as of 3.1.6: `BatchedCodecPipeline`, the `ArraySpec` that its codecs take, and
+the attribute `AsyncArray.codec_pipeline`, which zarr sets from a global setting of the user.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice, product
+from math import prod
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from zarr import AsyncArray
+from zarr.abc.store import Store
 from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArrayConfig, ArraySpec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import StorePath
 
-from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk
+from rainbear_dask.chunks.errors import ReadError, chunk_name
+from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk, gather, running
 from rainbear_dask.chunks.sharding import index_form
 from rainbear_dask.codecs.bounded import bounded, bytes_limit
-from rainbear_dask.storage.requests import check_is_there
+from rainbear_dask.indexing.chunk_grid import Region
+from rainbear_dask.metadata.keys import documents_of, join_path
+from rainbear_dask.metadata.model import ArrayMeta
+from rainbear_dask.metadata.zarr_arrays import document_bytes, open_array
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
+from rainbear_dask.storage.requests import FetchError, check_array_exists
+from rainbear_dask.storage.spec import CacheKey, StoreSpec
+from rainbear_dask.storage.zarr_internals import default_buffer_prototype, sync
+
+MAX_ARRAY_BYTES = 2**24
+"""Bytes of the arrays that a process keeps open for zarr."""
+
+MAX_SEARCHED_CHUNKS = 10_000
+"""Chunks that are read one by one to find a damaged one."""
+
+_Opened = tuple[ArrayMeta, AsyncArray[Any]]
 
 
-def fetching(array: AsyncArray[Any], opening_id: str, documents: Sequence[str]) -> AsyncArray[Any]:
-    """Let an array read its chunks as `fetch` does, and decode them into bounded memory.
+class PipelineReader:
+    """Reader of all arrays that zarr can decode.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        The store's recipe.
+    store : zarr.abc.store.Store
+        The store.
+    checks_documents : bool
+        Whether a missing chunk is checked against the documents of its array, which may be gone with their store.
+    """
+
+    def __init__(self, spec: StoreSpec, store: Store, *, checks_documents: bool) -> None:
+        self._spec, self._store, self._checks_documents = spec, store, checks_documents
+
+    def open(self, meta: ArrayMeta) -> _Opened:
+        """Return an array of zarr, opened from its document. No request is made."""
+        key = self._spec.cache_key(), meta.path, meta.document
+        (array,) = _arrays.get_all([key], lambda _: [self._new_array(meta)])
+        return meta, array
+
+    def _new_array(self, meta: ArrayMeta) -> AsyncArray[Any]:
+        array = open_array(self._store, join_path(self._spec.group, meta.path), meta.document)
+        documents = documents_of(meta, self._spec.group) if self._checks_documents else ()
+        return with_own_pipeline(array, self._spec.opening_id, documents)
+
+    @contextmanager
+    def begin(self, requests: Sequence[tuple[_Opened, Region]]) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
+        """Begin to read regions on zarr's event loop; the callable waits for all of them."""
+        with running(gather(_read(*opened, region) for opened, region in requests)) as task:
+
+            async def result() -> list[npt.NDArray[Any]]:
+                return await task
+
+            yield lambda: sync(result())
+
+
+_arrays: ByteLRU[tuple[CacheKey, str, str], AsyncArray[Any]] = ByteLRU(
+    lambda: MAX_ARRAY_BYTES, lambda key, _: document_bytes(key[2]), lambda key: key[0][0]
+)
+when_gone(_arrays.forget_soon)
+
+
+def forget_arrays() -> None:
+    """Drop all arrays that are open for zarr."""
+    _arrays.clear()
+
+
+async def _read(meta: ArrayMeta, array: AsyncArray[Any], region: Region) -> npt.NDArray[Any]:
+    shape = tuple(stop - start for start, stop in region)
+    if 0 in shape:
+        return np.empty(shape, meta.dtype)
+    try:
+        values = await array.getitem(tuple(slice(*span) for span in region))
+    except Exception as err:
+        cause = err
+        raise ReadError(meta, array.path, cause, lambda: sync(_find_error(meta, array, region, cause))) from err
+    return np.asarray(values, dtype=meta.dtype, order="C")
+
+
+async def _find_error(meta: ArrayMeta, array: AsyncArray[Any], region: Region, err: Exception) -> tuple[str, Exception]:
+    """Find the chunk at fault by the key in the error, or by reading the chunks of a region one by one."""
+    stored = meta.shards or meta.chunks
+    touched = [range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)]
+    for index in islice(product(*touched), MAX_SEARCHED_CHUNKS):
+        key = join_path(array.path, array.metadata.encode_chunk_key(index))
+        if prod(map(len, touched)) == 1:
+            return chunk_name(meta, index, key), err
+        if isinstance(err, FetchError):
+            if key == err.key:
+                return chunk_name(meta, index, key), err
+            continue
+        spans = zip(region, index, stored, strict=True)
+        try:
+            await array.getitem(tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
+        except Exception as own:  # noqa: BLE001  stores and codecs have no common error
+            return chunk_name(meta, index, key), own
+    return "one of the chunks", err
+
+
+def with_own_pipeline(array: AsyncArray[Any], opening_id: str, documents: Sequence[str]) -> AsyncArray[Any]:
+    """Let an array fetch its chunks by `fetch_chunk`, and decode them into bounded memory.
 
     Parameters
     ----------
     array : zarr.AsyncArray
-        To be changed.
+        The array, which is changed.
     opening_id : str
-        Which opening of the store it is of: indexes of shards are kept under it.
+        Name of the opening of the store, under which indexes of shards are cached.
     documents : sequence of str
-        Keys of which one is there as long as the array is: a chunk is only missing if its array is not. Without any, nothing
-        is asked.
+        Keys at which the array may have its document. If a chunk is missing, one of them has to exist.
+        Without any, there is no such check.
     """
     metadata = array.metadata
     spec = ArraySpec(
@@ -41,47 +147,39 @@ def fetching(array: AsyncArray[Any], opening_id: str, documents: Sequence[str]) 
     )
     codecs = bounded(tuple(array.codec_pipeline), spec)  # type: ignore[arg-type]
     pipeline = replace(_Pipeline.from_codecs(codecs), opening_id=opening_id, documents=tuple(documents))
-    # zarr chooses it by a global setting, which is the user's
-    object.__setattr__(array, "codec_pipeline", pipeline)
+    object.__setattr__(array, "codec_pipeline", pipeline)  # zarr's setting of it is the user's
     return array
 
 
 @dataclass(frozen=True)
 class _Pipeline(BatchedCodecPipeline):
-    """Fetches each chunk, or the parts of a shard, before zarr's own pipeline decodes it.
+    """zarr's pipeline, with chunks and parts of shards from `fetch_chunk`.
 
-    zarr itself asks for `async.concurrency` (10) chunks of an array at a time, and before 3.4 for one inner chunk of a shard
-    after the other.
+    By itself zarr has `async.concurrency` (10) chunks of an array in flight. Before zarr 3.4 it requests the inner
+    chunks of a shard one after the other.
     """
 
     opening_id: str = ""
     documents: tuple[str, ...] = ()
 
     async def read(self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
-        """Decode some chunks into an array."""
-        whole = super().read
-
+        """Fetch and decode chunks into an array."""
+        decode = super().read
         missing: list[StorePath] = []
 
         async def read_one(getter: Any, spec: Any, selection: Any, *rest: Any) -> Any:
-            # zarr looks chunks of an inner pipeline up in shards that are here already
-            held = await self._held(getter, spec, selection) if isinstance(getter, StorePath) else getter
-            if isinstance(held, FetchedChunk) and held.is_missing:
+            # for the inner chunks of a shard, zarr calls this with the shard, which is here already
+            fetched = await self._fetch(getter, spec, selection) if isinstance(getter, StorePath) else getter
+            if isinstance(fetched, FetchedChunk) and fetched.is_missing:
                 missing.append(getter)
-            return await whole([(held, spec, selection, *rest)], out, drop_axes)
+            return await decode([(fetched, spec, selection, *rest)], out, drop_axes)
 
-        tasks = [asyncio.ensure_future(read_one(*info)) for info in batch_info]
-        try:
-            results = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
+        results = await gather(read_one(*info) for info in batch_info)
         if missing:
-            await check_is_there(missing[0].store, missing[0].path, self.documents)
-        return tuple(result for found in results for result in found or ())  # of zarr 3.1 None
+            await check_array_exists(missing[0].store, missing[0].path, self.documents)
+        return tuple(result for found in results for result in found or ())  # None in zarr 3.1
 
-    async def _held(self, where: StorePath, spec: Any, selection: Any) -> "FetchedChunk":
+    async def _fetch(self, where: StorePath, spec: Any, selection: Any) -> FetchedChunk:
         codec, form, touched = self.array_bytes_codec, None, list[range]()
         limit = bytes_limit(self, spec)
         if self.supports_partial_decode and isinstance(codec, ShardingCodec):
@@ -93,6 +191,6 @@ class _Pipeline(BatchedCodecPipeline):
 
 
 def _touched(part: Any, length: int, size: int) -> range:
-    """Which chunks of that size a slice of a dimension, or a position, lies in."""
+    """Return the chunks of a dimension that a slice, or a position, touches."""
     start, stop, _ = part.indices(length) if isinstance(part, slice) else (int(part), int(part) + 1, 1)
     return range(start // size, -(-stop // size))

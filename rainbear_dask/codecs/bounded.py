@@ -1,10 +1,8 @@
-"""zarr's codecs, made to decode into bounded memory, and those that cannot be and are refused.
+"""zarr's codecs with bounds on the memory that they decode into, and a list of codecs that are refused.
 
-`chunks` decodes most arrays of plain numbers itself. What only zarr knows how to read is decoded here: text, filters, other codecs.
+`chunks` decodes most arrays of plain numbers without zarr. The others are decoded here: text, filters, other codecs.
 """
 
-import asyncio
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,42 +13,42 @@ import numpy as np
 from numcodecs.compat import ensure_contiguous_ndarray
 from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
 from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, VLenBytesCodec, VLenUTF8Codec, ZstdCodec
-from zarr.codecs._v2 import V2Codec
 
+from rainbear_dask.codecs import zarr_internals
 from rainbear_dask.codecs.decompress import INFLATERS, Buffer, inflate_lzma
-from rainbear_dask.resources.limits import CHUNK_SLACK, TEXT_BYTES_PER_VALUE, check_size, shard_limit
+from rainbear_dask.resources.limits import CHUNK_SLACK_BYTES, TEXT_BYTES_PER_VALUE, check_size, shard_limit
 from rainbear_dask.resources.settings import num_bytes
 
 _REFUSED: Mapping[str, str] = {
-    "pickle": "its chunks are pickles, which run whatever code they hold",
+    "pickle": "its chunks are pickles, which can run any code",
     **dict.fromkeys(
         ("json", "json2", "msgpack", "msgpack2", "vlen-array"),
-        "its codec {!r} takes sizes and types from the chunks themselves, which nothing bounds",
+        "its codec {!r} takes sizes and types from the chunks themselves, without a bound",
     ),
 }
 
-_LARGEST_VALUE = 16
-"""Bytes of a number in a filter; an array of text of fixed length may have longer values of its own."""
+_MAX_FILTER_ITEM_BYTES = 16
+"""Bytes of one value in a filter, or more if the array's own values have more."""
 
-_ZARRS_OWN: Mapping[type, str] = {ZstdCodec: "zstd", BloscCodec: "blosc", GzipCodec: "gzip"}
-_OF_TEXT = ("vlen-utf8", "vlen-bytes")
+_INFLATED: Mapping[type, str] = {ZstdCodec: "zstd", BloscCodec: "blosc", GzipCodec: "gzip"}
+_TEXT_CODECS = ("vlen-utf8", "vlen-bytes")
 
 
 def check_codecs(metadata: Any) -> None:
-    """Refuse an array for codecs that run code, or that no bound can be put on.
+    """Refuse an array for codecs that run code, or whose memory has no bound.
 
     Parameters
     ----------
     metadata : zarr's ArrayMetadata
-        Of the array.
+        Metadata of the array.
 
     Raises
     ------
     ValueError
-        If it has such a codec, which is named.
+        If it has such a codec; the message names it.
     """
     own = metadata.dtype.to_native_dtype()
-    largest = max(own.itemsize, _LARGEST_VALUE)
+    largest = max(own.itemsize, _MAX_FILTER_ITEM_BYTES)
     for codec in _numcodecs_of(metadata):
         name = getattr(codec, "codec_id", "")
         if name in _REFUSED:
@@ -68,22 +66,22 @@ def _numcodecs_of(metadata: Any) -> Iterable[Any]:
         while todo:
             codec = todo.pop()
             todo += getattr(codec, "codecs", ())
-            if hasattr(codec, "codec_config"):
-                yield codec._codec
+            if (wrapped := zarr_internals.wrapped_codec(codec)) is not None:
+                yield wrapped
 
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What an array's document declares of a chunk.
+    """Size of a chunk by its array's document.
 
     Parameters
     ----------
     count : int
-        Its values.
+        Number of values.
     dtype : dtype
-        Their type.
+        Type of the values.
     limit : int
-        Most bytes that it may have at any step of its decoding.
+        Upper bound on its bytes after each step of decoding.
     """
 
     count: int
@@ -92,14 +90,14 @@ class _Declared:
 
 
 def bytes_limit(codecs: Iterable[Codec], spec: Any) -> int:
-    """Return the largest number of bytes that a chunk may have as it is stored.
+    """Return the upper bound on the bytes of a stored chunk.
 
     Parameters
     ----------
     codecs : iterable of Codec
-        What encodes it, in the order of encoding.
+        Codecs of the array, in the order of encoding.
     spec : zarr's ArraySpec
-        Of the chunk, or the shard.
+        Spec of the chunk, or of the shard.
     """
     count: int = prod(spec.shape)
     largest, entries = spec.dtype.to_native_dtype().itemsize, 0
@@ -108,7 +106,7 @@ def bytes_limit(codecs: Iterable[Codec], spec: Any) -> int:
         if isinstance(codec, ArrayArrayCodec):
             spec = codec.resolve_metadata(spec)
             largest = max(largest, spec.dtype.to_native_dtype().itemsize)
-        elif isinstance(codec, V2Codec):
+        elif isinstance(codec, zarr_internals.V2Codec):
             largest = max(largest, *map(_largest_value, codec.filters or ()), 0)
         elif isinstance(codec, ShardingCodec):
             entries = num_entries(codec, spec.shape)
@@ -118,7 +116,7 @@ def bytes_limit(codecs: Iterable[Codec], spec: Any) -> int:
 
 
 def num_entries(codec: Any, shape: tuple[int, ...]) -> int:
-    """Count the entries of the index of a shard, and of all shards inside of it."""
+    """Count the index entries of a shard, and of all shards inside of it."""
     if not isinstance(codec, ShardingCodec):
         return 0
     count = prod(length // size for length, size in zip(shape, codec.chunk_shape, strict=True))
@@ -130,27 +128,27 @@ def _largest_value(codec: Any) -> int:
 
 
 def _dtypes_of(codec: Any) -> list[np.dtype[Any]]:
-    """Types that a filter of numcodecs takes or makes."""
+    """Return the types of the input and output of a filter of numcodecs."""
     names = ("astype", "encode_dtype", "dtype", "decode_dtype")
     return [np.dtype(found) for name in names if (found := getattr(codec, name, None)) is not None]
 
 
 def bounded(codecs: Iterable[Codec], spec: Any) -> tuple[Codec, ...]:
-    """Give zarr's codecs that decode into bounded memory.
+    """Return zarr's codecs with bounds on the memory that they decode into.
 
     Parameters
     ----------
     codecs : iterable of Codec
-        What encodes an array, in the order of encoding.
+        Codecs of an array, in the order of encoding.
     spec : zarr's ArraySpec
-        Of its chunks, or shards.
+        Spec of its chunks, or of its shards.
     """
     codecs, found, entries = tuple(codecs), list[Codec](), 0
     for codec in codecs:
-        if isinstance(codec, V2Codec):
-            filters: Any = tuple(_Bounded(one, codec, spec) for one in codec.filters or ())
-            compressor: Any = None if codec.compressor is None else _Bounded(codec.compressor, codec, spec)
-            found.append(V2Codec(filters=filters, compressor=compressor))
+        if isinstance(codec, zarr_internals.V2Codec):
+            filters: Any = tuple(_BoundedNumcodec(one, codec, spec) for one in codec.filters or ())
+            compressor: Any = None if codec.compressor is None else _BoundedNumcodec(codec.compressor, codec, spec)
+            found.append(zarr_internals.V2Codec(filters=filters, compressor=compressor))
         elif isinstance(codec, ShardingCodec):
             inner = bounded(codec.codecs, replace(spec, shape=codec.chunk_shape))
             entries = num_entries(codec, spec.shape)
@@ -159,14 +157,14 @@ def bounded(codecs: Iterable[Codec], spec: Any) -> tuple[Codec, ...]:
         else:
             if isinstance(codec, ArrayArrayCodec):
                 spec = codec.resolve_metadata(spec)
-            found.append(_made_bounded(codec, entries))
+            found.append(_bound_decoding(codec, entries))
     return tuple(found)
 
 
-class _Bounded:
+class _BoundedNumcodec:
     """A codec of numcodecs that decodes a chunk into no more memory than its array declares."""
 
-    def __init__(self, codec: Any, whole: V2Codec, spec: Any) -> None:
+    def __init__(self, codec: Any, whole: zarr_internals.V2Codec, spec: Any) -> None:
         self._codec, self._whole, self._spec, self.codec_id = codec, whole, spec, codec.codec_id
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -177,13 +175,13 @@ class _Bounded:
 
 
 def _decode(codec: Any, buffer: Any, declared: _Declared) -> Any:
-    """Decode by a codec of numcodecs."""
+    """Decode by a codec of numcodecs, into bounded memory."""
     name, limit = codec.codec_id, declared.limit
     if name in INFLATERS:
         return INFLATERS[name](_plain(buffer), limit)
     if name == "lzma":
         return inflate_lzma(_plain(buffer), limit, codec.format, codec.filters)
-    if name in _OF_TEXT:
+    if name in _TEXT_CODECS:
         check_count(_plain(buffer), declared.count)
     elif name == "packbits":
         check_size(8 * _plain(buffer).nbytes, limit + 16)
@@ -192,15 +190,15 @@ def _decode(codec: Any, buffer: Any, declared: _Declared) -> Any:
     elif name == "pcodec":
         return codec.decode(bytes(_plain(buffer)), out=np.empty(declared.count, declared.dtype))
     elif declared.dtype.kind not in "OT" and (encoded := _encoded_size(codec)):
-        check_size(_plain(buffer).nbytes, declared.count * encoded + CHUNK_SLACK, "what it filters")
+        check_size(_plain(buffer).nbytes, declared.count * encoded + CHUNK_SLACK_BYTES, "the filtered chunk")
     decoded = codec.decode(buffer)
-    if name not in _OF_TEXT:
+    if name not in _TEXT_CODECS:
         check_size(decoded.nbytes if isinstance(decoded, np.ndarray) else memoryview(decoded).nbytes, limit)
     return decoded
 
 
 def _encoded_size(codec: Any) -> int:
-    """Bytes of a value that a filter takes; 0 if it takes bytes."""
+    """Return the bytes of one encoded value of a filter; 0 if it takes bytes."""
     return next((dtype.itemsize for dtype in _dtypes_of(codec)), 0)
 
 
@@ -210,67 +208,53 @@ def _plain(buffer: Any) -> Buffer:
 
 
 def check_count(raw: Buffer, count: int) -> None:
-    """Refuse texts of variable length of which there are not as many as the array declares."""
+    """Refuse a chunk whose number of texts is not that of its array."""
     stated = int.from_bytes(raw[:4].tobytes(), "little")
     if stated != count:
-        raise ValueError(f"it says that it holds {stated} texts, and not {count}")
+        raise ValueError(f"the chunk says that it holds {stated} texts instead of {count}")
     if 4 + 4 * count > len(raw):
-        raise ValueError(f"it has {len(raw)} bytes, too few for {count} texts")
+        raise ValueError(f"the chunk has {len(raw)} bytes, too few for {count} texts")
 
 
 def zfp_bytes(header: bytes) -> int:
-    """Bytes that an array of zfp decodes to, as its header says."""
+    """Return the decoded bytes of a zfp array, from its header."""
     if header[:3] != b"zfp":
-        raise ValueError("it is not zfp")
+        raise ValueError("the chunk is not zfp")
     stated = int.from_bytes(header[4:12], "little")
     itemsize, ndim, sizes = (4, 8, 4, 8)[stated & 3], (stated >> 2 & 3) + 1, stated >> 4
     bits = 48 // ndim
     return itemsize * prod((sizes >> bits * i & (1 << bits) - 1) + 1 for i in range(ndim))
 
 
-def _made_bounded(codec: Codec, entries: int) -> Codec:
-    """Give a codec of v3 that decodes as it does, into bounded memory."""
-    kind: Any = type(codec)
-    made = _bounded_class(kind)
-    if made is None:
-        return codec
-    found = copy.copy(codec)
-    object.__setattr__(found, "__class__", made)
-    object.__setattr__(found, "_entries", entries)
-    return found
+def _bound_decoding(codec: Codec, entries: int) -> Codec:
+    """Return a codec of v3 that decodes as the given one does, into bounded memory."""
+    own: Any = type(codec)
+    kind = _bounded_class(own)
+    return codec if kind is None else zarr_internals.with_class(codec, kind, entries=entries)
 
 
 @lru_cache(maxsize=256)
 def _bounded_class(kind: type[Any]) -> type[Any] | None:
-    """Subclass of a codec's class with bounds; None where what it makes has the size of what it is given."""
+    """Return a subclass of a codec's class with bounds; None if its output is as long as its input."""
     if issubclass(kind, BytesBytesCodec):
-        decode = _decode_bytes
-    elif issubclass(kind, VLenUTF8Codec | VLenBytesCodec):
-        decode = _decode_texts
-    elif not issubclass(kind, ArrayArrayCodec) and hasattr(kind, "codec_name"):
-        decode = _decode_array
-    else:
-        return None
-
-    def decode_sync(self: Any, chunk: Any, spec: Any) -> Any:
-        return decode(kind, self, chunk, spec)
-
-    async def decode_single(self: Any, chunk: Any, spec: Any) -> Any:
-        return await asyncio.to_thread(decode, kind, self, chunk, spec)
-
-    return type(f"Bounded{kind.__name__}", (kind,), {"_decode_sync": decode_sync, "_decode_single": decode_single})
+        return zarr_internals.subclass(kind, _decode_bytes)
+    if issubclass(kind, VLenUTF8Codec | VLenBytesCodec):
+        return zarr_internals.subclass(kind, _decode_texts)
+    if not issubclass(kind, ArrayArrayCodec) and zarr_internals.is_wrapper(kind):
+        return zarr_internals.subclass(kind, _decode_array)
+    return None
 
 
 def _decode_bytes(kind: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
-    limit = bytes_limit((), spec) + shard_limit(0, codec._entries)
+    limit = bytes_limit((), spec) + shard_limit(0, codec.entries)
     declared = _Declared(prod(spec.shape), spec.dtype.to_native_dtype(), limit)
-    name = next((name for one, name in _ZARRS_OWN.items() if issubclass(kind, one)), None)
+    name = next((name for one, name in _INFLATED.items() if issubclass(kind, one)), None)
     if name is not None:
         found = INFLATERS[name](_plain(chunk.as_numpy_array()), limit)
-    elif hasattr(codec, "codec_config"):
-        found = _decode(codec._codec, chunk.as_numpy_array(), declared)
+    elif (wrapped := zarr_internals.wrapped_codec(codec)) is not None:
+        found = _decode(wrapped, chunk.as_numpy_array(), declared)
     else:
-        result = _run(kind, codec, chunk, spec)
+        result = zarr_internals.decode(kind, codec, chunk, spec)
         check_size(len(result), limit)
         return result
     return spec.prototype.buffer.from_array_like(np.frombuffer(found, np.uint8))
@@ -278,17 +262,10 @@ def _decode_bytes(kind: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
 
 def _decode_texts(kind: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
     check_count(_plain(chunk.as_numpy_array()), prod(spec.shape))
-    return _run(kind, codec, chunk, spec)
+    return zarr_internals.decode(kind, codec, chunk, spec)
 
 
-def _decode_array(kind: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
+def _decode_array(_: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
     declared = _Declared(prod(spec.shape), spec.dtype.to_native_dtype(), bytes_limit((), spec))
-    found = _decode(codec._codec, chunk.as_numpy_array(), declared)
+    found = _decode(zarr_internals.wrapped_codec(codec), chunk.as_numpy_array(), declared)
     return spec.prototype.nd_buffer.from_ndarray_like(found.reshape(spec.shape))
-
-
-def _run(kind: type[Any], codec: Any, chunk: Any, spec: Any) -> Any:
-    """Decode as the codec itself does, on this thread."""
-    if hasattr(kind, "_decode_sync"):
-        return kind._decode_sync(codec, chunk, spec)
-    return asyncio.run(kind._decode_single(codec, chunk, spec))

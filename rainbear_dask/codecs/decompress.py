@@ -1,4 +1,4 @@
-"""Decompression into bounded memory: every codec that may make much of little, and what is checked before it runs."""
+"""Decompression into bounded memory: each codec with the checks that stop small input from becoming huge output."""
 
 import bz2
 import lzma
@@ -18,18 +18,18 @@ from rainbear_dask.resources.limits import TooLargeError, check_size
 Buffer = npt.NDArray[np.uint8]
 
 MAX_LZMA_DICTIONARY = 2**26
-"""Bytes of the largest dictionary of LZMA, that of preset 9."""
+"""Bytes of the largest accepted LZMA dictionary, that of preset 9."""
 
 _LZMA_MEMORY = MAX_LZMA_DICTIONARY + 2**21
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK_BYTES = 2**17
 _ZSTD_EMPTY_FRAME = np.frombuffer(_ZSTD_MAGIC + b"\x00\x00\x01\x00\x00", np.uint8)
-"""A frame of nothing that does not say so: behind it numcodecs no longer trusts what headers say of the whole."""
+"""An empty frame that does not state its size: with it, numcodecs does not trust the sizes in other headers."""
 
 
 def check_blosc(header: bytes, length: int, limit: int) -> int:
-    """Check the header of a chunk of blosc; numcodecs reads as many bytes as it says, however many there are.
+    """Check the header of a blosc chunk. numcodecs trusts its length, even beyond the end of the chunk.
 
     Parameters
     ----------
@@ -38,26 +38,26 @@ def check_blosc(header: bytes, length: int, limit: int) -> int:
     length : int
         Bytes of the chunk.
     limit : int
-        Most bytes that it may decode to.
+        Upper bound on the decoded bytes.
 
     Returns
     -------
     int
-        Bytes that it decodes to.
+        Decoded bytes.
 
     Raises
     ------
     ValueError
-        If it contradicts itself.
+        If the header contradicts itself or the length.
     TooLargeError
-        If it decodes to more than the limit.
+        If the chunk decodes to more than the limit.
     """
     decoded, block, stated = (int.from_bytes(header[i : i + 4], "little") for i in (4, 8, 12))
     if len(header) < 16 or stated != length:
-        raise ValueError(f"it has {length} bytes, but says {stated}")
-    check_size(decoded, limit, "what it decodes to")
+        raise ValueError(f"the chunk has {length} bytes, but its header says {stated}")
+    check_size(decoded, limit, "the decoded chunk")
     if not 0 < block <= decoded:
-        raise ValueError(f"its blocks have {block} bytes, and the whole {decoded}")
+        raise ValueError(f"its blocks have {block} bytes, more than the {decoded} of the whole chunk, or none")
     return decoded
 
 
@@ -67,7 +67,7 @@ def zstd_header(raw: bytes) -> tuple[int | None, int]:
     Parameters
     ----------
     raw : bytes
-        The first 18 bytes or more.
+        At least the first 18 bytes, if there are as many.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def zstd_header(raw: bytes) -> tuple[int | None, int]:
 
 
 def _zstd_bound(raw: Buffer) -> tuple[int, bool]:
-    """Most bytes that frames of zstd decode to, and whether all of their headers say so; else blocks may be less than full."""
+    """Return an upper bound on the decoded bytes of zstd frames, and whether all headers state their sizes."""
     view, at, total, exact = raw.data, 0, 0, True
     while at < len(view):
         magic = int.from_bytes(view[at : at + 4], "little")
@@ -96,11 +96,11 @@ def _zstd_bound(raw: Buffer) -> tuple[int, bool]:
         header = bytes(view[at : at + 18])
         content, length = zstd_header(header)
         if not length:
-            raise ValueError("it is not zstd")
+            raise ValueError("the chunk is not zstd")
         at, bound, last = at + length, 0, False
         while not last:
             if at + 3 > len(view):
-                raise ValueError("it ends too early")
+                raise ValueError("the chunk is truncated")
             block = int.from_bytes(view[at : at + 3], "little")
             last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
             bound += _ZSTD_BLOCK_BYTES if kind == 2 else size
@@ -112,7 +112,7 @@ def _zstd_bound(raw: Buffer) -> tuple[int, bool]:
 
 
 class _Contexts(threading.local):
-    """What decompresses zstd, one for each thread: for a small chunk, to make one takes longer than to use it."""
+    """One zstd decompressor for each thread, because making one takes longer than decoding a small chunk."""
 
     def __init__(self) -> None:
         self.zstd = zstandard.ZstdDecompressor()
@@ -121,27 +121,27 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 _CONTEXT_BYTES = 2**17
-"""Bytes of values from which on it takes longer to copy them than to make a context."""
+"""Decoded bytes above which copying them takes longer than making a decompressor."""
 
 
 def decode_zstd(raw: Buffer, out: Buffer) -> None:
-    """Decode frames of zstd into all of a buffer."""
+    """Decode zstd frames into all of a buffer."""
     content, _ = zstd_header(raw[:18].tobytes())
     if content == len(out) < _CONTEXT_BYTES:
-        # else there are several frames, or damage, of which the other library says what it is
+        # several frames or damage raise here; numcodecs reads the former, and describes the latter
         with suppress(zstandard.ZstdError):
             out[:] = np.frombuffer(_contexts.zstd.decompress(raw.data, allow_extra_data=False), np.uint8)
             return
-    if content != len(out):  # of several frames, or without a size: numcodecs does not say how much it wrote
+    if content != len(out):  # numcodecs does not return how much it wrote
         raw = np.concatenate([raw, _ZSTD_EMPTY_FRAME])
     zstd.decompress(raw, out)
 
 
 def decode_blosc(raw: Buffer, out: Buffer) -> None:
-    """Decode a chunk of blosc into all of a buffer."""
+    """Decode a blosc chunk into all of a buffer."""
     decoded = check_blosc(raw[:16].tobytes(), len(raw), len(out))
     if decoded != len(out):
-        raise ValueError(f"it holds {decoded} bytes of values, and not {len(out)}")
+        raise ValueError(f"the chunk holds {decoded} bytes of values instead of {len(out)}")
     blosc.decompress(raw, out)
 
 
@@ -152,12 +152,12 @@ def _blosc(raw: Buffer, limit: int) -> Any:
 
 def _zstd(raw: Buffer, limit: int) -> Any:
     bound, exact = _zstd_bound(raw)
-    check_size(bound, limit if exact else limit + 8 * _ZSTD_BLOCK_BYTES, "what it decodes to")
+    check_size(bound, limit if exact else limit + 8 * _ZSTD_BLOCK_BYTES, "the decoded chunk")
     return zstd.decompress(raw)
 
 
 def _lz4(raw: Buffer, limit: int) -> Any:
-    check_size(int.from_bytes(raw[:4].tobytes(), "little"), limit, "what it decodes to")
+    check_size(int.from_bytes(raw[:4].tobytes(), "little"), limit, "the decoded chunk")
     return lz4.decompress(raw)
 
 
@@ -179,18 +179,18 @@ def inflate_deflated(raw: Buffer, limit: int) -> Any:
 
 
 def inflate_lzma(raw: Buffer, limit: int, form: int = lzma.FORMAT_XZ, filters: Any = None) -> Any:
-    """Inflate LZMA, whose dictionary may have 64 MiB at most.
+    """Inflate LZMA with a dictionary of at most 64 MiB.
 
     Parameters
     ----------
     raw : ndarray of uint8
-        What is stored.
+        Compressed bytes.
     limit : int
-        Most bytes that it may decode to.
+        Upper bound on the decoded bytes.
     form : int
         A format of the module ``lzma``.
     filters : list of dict, optional
-        Of the format without a header.
+        Filters of the format without a header.
     """
     for one in filters or ():
         check_size(int(one.get("dict_size") or 0), MAX_LZMA_DICTIONARY, "its dictionary")
@@ -201,36 +201,36 @@ def inflate_lzma(raw: Buffer, limit: int, form: int = lzma.FORMAT_XZ, filters: A
 
 
 def _streams(raw: Buffer, limit: int, begin: Callable[[], Any], *, several: bool) -> Any:
-    """Inflate streams, one after the other, to no more than a limit."""
+    """Inflate consecutive streams, up to a limit."""
     view, at, held, step = raw.data, 0, 0, len(raw)
     parts = list[bytes]()
     pending: Any = b""
     while at < len(view) or not parts:
-        decoder, part, most = begin(), b"", 1
+        decoder, part, step_bytes = begin(), b"", 1
         while not decoder.eof:
-            if not pending and len(part) < most:  # all that was given is decoded
+            if not pending and len(part) < step_bytes:  # the decoder has consumed its input
                 pending = view[at : at + step]
                 at, step = at + len(pending), min(2 * step, 2**20)
                 if not pending:
-                    raise EOFError("it ends too early")
-            most = min(limit - held + 1, _PIECE_BYTES)
-            part = decoder.decompress(pending, most)
-            pending, held = getattr(decoder, "unconsumed_tail", b""), held + len(part)  # bz2 and lzma keep it
+                    raise EOFError("the chunk is truncated")
+            step_bytes = min(limit - held + 1, _PIECE_BYTES)
+            part = decoder.decompress(pending, step_bytes)
+            pending, held = getattr(decoder, "unconsumed_tail", b""), held + len(part)  # bz2 and lzma keep their own
             if held > limit:
-                parts.clear()  # as the error keeps this frame
-                raise TooLargeError(f"it decodes to more than {limit} bytes, all that the array's document allows for")
+                parts.clear()  # the traceback of the error keeps this frame alive
+                raise TooLargeError(f"the decoded chunk has more than the {limit} bytes that its document allows")
             parts.append(part)
         at -= len(decoder.unused_data)
         if not several:
             break
         while at < len(view) and view[at] == 0:  # padding
             at += 1
-        step = 2**8  # what is left over of a piece is copied, so those of small streams are small
+        step = 2**8  # small steps, because the rest of each step is copied
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 _PIECE_BYTES = 2**23
-"""Bytes that are inflated in one go: what is held when the limit is passed is hardly more than the limit."""
+"""Bytes that are inflated in one step, which bounds what is held beyond the limit."""
 
 INFLATERS: Mapping[str, Callable[[Buffer, int], Any]] = {
     "zstd": _zstd,
@@ -240,4 +240,4 @@ INFLATERS: Mapping[str, Callable[[Buffer, int], Any]] = {
     "gzip": _gzip,
     "bz2": _bz2,
 }
-"""By numcodecs' name of a codec: inflates a buffer to no more than a limit, or raises."""
+"""Functions by numcodecs' name of the codec: each inflates a buffer up to a limit, or raises."""

@@ -14,7 +14,8 @@ from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.run import iter_compact_frames
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame, lay_out
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.resources.cache import ByteLRU, when_gone
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Column, Table, unknown_column

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rainbear_dask.chunks.read import connected_store
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.metadata.keys import join_path
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.storage.stores import connected_store
 
 if TYPE_CHECKING:
     import xarray as xr

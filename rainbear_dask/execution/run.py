@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
-from rainbear_dask.chunks.read import is_remote
 from rainbear_dask.execution.executors import DaskExecutor, Executor, ThreadExecutor, Work
 from rainbear_dask.execution.stream import stream
 from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import apply_to_frame, run_task
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.resources.settings import num_bytes, num_threads
+from rainbear_dask.storage.stores import is_remote
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -1,29 +1,33 @@
-"""What is wrong with the metadata document of an array, in words of ours; what no check finds is left to zarr."""
+"""Checks of an array's metadata document, with reasons in our own words; zarr finds the rest."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numcodecs
-from zarr.core.dtype import get_data_type_from_json
 from zarr.registry import get_codec_class
 
 from rainbear_dask.metadata.model import MAX_ITEM_BYTES
+from rainbear_dask.metadata.zarr_arrays import get_data_type_from_json
 from rainbear_dask.redaction import reason
 from rainbear_dask.resources.limits import MAX_DIMENSIONS
 
-MAX_NESTING = 64  # lists and objects inside each other, in attributes too: deeper ones no library walks through
-MAX_LENGTH = 2**48  # of a dimension; plans hold some bytes for each few million positions
-LARGEST = 2**63 - 1
+MAX_NESTING = 64
+"""Levels of nested lists and objects in a document, attributes included; libraries fail at deeper ones."""
+
+MAX_LENGTH = 2**48
+"""Length of a dimension; plans need some bytes for each few million positions."""
+
+MAX_INTEGER = 2**63 - 1
 TOO_DEEP = f"its metadata nests more than {MAX_NESTING} deep"
 
 
 class DocumentError(ValueError):
-    """A document describes no array that can be read; the message completes "is left out: "."""
+    """A document describes no readable array. The message completes the sentence "It is left out: "."""
 
 
 def is_deep(value: Any) -> bool:
-    """Whether lists and objects lie inside each other more than `MAX_NESTING` deep."""
+    """Whether lists and objects nest more than `MAX_NESTING` deep."""
     level = [value]
     for _ in range(MAX_NESTING):
         below: list[Any] = []
@@ -37,7 +41,7 @@ def is_deep(value: Any) -> bool:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise DocumentError if a name is no text, which neither a column nor a key can have."""
+    """Raise DocumentError if a name is not valid Unicode, as columns and keys need it."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -45,12 +49,12 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_document(document: Mapping[str, Any]) -> None:
-    """Raise DocumentError for what a document gets wrong about shape, chunks, and codecs.
+    """Raise DocumentError if the shape, chunks or codecs of a document are invalid.
 
     Parameters
     ----------
     document : mapping
-        Of Zarr v2 or v3, from JSON, without attributes.
+        Document of Zarr v2 or v3, from JSON, without attributes.
     """
     if is_deep(document):
         raise DocumentError(TOO_DEEP)
@@ -60,12 +64,12 @@ def check_document(document: Mapping[str, Any]) -> None:
     if max(shape, default=0) > MAX_LENGTH:
         raise DocumentError(f"its shape has a length above 2**{MAX_LENGTH.bit_length() - 1}: {_shown(shape)}")
     if len(shape) > MAX_DIMENSIONS:
-        raise DocumentError(f"it has {len(shape):,} dimensions; NumPy has {MAX_DIMENSIONS} at most")
+        raise DocumentError(f"it has {len(shape):,} dimensions; NumPy supports at most {MAX_DIMENSIONS}")
     chunks = _chunk_shape(document)
     if len(chunks) != len(shape):
         raise DocumentError(f"its shape has {len(shape)} dimensions and its chunks have {len(chunks)}")
     if any(size == 0 < length for length, size in zip(shape, chunks, strict=True)):
-        raise DocumentError(f"its chunks have no length: {_shown(chunks)}")  # a release of zarr takes 0 for 1
+        raise DocumentError(f"its chunks have no length: {_shown(chunks)}")  # some releases of zarr read 0 as 1
     if document["zarr_format"] == 3:
         _check_v3(document)
     else:
@@ -112,11 +116,11 @@ def _check_v2(document: Mapping[str, Any]) -> None:
         if not isinstance(codec, dict) or not isinstance(codec.get("id"), str):
             raise DocumentError(f"one of its codecs has no id: {_shown(codec)}")
         if codec["id"] == "pickle":
-            raise DocumentError("its chunks are pickles, which run whatever code they hold")
+            raise DocumentError("its chunks are pickles, which can run any code")
 
 
 def _chunk_shape(document: Mapping[str, Any]) -> list[int]:
-    """Length of a chunk along each dimension, where all chunks are alike."""
+    """Return the length of a chunk along each dimension of a regular grid."""
     if document["zarr_format"] == 2:
         chunks = document.get("chunks")
         if isinstance(chunks, list) and any(isinstance(size, list) for size in chunks):
@@ -140,18 +144,18 @@ def _lengths(what: str, value: Any) -> list[int]:
         raise DocumentError(f"its {what} is not a list of whole numbers: {_shown(value)}")
     if min(value, default=0) < 0:
         raise DocumentError(f"its {what} has a negative length: {_shown(value)}")
-    if max(value, default=0) > LARGEST:
+    if max(value, default=0) > MAX_INTEGER:
         raise DocumentError(f"its {what} has a length above 2**63 - 1")
     return value
 
 
 def check_dims(names: Any, ndim: int) -> tuple[str, ...]:
-    """Name dimensions: those without a name by their number.
+    """Return the names of dimensions, with ``dim_<number>`` for those without one.
 
     Raises
     ------
     DocumentError
-        If they are no names, not ``ndim``, or not all different.
+        If a name is invalid or repeated, or if there are not ``ndim`` of them.
     """
     if not isinstance(names, list | tuple) or not all(name is None or isinstance(name, str) for name in names):
         raise DocumentError(f"its dimension names are not a list of names: {_shown(names)}")
@@ -170,13 +174,13 @@ def check_dims(names: Any, ndim: int) -> tuple[str, ...]:
 
 
 def check_itemsize(itemsize: int) -> None:
-    """Raise DocumentError if a single value is larger than a chunk should be."""
+    """Raise DocumentError if a single value is larger than any chunk should be."""
     if itemsize > MAX_ITEM_BYTES:
         raise DocumentError(f"one of its values takes {itemsize:,} bytes, more than {MAX_ITEM_BYTES:,}")
 
 
 def explained(document: Mapping[str, Any], err: Exception) -> str:
-    """Say why zarr makes no array of a document that passed `check_document`."""
+    """Return the reason why zarr refuses a document that passed `check_document`."""
     if (codec := next(_unknown_codecs(document), None)) is not None:
         return f"its codec {_shown(codec)} is unknown here, or its settings are; the package that has it may be missing"
     zarr_format, fill = document["zarr_format"], document.get("fill_value")
@@ -194,7 +198,7 @@ def explained(document: Mapping[str, Any], err: Exception) -> str:
 
 
 def _unknown_codecs(document: Mapping[str, Any]) -> Iterator[Any]:
-    """Codecs that are not known, also of those inside of shards."""
+    """Yield unknown codecs, also inside of shards."""
     if document["zarr_format"] == 2:
         of_v2 = [*(document.get("filters") or ()), document.get("compressor")]
         yield from (codec for codec in of_v2 if codec is not None and _fails(partial(numcodecs.get_codec, codec)))
@@ -211,10 +215,10 @@ def _unknown_codecs(document: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _fails(call: Callable[[], Any]) -> bool:
-    """Whether a call of zarr or numcodecs raises, whatever it raises."""
+    """Whether a call of zarr or numcodecs raises."""
     try:
         call()
-    except Exception:  # noqa: BLE001  of values from JSON
+    except Exception:  # noqa: BLE001  values from JSON may cause any error
         return True
     return False
 

@@ -1,4 +1,4 @@
-"""Other names of codecs in the metadata of Zarr v3 stores."""
+"""Alternative names of codecs in the metadata of Zarr v3 stores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,26 +7,32 @@ from zarr.registry import get_codec_class
 
 from rainbear_dask.exceptions import QueryError
 
-codec_names: dict[str, str] = {}  # by the name in a document, what zarr calls the codec
+codec_names: dict[str, str] = {}  # zarr's name of a codec, by the name in a document
 
 
 def configure_zarr_codecs(*, aliases: Mapping[str, str] | None = None) -> None:
-    """Say under which other names codecs stand in the metadata of Zarr v3 stores.
+    """Set alternative names of codecs in the metadata of Zarr v3 stores.
 
     Parameters
     ----------
     aliases : mapping of str to str, optional
-        By the name in the store, a name that zarr knows, such as ``"numcodecs.bitround"``, or its last part. It takes the
-        place of what was said before; None takes that back.
+        zarr's name of a codec by the name in the store. zarr's name is that of its registry, such as
+        ``"numcodecs.bitround"``, or the last part of it. Each call replaces all earlier aliases; None removes them.
 
     Raises
     ------
     QueryError
-        If zarr knows no codec of that name.
+        If zarr knows no codec of a name.
 
     Notes
     -----
-    It holds in this process, for stores that are opened from now on; workers need not be told.
+    The aliases apply to stores that this process opens from now on. Workers need no call of their own.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> rd.configure_zarr_codecs(aliases={"keepbits": "numcodecs.bitround"})
+    >>> rd.configure_zarr_codecs()
     """
     names = {alias: _zarr_name(codec) for alias, codec in (aliases or {}).items()}
     codec_names.clear()
@@ -37,14 +43,14 @@ def _zarr_name(codec: str) -> str:
     for name in (codec, f"numcodecs.{codec}"):
         try:
             get_codec_class(name)
-        except (KeyError, ValueError):  # of zarr 3.1, and since
+        except (KeyError, ValueError):  # the former is raised by zarr 3.1, the latter by later releases
             continue
         return name
-    raise QueryError(f"zarr knows no codec {codec!r}. Install the package that has it, or mend the name in aliases=.")
+    raise QueryError(f"zarr knows no codec {codec!r}. Install its package, or correct the name in `aliases=`.")
 
 
 def with_zarr_names(codecs: Any, names: Mapping[str, str]) -> Any:
-    """Codecs under the names that zarr knows, also those inside of shards."""
+    """Return codecs under the names that zarr knows, also inside of shards."""
     if isinstance(codecs, list):
         return [with_zarr_names(codec, names) for codec in codecs]
     if not isinstance(codecs, dict):

@@ -1,7 +1,7 @@
-"""Metadata documents: found in a store, read in Zarr v2 and v3 alike, and understood as plain data.
+"""Metadata documents of a store, of Zarr v2 and v3, as plain data in the form of v3.
 
-zarr opens no group that holds one array it does not know, so the documents are read here, and each array is
-given to zarr on its own.
+zarr opens no group that holds an array it does not know. So the documents are read here, and zarr gets each array on
+its own.
 """
 
 import asyncio
@@ -17,12 +17,20 @@ from zarr.storage import LocalStore
 from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
 from rainbear_dask.metadata.keys import V2_CONSOLIDATED, V2_DOCUMENTS, V3_DOCUMENT, Document, Nodes, join_path
 from rainbear_dask.redaction import reason
-from rainbear_dask.resources.limits import DOCUMENT_BYTES, DOCUMENT_VALUES, TooLargeError
-from rainbear_dask.storage import requests as fetch
+from rainbear_dask.resources.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_VALUES, TooLargeError
+from rainbear_dask.storage import requests
 from rainbear_dask.storage.local_files import SpecialFileError, read_part
 
-MAX_DEPTH = 32  # groups inside groups; a link that leads back to a group above it has no end
-_DOCUMENTS_OF = ((3, V3_DOCUMENT), (2, ".zarray"), (2, ".zattrs"))  # of an array, by version
+MAX_DEPTH = 32
+"""Levels of nested groups; a link back to a group above would nest them without end."""
+
+MAX_DIRECT_READS = 16
+"""Files or folders that are read on this thread. More of them are left to other threads, because a disk may be slow."""
+
+MAX_DIGITS = 640
+"""Digits of the longest number that Python always converts to an integer."""
+
+_DOCUMENT_NAMES = ((3, V3_DOCUMENT), (2, ".zarray"), (2, ".zattrs"))  # of an array, by version of Zarr
 V2_GROUP: Document = {"zarr_format": 2, "node_type": "group"}
 
 
@@ -32,16 +40,16 @@ class Documents:
     Parameters
     ----------
     store : zarr.abc.store.Store
-        The store, opened.
+        The store, opened for reading.
     label : str
-        How messages name it.
+        Name of the store in messages.
 
     Attributes
     ----------
     digest
-        Of all documents that were read.
+        Digest of all documents that were read.
     first_key : str
-        Where the first of them is.
+        Key of the first document.
     """
 
     def __init__(self, store: Store, label: str) -> None:
@@ -49,12 +57,12 @@ class Documents:
         self.label = label
         self.digest = blake2b(digest_size=16)
         self.first_key = ""
-        self._members: Nodes | None = None  # what the store's root says of all groups
+        self._members: Nodes | None = None  # all groups and arrays, if the store's root lists them
 
     async def below(self, group: str) -> Nodes:
-        """Read the documents of a group and of all below it.
+        """Read the documents of a group, and of all groups and arrays below it.
 
-        Consolidated metadata is trusted, and asked for once. Without it the store is listed, one level of groups at a
+        Consolidated metadata is trusted, and requested once. Without it the store is listed, one level of groups at a
         time.
 
         Parameters
@@ -65,15 +73,15 @@ class Documents:
         Returns
         -------
         dict of str to (dict or str)
-            By path from the group, whose own is "", in the order of the consolidated document, or level by level, each
-            sorted by path. In the manner of v3; of a document that is unusable, what is wrong with it.
+            Documents in the form of v3, by path from the group, whose own path is "". An unusable document is replaced
+            by the reason. They are in the order of the consolidated document, or level by level, each sorted by path.
 
         Raises
         ------
         StoreNotFoundError
-            If no Zarr group is there.
+            If there is no Zarr group.
         StoreFormatError
-            If an array is there, or metadata that is not Zarr's.
+            If there is an array instead, or metadata of another kind.
         """
         if group:
             self._members = _consolidated(await self._node(""))
@@ -85,7 +93,7 @@ class Documents:
         if node is None:
             if (arrays := await self._without_group(group)) is not None:
                 return arrays
-            raise StoreNotFoundError(await self._what_is_there(group))
+            raise StoreNotFoundError(await self._absence(group))
         if not is_group(node):
             raise self._not_a_group(group)
         nodes: Nodes = {"": node}
@@ -100,36 +108,36 @@ class Documents:
         formats: Collection[int],
         is_absent: Callable[[BaseException], bool],
     ) -> Nodes:
-        """Read the documents that arrays of some dimensions' names may have in the groups above a group.
+        """Read the documents that arrays with the names of some dimensions may have in the groups above a group.
 
         Parameters
         ----------
         group : str
             Path of the group.
         levels : int
-            How many groups above it to look in.
+            Number of groups above it.
         dims : sequence of str
-            The names.
+            Names of the dimensions.
         formats : collection of int
-            Versions of Zarr that the arrays of the group have.
+            Versions of Zarr of the group's arrays.
         is_absent : callable
-            Whether an error says that a document is not there.
+            Whether an error means that there is no such document.
 
         Returns
         -------
         dict of str to (dict or str)
-            By path from the group, such as ``../x``, nearest group first. No request is made where the store's root holds
-            the documents.
+            Documents by path from the group, such as ``../x``, nearest group first. If the store's root holds all
+            documents, no request is made.
         """
         names = [dim for dim in dims if dim.strip(".") and "/" not in dim]
         places = ["../" * level + name for level in range(1, levels + 1) for name in names]
         if self._members is not None:
             members = {place: self._members.get(join_path(group, place)) for place in places}
             return {place: document for place, document in members.items() if document is not None}
-        files = [name for version, name in _DOCUMENTS_OF if version in formats]
+        files = [name for version, name in _DOCUMENT_NAMES if version in formats]
         entries = {f"{place}/{name}": join_path(group, place, name) for place in places for name in files}
-        requests = (fetch.get(self.store, key) for key in entries.values())
-        asked = await asyncio.gather(*requests, return_exceptions=True)
+        gets = (requests.get(self.store, key) for key in entries.values())
+        asked = await asyncio.gather(*gets, return_exceptions=True)
         found: Nodes = {}
         for key, answer in zip(entries, asked, strict=True):
             if isinstance(answer, BaseException):
@@ -142,7 +150,7 @@ class Documents:
         return _v2_nodes({key: document for key, document in found.items() if key not in of_v3}) | _v3_nodes(of_v3)
 
     async def _node(self, path: str) -> Document | None:
-        """Read the document of one array or group; None if neither is there."""
+        """Read the document of one array or group; None if there is neither."""
         (v3,) = await self._get(join_path(path, V3_DOCUMENT))
         if v3 is not None:
             return self._checked(path, self._parsed(join_path(path, V3_DOCUMENT), v3))
@@ -162,17 +170,17 @@ class Documents:
         return node if isinstance(node, dict) else None
 
     async def _listed(self, group: str, node: Document) -> Nodes:
-        """Documents of all below a group, by listing it: level by level, each sorted by path."""
+        """List a group, and read all documents below it: level by level, each sorted by path."""
         names = (V3_DOCUMENT,) if node["zarr_format"] == 3 else V2_DOCUMENTS
         nodes: Nodes = {}
         level = [""]
         for _ in range(MAX_DEPTH):
             listings = await self._list(*(join_path(group, path) for path in level))
-            # the group was found, so it holds at least its own document; further down web servers may hide that of v2
+            # a listing shows at least the document of the group; further down, web servers may hide documents of v2
             if level == [""] and not any(listings):
                 raise StoreFormatError(
-                    f"{self.label} cannot be listed and has no consolidated metadata, so nobody can tell what it "
-                    "holds. Consolidate it (zarr.consolidate_metadata) where it can be written."
+                    f"{self.label} cannot be listed and has no consolidated metadata, so its arrays are unknown. "
+                    "Consolidate it (zarr.consolidate_metadata) from an account that may write to it."
                 )
             children = [join_path(path, name) for path, found in zip(level, listings, strict=True) for name in found]
             keys = [join_path(child, name) for child in sorted(children) for name in names]
@@ -184,12 +192,12 @@ class Documents:
             if not level:
                 return nodes
         raise StoreFormatError(
-            f"{self.label} nests groups more than {MAX_DEPTH} deep; a link in it may lead back. "
-            "Name a group below it with group=."
+            f"{self.label} nests groups more than {MAX_DEPTH} deep; one of its links may lead back. "
+            "Name a group below it with `group=`."
         )
 
     async def _without_group(self, group: str) -> Nodes | None:
-        """Documents below a folder that holds arrays and no document of a group, as some writers leave it."""
+        """Read the documents below a folder of arrays that has no document of its own, as some writers leave it."""
         if any(await self._list(group)):
             for version in (3, 2):
                 nodes = await self._listed(group, {"zarr_format": version})
@@ -198,8 +206,8 @@ class Documents:
         return None
 
     async def _get(self, *keys: str) -> list[bytes | str | None]:
-        """Read documents at the same time; None for one that is not there, and why one cannot be read."""
-        if type(self.store) is LocalStore and len(keys) <= _FEW:
+        """Read documents together. A missing one is None, and an unreadable one the reason as a str."""
+        if type(self.store) is LocalStore and len(keys) <= MAX_DIRECT_READS:
             contents = [_file(self.store.root / key) for key in keys]
         else:
             contents = list(await asyncio.gather(*map(self._get_one, keys)))
@@ -210,7 +218,7 @@ class Documents:
 
     async def _get_one(self, key: str) -> bytes | str | None:
         try:
-            buffer = await fetch.get(self.store, key)
+            buffer = await requests.get(self.store, key)
         except (TooLargeError, SpecialFileError) as err:
             return str(err)
         return None if buffer is None else buffer.to_bytes()
@@ -220,8 +228,8 @@ class Documents:
         self.digest.update(f"{key}\0{len(content)}\0".encode(errors="surrogatepass") + content)
 
     async def _list(self, *paths: str) -> list[list[str]]:
-        """Names in folders, sorted; none where the store cannot tell."""
-        if type(self.store) is LocalStore and len(paths) <= _FEW:
+        """Return the sorted names in folders; none if the store cannot list."""
+        if type(self.store) is LocalStore and len(paths) <= MAX_DIRECT_READS:
             return [_names(self.store.root / path) for path in paths]
         return list(await asyncio.gather(*map(self._list_one, paths)))
 
@@ -237,12 +245,12 @@ class Documents:
         return document
 
     def _checked(self, path: str, document: Document) -> Document:
-        """Pass on a v3 document of a group or an array."""
+        """Return a v3 document of a group or an array, or raise."""
         where = f"{self.label}: {join_path(path, V3_DOCUMENT)}"
         version = document.get("zarr_format")
         if isinstance(version, str) and version.startswith("http"):
             raise StoreFormatError(
-                f"{where} is of a draft of Zarr v3 from 2020 (zarr_format {version!r}), which GDAL once wrote and zarr "
+                f"{where} has a draft of Zarr v3 from 2020 (zarr_format {version!r}), which GDAL once wrote and zarr "
                 "does not read. Write the store again with a current release."
             )
         if version != 3 or document.get("node_type") not in ("array", "group"):
@@ -257,32 +265,29 @@ class Documents:
         array, holder = (f"{self.label}/{path}", self.label) if path else (self.label, parent)
         group = f" with group={parent!r}" if path and parent else ""
         return StoreFormatError(
-            f"{array} is an array, not a group. Scan its group, {holder}{group}, and pass variables=[{name!r}]."
+            f"{array} is an array, not a group. Scan its group, {holder}{group}, and pass `variables=[{name!r}]`."
         )
 
-    async def _what_is_there(self, group: str) -> str:
-        """Say what was found where a group was looked for."""
+    async def _absence(self, group: str) -> str:
+        """Return the message about a missing group, with a list of the names that are there."""
         root = await self._node("") if group else None
         if root is not None:
             members = _consolidated(root)
             if members is None and is_group(root):
                 members = await self._listed("", root)
             groups = [path for path, document in (members or {}).items() if is_group(document)]
-            return f"no group {group!r} in {self.label}. {_some('Its groups are', groups) or 'It has no groups.'}"
-        text = f"no Zarr store at {self.label}: "
+            return f"No group {group!r} in {self.label}. {_some('Its groups are', groups) or 'It has no groups.'}"
+        text = f"No Zarr store at {self.label}: "
         if isinstance(self.store, LocalStore) and self.store.root.is_file():
             return text + "it is a file, not a Zarr store. Check the path."
         (names,) = await self._list(group)
-        found = _some("What is there:", names) or "Nothing is there."
+        found = _some("It holds", names) or "Nothing is there."
         return text + f"no zarr.json, .zgroup or .zmetadata. {found} Check the path."
-
-
-_FEW = 16  # files or folders that are sooner read than handed to threads, which a slow disk needs for many
 
 
 def _file(path: Path) -> bytes | str | None:
     try:
-        return read_part(path, DOCUMENT_BYTES)
+        return read_part(path, MAX_DOCUMENT_BYTES)
     except (TooLargeError, SpecialFileError) as err:
         return str(err)
 
@@ -295,16 +300,16 @@ def _names(folder: Path) -> list[str]:
 
 
 def _read_document(raw: bytes | str) -> Document | str:
-    """Parse a document, or say why it cannot be."""
+    """Parse a document, or return the reason why it cannot be parsed."""
     if isinstance(raw, str):
         return raw
-    if sum(map(raw.count, (b",", b"[", b"{"))) > DOCUMENT_VALUES:
-        return f"it has more than {DOCUMENT_VALUES:,} values"
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_DOCUMENT_VALUES:
+        return f"it has more than {MAX_DOCUMENT_VALUES:,} values"
     try:
         return _document(json.loads(raw))
     except RecursionError:
         return "it nests too deep"
-    except ValueError:  # perhaps of a number that Python takes for an attack
+    except ValueError:  # perhaps because of a number with more digits than Python converts
         try:
             return _document(json.loads(raw, parse_int=_integer))
         except (ValueError, RecursionError) as err:
@@ -312,11 +317,8 @@ def _read_document(raw: bytes | str) -> Document | str:
 
 
 def _integer(digits: str) -> float:
-    """Read a whole number; as a float, mostly infinity, if it has more digits than Python converts."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
-
-
-_MOST_DIGITS = 640  # fewer cannot be forbidden
+    """Parse an integer; one with too many digits for Python becomes a float, mostly infinity."""
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 def _document(entry: Any) -> Document | str:
@@ -324,32 +326,33 @@ def _document(entry: Any) -> Document | str:
 
 
 def _some(title: str, names: Sequence[str]) -> str:
-    """List a few names in a sentence; "" if there are none."""
+    """Return a sentence that lists some names; "" without names."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{title} {', '.join(map(repr, names[:20]))}{more}." if names else ""
 
 
 def is_group(document: Document | str | None) -> bool:
+    """Whether a document is that of a group."""
     return isinstance(document, dict) and document.get("node_type") == "group"
 
 
 def _consolidated(node: Document | None) -> Nodes | None:
-    """Documents of what is below a group, by path from it, if the group's own document holds them."""
+    """Return the consolidated documents in a group's own document by path from the group; None if it has none."""
     consolidated = (node or {}).get("consolidated_metadata")
     entries = consolidated.get("metadata") if isinstance(consolidated, dict) else None
     if not isinstance(entries, dict):
         return None
-    of_v2 = node is not None and node["zarr_format"] == 2  # there the entries are nodes already
+    of_v2 = node is not None and node["zarr_format"] == 2  # its entries are nodes already
     return entries if of_v2 else {path: _document(entry) for path, entry in entries.items()}
 
 
 def _v3_nodes(entries: Nodes) -> Nodes:
-    """Documents by path, from documents by key."""
+    """Return documents by path, from documents by key."""
     return {key.removesuffix(V3_DOCUMENT).rstrip("/"): document for key, document in entries.items()}
 
 
 def _v2_nodes(entries: Nodes) -> Nodes:
-    """Documents by path in the manner of v3, where v2 has two for each array or group."""
+    """Return documents by path in the form of v3; v2 has two for each array or group."""
     parts: dict[str, Nodes] = {}
     for key, entry in entries.items():
         path, _, name = key.rpartition("/")
@@ -360,6 +363,6 @@ def _v2_nodes(entries: Nodes) -> Nodes:
         document, attributes = part.get(f".z{kind}"), part.get(".zattrs", {})
         if isinstance(document, dict) and isinstance(attributes, dict):
             nodes[path] = {**document, "node_type": kind, "attributes": attributes}
-        elif document is not None:  # else they are attributes of nothing
+        elif document is not None:  # attributes alone belong to no node
             nodes[path] = document if isinstance(document, str) else str(attributes)
     return nodes

@@ -1,4 +1,4 @@
-"""What the arrays of a group are to each other: roles, coordinates in scope, lengths, and texts stored letter by letter."""
+"""Relations between the arrays of a group: roles, coordinates in scope, lengths, and texts stored letter by letter."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -9,19 +9,21 @@ import numpy as np
 
 from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata.model import MAX_ITEM_BYTES, ArrayMeta, StoreMeta
+from rainbear_dask.resources.limits import MAX_DIMENSIONS
 
-MAX_DIMS, MAX_ROWS = 64, 2**63 - 1  # what NumPy holds, and what positions are counted in
+MAX_ROWS = 2**63 - 1
+"""Rows of a table, as many as 64-bit row numbers can count."""
 
 Role = Literal["dimension", "auxiliary", "data", "support"]
 
 
 def group_of(path: str) -> str:
-    """Path of the group that holds an array."""
+    """Return the path of the group that holds an array."""
     return path.rpartition("/")[0]
 
 
 def roles_of(meta: StoreMeta) -> dict[str, Role]:
-    """Role of each array by path."""
+    """Return the role of each array by path."""
     auxiliary: set[str] = set()
     support: set[str] = set()
     holders = [(group_of(path), array.attributes) for path, array in meta.arrays.items()]
@@ -40,7 +42,7 @@ def roles_of(meta: StoreMeta) -> dict[str, Role]:
 
 
 def with_times_of_bounds(meta: StoreMeta) -> StoreMeta:
-    """Give CF bounds the unit and calendar of the times that they bound, unless they have their own."""
+    """Give CF bounds the unit and calendar of their time coordinate, unless they have their own."""
     described = dict(meta.arrays)
     for path, array in meta.arrays.items():
         if " since " in str(array.attributes.get("units")):
@@ -54,16 +56,16 @@ def with_times_of_bounds(meta: StoreMeta) -> StoreMeta:
 
 
 def with_texts(meta: StoreMeta) -> StoreMeta:
-    """Make arrays of single letters arrays of texts, by xarray's rule.
+    """Turn arrays of single letters into arrays of texts, by xarray's rule.
 
-    The last dimension of an array of S1 holds the letters if, in the array's group, only arrays of bytes have that
-    dimension, each as its last one, and no array has its name.
+    The last dimension of an S1 array holds the letters under two conditions. In the array's group, only arrays of
+    bytes have that dimension, each as its last one, and no array has its name.
 
     Returns
     -------
     StoreMeta
-        Such an array has its other dimensions and a dtype as long as its texts; ``ArrayMeta.letters`` is the array as
-        it is stored. Groups are told apart: each decides by its own arrays.
+        Such an array has its other dimensions, and a dtype as long as its texts. ``ArrayMeta.letters`` is the array as
+        stored. Each group decides by its own arrays.
     """
     holders: dict[tuple[str, str], list[ArrayMeta]] = {}
     for path, array in meta.arrays.items():
@@ -107,17 +109,17 @@ def coordinate_of(dim: str, array: ArrayMeta, meta: StoreMeta, roles: Mapping[st
     dim : str
         The dimension.
     array : ArrayMeta
-        An array that has it.
+        An array with that dimension.
     meta : StoreMeta
-        Holds the array.
+        Metadata that holds the array.
     roles : mapping of str to Role
         Role of each array of ``meta``.
 
     Returns
     -------
     ArrayMeta or None
-        The coordinate of the array's own group, whatever its length, else of the nearest group above it, if its length
-        fits. None where there is none, or where the nearest cannot be read.
+        The coordinate of the array's own group, of any length. Without it, that of the nearest group above it, if its
+        length fits. None if there is none, or if the nearest cannot be read.
     """
     length, own = array.shape[array.dims.index(dim)], group_of(array.path)
     for group in groups_from(own):
@@ -131,7 +133,7 @@ def coordinate_of(dim: str, array: ArrayMeta, meta: StoreMeta, roles: Mapping[st
 
 
 def groups_from(group: str) -> Iterator[str]:
-    """A group and those above it, nearest first; the last is the root."""
+    """Yield a group and the groups above it, nearest first; the last is the root."""
     while group:
         yield group
         group = group_of(group)
@@ -139,37 +141,37 @@ def groups_from(group: str) -> Iterator[str]:
 
 
 def unlabelled(meta: StoreMeta) -> list[str]:
-    """List the dimensions of which an array finds no coordinate in the group that is opened, nor below it."""
+    """Return the dimensions without a coordinate in the opened group or below it."""
     roles = roles_of(meta)
     pairs = [(dim, array) for array in meta.arrays.values() for dim in array.dims]
     return list(dict.fromkeys(dim for dim, array in pairs if coordinate_of(dim, array, meta, roles) is None))
 
 
 def sizes_of(arrays: Collection[ArrayMeta], where: str) -> dict[str, int]:
-    """Lengths by dimension, in the order of the arrays of most dimensions, so that rows follow their chunks."""
+    """Return lengths by dimension. Arrays with most dimensions come first, so that rows follow their chunks."""
     sizes: dict[str, int] = {}
     for array in sorted(arrays, key=lambda a: -len(a.dims)):
         for dim, length in zip(array.dims, array.shape, strict=True):
             sizes.setdefault(dim, length)
         check_lengths(array, sizes, arrays, where)
-    if len(sizes) > MAX_DIMS or prod(sizes.values()) > MAX_ROWS:
-        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMS else f"{prod(sizes.values()):.3g} rows"
+    if len(sizes) > MAX_DIMENSIONS or prod(sizes.values()) > MAX_ROWS:
+        excess = f"{len(sizes):,} dimensions" if len(sizes) > MAX_DIMENSIONS else f"{prod(sizes.values()):.3g} rows"
         raise StoreFormatError(
-            f"the table of {where} would have {excess}; it can have {MAX_DIMS} dimensions and {MAX_ROWS:,} rows. "
-            "Name variables that belong together in variables=, or call tables()."
+            f"The table of {where} would have {excess}; it can have {MAX_DIMENSIONS} dimensions and {MAX_ROWS:,} rows. "
+            "Name variables that belong together in `variables=`, or call tables()."
         )
     return sizes
 
 
 def check_lengths(array: ArrayMeta, sizes: Mapping[str, int], others: Iterable[ArrayMeta], where: str) -> None:
-    """Check that an array has the lengths that a table has."""
+    """Check that an array has the lengths of its table."""
     for dim, length in zip(array.dims, array.shape, strict=True):
         if sizes[dim] != length:
             shown = {a.path: a.shape[a.dims.index(dim)] for a in (*others, array) if dim in a.dims}
             raise StoreFormatError(
-                f"dimension {dim!r} has more than one length in {where}: "
+                f"Dimension {dim!r} has more than one length in {where}: "
                 f"{', '.join(f'{n:,} in {path}' for path, n in shown.items())}. "
-                "Name variables that belong together in variables=, scan one group with group=, or call tables()."
+                "Name variables that belong together in `variables=`, scan one group with `group=`, or call tables()."
             )
 
 
@@ -178,6 +180,6 @@ def _below(group: str, name: str) -> str:
 
 
 def _names(attribute: Any) -> list[str]:
-    """Arrays that a CF attribute names: all its words, or those before a colon where it has any."""
+    """Return the arrays that a CF attribute names: all its words, or those before a colon if there are colons."""
     words = attribute.split() if isinstance(attribute, str) else []
     return [word[:-1] for word in words if word.endswith(":")] or words

@@ -1,4 +1,4 @@
-"""What a store holds, as plain frozen data: no array is opened and no chunk is read here."""
+"""Metadata of a store as plain frozen data; nothing here opens an array or reads a chunk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from rainbear_dask.storage.spec import StoreSpec
 
 MAX_ITEM_BYTES = 2**24
-"""Bytes of one value, at most; a longer text would be larger than any chunk should be."""
+"""Bytes of one value; a longer text would be larger than any chunk should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class ArrayMeta:
     dims : tuple of str
         Name of each dimension, in array order.
     shape, chunks : tuple of int
-        Length of the array, and of the unit that is decoded (the inner chunk of a shard), along each dimension.
+        Lengths of the array and of a decoded chunk (the inner chunk of a shard), along each dimension.
     shards : tuple of int or None
-        Length of the unit that is stored, where the array is sharded; each a multiple of ``chunks``.
+        Lengths of a shard, each a multiple of the chunk's; None without shards.
     dtype : numpy.dtype
         Stored type in the machine's byte order; ``object`` or ``StringDType`` for variable-length strings.
     fill_value
-        What a missing chunk holds: a NumPy scalar of ``dtype``, a str, or None where the store names none.
+        Value of a missing chunk: a NumPy scalar of ``dtype``, a str, or None if the store has none.
     attributes : mapping
         User attributes, JSON types.
     document : str
-        The array's metadata document (JSON), enough to open it without asking the store again.
+        The array's metadata document (JSON), from which the array is opened without a request.
     letters : ArrayMeta or None
-        For texts that are stored letter by letter: the array as it is stored, with the letters along a last dimension.
+        For texts that are stored letter by letter: the array as stored, with the letters along a last dimension.
     """
 
     path: str
@@ -53,22 +53,22 @@ class ArrayMeta:
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """Return the last part of the path."""
         return self.path.rpartition("/")[2]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Length of each dimension, by name."""
+        """Return the length of each dimension by name."""
         return dict(zip(self.dims, self.shape, strict=True))
 
     @property
     def itemsize(self) -> int:
-        """Decoded bytes per element; an estimate for strings of variable length."""
+        """Return the decoded bytes of one value; an estimate for strings of variable length."""
         return self.dtype.itemsize or 16
 
     @property
     def chunk_bytes(self) -> int:
-        """Decoded bytes of one whole chunk; of texts, of all chunks that hold their letters."""
+        """Return the decoded bytes of a whole chunk; for texts, of all chunks of their letters."""
         if self.letters is not None:
             length, chunk = self.letters.shape[-1], self.letters.chunks[-1]
             return prod(self.chunks) * -(-length // chunk) * chunk
@@ -76,26 +76,26 @@ class ArrayMeta:
 
     @property
     def num_chunks(self) -> int:
-        """Chunks in the whole array."""
+        """Return the number of chunks in the whole array."""
         return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True) if c)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMeta:
-    """A group and all below it, in store order.
+    """A group, and all groups and arrays below it, in store order.
 
     Parameters
     ----------
     spec : StoreSpec
-        How to open it again.
+        Recipe of the group.
     arrays : mapping of str to ArrayMeta
         Readable arrays by path, in store order.
     groups : mapping of str to mapping
         Attributes of the group itself (path "") and of each group below it, by path.
-    left_out : mapping of str to str
-        Arrays that cannot be read, by path, each with the reason.
+    skipped : mapping of str to str
+        Reason for each array that cannot be read, by path.
     above : mapping of str to sequence of ArrayMeta
-        Coordinates that groups above this one have for its dimensions, by dimension, nearest first.
+        Coordinates of its dimensions in the groups above, by dimension, nearest first.
     """
 
     spec: StoreSpec

@@ -1,4 +1,4 @@
-"""Opening a store: the metadata of its groups, read once and kept, of one state."""
+"""Opening a store: the metadata of its groups in one state, read once and kept."""
 
 import threading
 import zipfile
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rainbear_dask.dependencies import require
@@ -19,12 +18,13 @@ from rainbear_dask.metadata.keys import join_path
 from rainbear_dask.metadata.model import StoreMeta
 from rainbear_dask.metadata.parse import coordinates_above, store_meta
 from rainbear_dask.redaction import reason, secrets_of
-from rainbear_dask.resources.cache import new_opening
+from rainbear_dask.resources.openings import new_opening
 from rainbear_dask.storage.connect import connect, has_index
 from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
 from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.zarr_internals import sync
 
 
 def open_store(
@@ -34,37 +34,37 @@ def open_store(
     prefix: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> StoreMeta:
-    """Read the metadata of a Zarr group and of all below it.
+    """Read the metadata of a Zarr group, and of all groups and arrays below it.
 
-    Consolidated metadata is trusted, and asked for once. Without it the store is listed, one level of groups at a
+    Consolidated metadata is trusted, and requested once. Without it the store is listed, one level of groups at a
     time. No chunk is read.
 
     Parameters
     ----------
     source : str, path or store
         A local folder or zip file, a URL that fsspec knows, an obstore store, a ``zarr.abc.store.Store``, an fsspec
-        mapper, or an Icechunk session or store. An `OpenedStore` gives what it keeps.
+        mapper, or an Icechunk session or store. An `OpenedStore` returns the metadata that it keeps.
     group : str, optional
         Path of a group inside the store.
     prefix : str, optional
-        Where the store begins below the source.
+        Path of the store below the source.
     storage_options : mapping, optional
-        What fsspec is to be told, with a URL.
+        Options of fsspec for a URL.
 
     Returns
     -------
     StoreMeta
-        Arrays in the order of the consolidated document; where there is none level by level, each sorted by path.
+        Arrays in the order of the consolidated document. Without one they are level by level, each sorted by path.
         An array that cannot be understood is in ``skipped``, with the reason.
 
     Raises
     ------
     StoreNotFoundError
-        If no Zarr group is there.
+        If there is no Zarr group.
     StoreAccessError
-        If the store refuses.
+        If the store refuses access.
     StoreFormatError
-        If an array is there, or metadata that is not Zarr's.
+        If there is an array instead, or metadata of another kind.
     """
     if isinstance(source, OpenedStore):
         return source.meta(join_path(prefix or "", group or ""))
@@ -72,25 +72,25 @@ def open_store(
 
 
 class OpenedStore:
-    """A store whose metadata is read once and kept, with the caches that belong to it, until it is forgotten.
+    """A store whose metadata is read once and kept until `forget`, with the caches of its openings.
 
-    It pickles with what it keeps; the copy shares no connection.
+    It pickles with its metadata; the copy shares no connection.
 
     Parameters
     ----------
     source : str, path or store
         As in `open_store`.
     prefix : str, optional
-        Where the store begins below the source.
+        Path of the store below the source.
     storage_options : mapping, optional
-        What fsspec is to be told, with a URL.
+        Options of fsspec for a URL.
     max_cached, max_chunks : int, optional
         As in `StoreSpec`.
 
     Raises
     ------
     StoreFormatError
-        If the source is nothing that can be read from.
+        If the source cannot be a store.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class OpenedStore:
         return self._root
 
     def pin(self) -> None:
-        """Settle which state of the store is read: of a branch of Icechunk, the snapshot that it is at now."""
+        """Fix the state of the store: of a branch of Icechunk, its current snapshot."""
         with self._lock:
             self._pinned()
 
     def meta(self, group: str = "") -> StoreMeta:
-        """Metadata of a group, as `open_store` gives it: read when it is asked for first, then kept."""
+        """Return the metadata of a group as `open_store` does; it is read by the first call, and kept."""
         path = join_path(*group.split("/"))
         with self._lock:
             if path not in self._metas:
@@ -147,7 +147,7 @@ class OpenedStore:
             return self._metas[path]
 
     def forget(self) -> None:
-        """Forget metadata, and which state was read: the store is then opened anew."""
+        """Drop the metadata and the state, so that the next call opens the store anew."""
         with self._lock:
             self._source = None
             self._metas.clear()
@@ -164,19 +164,19 @@ class OpenedStore:
 
 
 def _snapshot(address: IcechunkAddress) -> Store:
-    """Open a state of a repository to read; whatever happens to the branch then, it stays at the snapshot where it is now."""
+    """Open a state of a repository for reading. It stays at its current snapshot, even if the branch moves."""
     with translate_errors(str(address), ()):
         require("icechunk", extra="icechunk")
         import icechunk  # noqa: PLC0415  an extra
 
-        if not Path(address.path).is_dir():  # Icechunk would make it
-            raise StoreNotFoundError(f"no Icechunk repository at {address.path}: it is not a folder. Check the path.")
+        if not Path(address.path).is_dir():  # Icechunk would create it
+            raise StoreNotFoundError(f"No Icechunk repository at {address.path}: it is not a folder. Check the path.")
         try:
             repository = icechunk.Repository.open(icechunk.local_filesystem_storage(address.path))
             session = repository.readonly_session(address.branch, tag=address.tag, snapshot_id=address.snapshot_id)
         except icechunk.IcechunkError as err:
             raise StoreNotFoundError(
-                f"no such state of an Icechunk repository: {address}: {reason(err)}. Check its name."
+                f"No such state of an Icechunk repository: {address}: {reason(err)}. Check its name."
             ) from err
         store: Store = session.store
         return store
@@ -184,7 +184,7 @@ def _snapshot(address: IcechunkAddress) -> Store:
 
 def _read_meta(source: str | Store, label: str, root: str, group: str, options: dict[str, Any]) -> StoreMeta:
     path = join_path(root, group)
-    alive = new_opening()  # until there is a recipe that holds it
+    alive = new_opening()  # the recipe below keeps it alive later
     opening_id = alive.name
     with translate_errors(label, lambda: secrets_of(source, options)):
         store = connect(source, options, opening_id, is_new=True)
@@ -201,18 +201,18 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
         meta = store_meta(spec, nodes)
         if group and (dims := unlabelled(meta)):
             formats = {array.zarr_format for array in meta.arrays.values()}
-            # to callers that may not list, S3 refuses what is not there
+            # S3 refuses access to missing objects, if the caller may not list
             found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
             meta = replace(meta, above=coordinates_above(spec, found))
         return meta
 
 
 def _version(store: Store, documents: Documents, opening_id: str) -> str:
-    """Tell one state of a store from another as far as that is cheap; where it is not, each opening is a state."""
+    """Return a digest of a store's state from cheap signs; without such signs, each opening counts as a state."""
     digest = documents.digest.copy()
     digest.update(opening_id.encode())
     if isinstance(store, LocalStore):
         digest.update(str((store.root / documents.first_key).stat().st_mtime_ns).encode())
-    session = getattr(store, "session", None)  # of Icechunk, where a snapshot is a state
+    session = getattr(store, "session", None)  # Icechunk's, whose snapshot is the state
     digest.update(str(getattr(session, "snapshot_id", "")).encode())
     return digest.hexdigest()

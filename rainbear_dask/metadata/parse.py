@@ -1,4 +1,4 @@
-"""Documents to `ArrayMeta` and `StoreMeta`; a document that is not understood removes one array."""
+"""Documents to `ArrayMeta` and `StoreMeta`. A document that is not understood removes one array."""
 
 import json
 from collections.abc import Mapping
@@ -30,19 +30,19 @@ from rainbear_dask.storage.spec import StoreSpec
 
 
 def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
-    """Understand the documents of a group and of all below it, as `Documents.below` gives them.
+    """Parse the documents of a group, and of all groups and arrays below it, from `Documents.below`.
 
     Parameters
     ----------
     spec : StoreSpec
-        How to open the group again.
+        Recipe of the group.
     nodes : dict of str to (dict or str)
         Documents by path.
 
     Returns
     -------
     StoreMeta
-        In the order of ``nodes``. An array that cannot be understood is in ``skipped``, with the reason.
+        Metadata in the order of ``nodes``. An array that is not understood is in ``skipped``, with the reason.
     """
     arrays: dict[str, ArrayMeta] = {}
     groups: dict[str, Mapping[str, Any]] = {"": {}}
@@ -66,19 +66,19 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
             continue
         try:
             arrays[path] = _array_meta(path, document)
-        except DocumentError as err:  # the others are readable
+        except DocumentError as err:  # the other arrays stay readable
             skipped[path] = str(err)
-        except Exception as err:  # noqa: BLE001  nor does what no check foresees spoil them
+        except Exception as err:  # noqa: BLE001  no check foresees everything
             skipped[path] = f"its metadata is not understood ({reason(err)})"
     return StoreMeta(spec=spec, arrays=arrays, groups=groups, skipped=skipped)
 
 
 def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMeta, ...]]:
-    """Understand the documents that `Documents.above` gives, as far as they are coordinates: by dimension, nearest first."""
+    """Parse the documents from `Documents.above`, and return those of coordinates by dimension, nearest first."""
     found: dict[str, list[ArrayMeta]] = {}
     for path, document in nodes.items():
         level, name = path.count("../"), path.rpartition("/")[2]
-        meta = with_texts(store_meta(spec, {name: document}))  # nobody knows who else has the letters' dimension
+        meta = with_texts(store_meta(spec, {name: document}))  # other arrays with the letters' dimension are unknown
         if name in meta.arrays and meta.arrays[name].dims == (name,):
             found.setdefault(name, []).append(_at("../" * level + name, meta.arrays[name]))
     return {name: tuple(sorted(arrays, key=lambda a: a.path.count("/"))) for name, arrays in found.items()}
@@ -96,10 +96,10 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
     if is_deep(attributes):
         raise DocumentError(TOO_DEEP)
     try:
-        asked = json.dumps(document | {"attributes": {}})  # they are no part of what it takes to read
+        essential = json.dumps(document | {"attributes": {}})  # reading needs no attributes
     except RecursionError:
         raise DocumentError(TOO_DEEP) from None
-    text, dtype = _checked(asked, tuple(sorted(codec_names.items())))
+    text, dtype = _checked(essential, tuple(sorted(codec_names.items())))
     metadata = array_metadata(text)
     return ArrayMeta(
         path=path,
@@ -117,7 +117,7 @@ def _array_meta(path: str, document: Document) -> ArrayMeta:
 
 @remembered(2**22, lambda arguments, _: 512 + 4 * len(arguments[0]))
 def _checked(text: str, codec_names: tuple[tuple[str, str], ...]) -> tuple[str, np.dtype[Any]]:
-    """Check a document, and give it as zarr understands it, with the type of its values; the same for whoever opens it again."""
+    """Check a document, and return it in a form for zarr, with the type of its values; cached for later openings."""
     document = json.loads(text)
     check_document(document)
     if codec_names and document.get("codecs"):
@@ -126,19 +126,19 @@ def _checked(text: str, codec_names: tuple[tuple[str, str], ...]) -> tuple[str, 
     try:
         metadata = array_metadata(text)
         dtype = metadata.dtype.to_native_dtype()
-    except Exception as err:  # whatever zarr or a codec makes of it
+    except Exception as err:  # zarr and codecs may raise anything
         raise DocumentError(explained(document, err)) from err
     check_codecs(metadata)
     check_itemsize(dtype.itemsize)
     if filters := document.get("filters"):
-        # netCDF-C says that its shuffle has elements of 0 bytes, with which numcodecs shuffles wrongly
+        # netCDF-C declares elements of 0 bytes for its shuffle, with which numcodecs shuffles wrongly
         unsaid, said = {"id": "shuffle", "elementsize": 0}, {"id": "shuffle", "elementsize": dtype.itemsize}
         text = json.dumps(document | {"filters": [said if entry == unsaid else entry for entry in filters]})
     return text, dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def _dims(document: Document, attributes: Document, ndim: int) -> tuple[str, ...]:
-    """Names of the dimensions: Zarr's own, xarray's or NCZarr's, or numbers."""
+    """Return the names of the dimensions: Zarr's own, xarray's or NCZarr's, or numbers."""
     names: Any = document.get("dimension_names") if document["zarr_format"] == 3 else None
     if names is None:
         names = attributes.get("_ARRAY_DIMENSIONS")

@@ -1,4 +1,8 @@
-"""Documents as zarr understands them, and arrays that zarr reads."""
+"""zarr's view of metadata documents, and the arrays that zarr reads.
+
+This module is tied to internals of zarr, as of 3.1.6: its configuration, the path of its codec pipeline,
+`ArrayMetadata`, and the function that parses a data type.
+"""
 
 import json
 import threading
@@ -10,33 +14,35 @@ from typing import Any
 from zarr import AsyncArray
 from zarr.abc.store import Store
 from zarr.core.config import config as zarr_config
+from zarr.core.dtype import get_data_type_from_json
 from zarr.core.metadata import ArrayMetadata
 from zarr.storage import MemoryStore, StorePath
 
 from rainbear_dask.resources.cache import remembered
 
-_warning_filters = threading.Lock()  # they are of the whole process
+__all__ = ["array_metadata", "document_bytes", "get_data_type_from_json", "open_array", "silence"]
+
+PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+
+_warning_filters = threading.Lock()  # one for the process, as the filters are
 
 
 def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
-    """Give zarr one array, by its path in the store and its document (JSON); no request is made."""
+    """Return an array of zarr, from its path in the store and its document (JSON). No request is made."""
     metadata = array_metadata(document)
-    # a pipeline that the user's settings name may take no heed of bounds
-    with silence(), zarr_config.set({"codec_pipeline.path": _PIPELINE}):
+    # the pipeline in the user's settings may ignore our bounds
+    with silence(), zarr_config.set({"codec_pipeline.path": PIPELINE}):
         return AsyncArray(metadata=metadata, store_path=StorePath(store, path))
 
 
-_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-
-
 def document_bytes(document: str) -> int:
-    """Bytes that a document takes in memory with what zarr makes of it, at most."""
+    """Return an upper bound on the memory of a document together with zarr's metadata of it, in bytes."""
     return 8192 + 16 * len(document)
 
 
 @remembered(2**25, lambda arguments, _: document_bytes(*arguments))
 def array_metadata(document: str) -> ArrayMetadata:
-    """A document as zarr understands it, which takes longer than most small reads; the same for whoever opens it again."""
+    """Return zarr's metadata of a document. It is cached, because parsing takes longer than most small reads."""
     with silence():
         array = AsyncArray(metadata=json.loads(document), store_path=StorePath(MemoryStore()))
     metadata: ArrayMetadata = array.metadata
@@ -45,7 +51,7 @@ def array_metadata(document: str) -> ArrayMetadata:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Hold back zarr's warnings of what is not in the specification yet: a matter for who writes."""
+    """Suppress zarr's warnings about features beyond the specification, which concern writers."""
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

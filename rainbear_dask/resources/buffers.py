@@ -1,4 +1,4 @@
-"""Memory that is used again, as pages that are new to a process take as long as to decode a chunk into them."""
+"""Buffer pool: reused memory, because the first write to new pages takes as long as to decode a chunk into them."""
 
 import weakref
 from collections.abc import Sequence
@@ -8,88 +8,87 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SMALL = 2**17
-"""Bytes below which memory comes from the heap of the C library, whose pages are not new."""
+MIN_POOLED_BYTES = 2**17
+"""Bytes of the smallest pooled buffer. Smaller ones come from the heap of the C library, which reuses its pages."""
 
-KEPT_BYTES = 2**26
-"""Memory that waits to be used again, at most; and..."""
+MAX_IDLE_BYTES = 2**26
+"""Bytes of all idle buffers of a process."""
 
-_NUM_KEPT = 64
-"""...pieces of it, so that it takes no time to look through them."""
+MAX_IDLE_BLOCKS = 64
+"""Number of idle buffers of a process, few enough to be searched at once."""
+
+POOL_SLACK = 1.25
+"""Largest ratio between a borrowed buffer and the size that its caller needs."""
 
 Block = npt.NDArray[np.uint8]
 
-_idle: dict[int, Block] = {}  # in the order in which it came back
+_idle: dict[int, Block] = {}  # in order of return
 
 
 def borrow_array(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Give an array of any values, in memory that comes back when neither it nor a view of it is left.
+    """Return an uninitialized array from the pool, which gets it back with its last view.
 
     Parameters
     ----------
     shape : sequence of int
-        Its shape.
+        Shape of the array.
     dtype : dtype
         A type of plain numbers.
 
     Returns
     -------
     ndarray
-        In C order.
+        The array, in C order.
     """
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
-    if size < SMALL:
+    if size < MIN_POOLED_BYTES:
         return np.empty(shape, dtype)
-    block = _taken(size)
-    lent = np.frombuffer(block.data, np.uint8, size)  # what views of it keep alive is this, and not the block
+    block = _borrow(size)
+    lent = np.frombuffer(block.data, np.uint8, size)  # views of it keep this array alive, and not the block
     weakref.finalize(lent, _release, block).atexit = False
     return lent.view(dtype).reshape(shape)
 
 
 class Scratch:
-    """Two buffers for one thread, which grow as they have to: one for what is stored, one for what is decoded."""
+    """Two buffers of one thread, which grow on demand: one for stored bytes, one for decoded bytes."""
 
     def __init__(self) -> None:
         self._stored, self._decoded = borrow_array([0], np.uint8), borrow_array([0], np.uint8)
 
     def stored(self, length: int) -> Block:
-        """Place for the bytes of a chunk as they are stored, until others are."""
+        """Return the buffer of stored bytes, valid until the next call."""
         if len(self._stored) < length:
             self._stored = borrow_array([length], np.uint8)
         return self._stored[:length]
 
     def decoded(self, length: int) -> Block:
-        """Place for the bytes of a chunk, until another is decoded."""
+        """Return the buffer of decoded bytes, valid until the next call."""
         if len(self._decoded) < length:
             self._decoded = borrow_array([length], np.uint8)
         return self._decoded[:length]
 
 
 def forget() -> None:
-    """Let go of the memory that waits."""
+    """Drop all idle buffers."""
     _idle.clear()
 
 
-def _taken(size: int) -> Block:
+def _borrow(size: int) -> Block:
     for key in reversed(list(_idle)):
         block = _idle.get(key)
-        if block is not None and size <= len(block) <= LOOSE * size and _idle.pop(key, None) is not None:
+        if block is not None and size <= len(block) <= POOL_SLACK * size and _idle.pop(key, None) is not None:
             return block
-    step = 2 ** (size.bit_length() - 4)  # so that what is a little longer has room in it, as the next chunk may be
+    step = 2 ** (size.bit_length() - 4)  # rounded up, because the next chunk may be slightly longer
     return np.empty(-(-size // step) * step, np.uint8)
 
 
-LOOSE = 1.25
-"""How many times as much memory as is asked for may be lent."""
-
-
 def _release(block: Block) -> None:
-    """Called on any thread, and in the middle of anything; so no lock, and only steps that are done at once."""
-    if len(block) > KEPT_BYTES:
+    """Return a block to the pool: on any thread, at any moment, so without a lock and in atomic steps."""
+    if len(block) > MAX_IDLE_BYTES:
         return
     _idle[id(block)] = block
     for key in list(_idle):
-        if len(_idle) <= _NUM_KEPT and sum(map(len, list(_idle.values()))) <= KEPT_BYTES:
+        if len(_idle) <= MAX_IDLE_BLOCKS and sum(map(len, list(_idle.values()))) <= MAX_IDLE_BYTES:
             break
         _idle.pop(key, None)

@@ -1,9 +1,7 @@
-"""Caches that are bounded by bytes, load each value once, and drop the values of store openings that are gone."""
+"""Caches that are bounded by bytes, and load each value once."""
 
 import sys
 import threading
-import uuid
-import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,28 +15,28 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_BYTES = 1024
-"""Bytes that an entry takes beside its value and the texts of its key: three dictionary places, the key, counters."""
+"""Bytes of an entry beside its value and the texts of its key: three dictionary places, the key, counters."""
 
 
 class ByteLRU(Generic[K, V]):
-    """Keep the values used last, up to ``max_bytes`` in all, keys and bookkeeping included.
+    """A cache of the most recently used values, bounded by the bytes of values, keys and bookkeeping.
 
     Parameters
     ----------
     max_bytes : callable
-        Gives the bound on the sum of the entries' sizes, whenever one is added. A value larger than that is
-        given out and not kept.
+        Return the upper bound on the sum of the entries' sizes. It is called whenever a value is added. A larger
+        value is returned without being kept.
     sizeof : callable
-        Bytes of a key and its value.
+        Return the bytes of a key and its value.
     owner : callable
-        Whom the value of a key belongs to.
+        Return the owner of a key.
     overhead : int
-        Bytes that each entry takes besides.
+        Bytes that each entry takes in addition.
 
     Attributes
     ----------
     hits, misses : Counter
-        Answers from the cache, and loads, by owner; of those owners only of whom something is kept.
+        Cached answers, and loads, by owner. Owners without entries are not counted.
     """
 
     def __init__(
@@ -62,17 +60,17 @@ class ByteLRU(Generic[K, V]):
 
     @property
     def bytes(self) -> int:
-        """Sum of the sizes of all entries."""
+        """Return the sum of the sizes of all entries."""
         with self._locked():
             return self._bytes
 
     def sizes(self, owner: Hashable) -> dict[K, int]:
-        """Bytes of each entry of an owner."""
+        """Return the bytes of each entry of an owner."""
         with self._locked():
             return {key: entry.size for key in self._owned.get(owner, ()) if (entry := self._kept[key]).loading is None}
 
     def forget(self, owner: Hashable) -> None:
-        """Drop the values of an owner; loads that are under way are not kept either."""
+        """Drop the values of an owner, and do not keep those that are being loaded."""
         with self._locked():
             self._drop_all_of(owner)
 
@@ -83,17 +81,17 @@ class ByteLRU(Generic[K, V]):
                 self._drop_all_of(owner)
 
     def forget_soon(self, owner: Hashable) -> None:
-        """Drop the values of an owner without ever waiting: for a finalizer, which may run while this thread has the lock."""
+        """Drop the values of an owner without waiting. A finalizer may call this while its thread holds the lock."""
         self._gone.append(owner)
         self._sweep()
 
     def get_all(
-        self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]], most: int | None = None
+        self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]], max_owned: int | None = None
     ) -> list[V]:
-        """Return the values kept under some keys of one owner; those that are not there are loaded together, and kept.
+        """Return the values of some keys of one owner. Missing values are loaded together, and kept.
 
-        The first thread to ask for a value loads it; others wait for it and get the same value, or the same error. Of
-        the owner no more than ``most`` values are kept.
+        The first thread that needs a value loads it. Other threads wait for it, and get the same value or error. At
+        most ``max_owned`` values of the owner are kept.
         """
         found: dict[K, _Entry[V]] = {}
         mine: dict[K, _Entry[V]] = {}
@@ -111,11 +109,13 @@ class ByteLRU(Generic[K, V]):
                     self._owned.setdefault(owner, OrderedDict())[key] = None
                 found[key] = entry
         if mine:
-            self._load(mine, load, most)
+            self._load(mine, load, max_owned)
         values = {key: entry.get() for key, entry in found.items()}
         return [values[key] for key in keys]
 
-    def _load(self, mine: "dict[K, _Entry[V]]", load: Callable[[Sequence[K]], Sequence[V]], most: int | None) -> None:
+    def _load(
+        self, mine: "dict[K, _Entry[V]]", load: Callable[[Sequence[K]], Sequence[V]], max_owned: int | None
+    ) -> None:
         try:
             values = load(list(mine))
         except BaseException as error:
@@ -129,16 +129,16 @@ class ByteLRU(Generic[K, V]):
         sizes = [self._sizeof(key, value) + self._overhead for key, value in zip(mine, values, strict=True)]
         with self._locked():
             for (key, entry), value, size in zip(mine.items(), values, sizes, strict=True):
-                entry.put(value, size)  # here, because a loaded entry may be dropped
+                entry.put(value, size)  # before the lock is released: only then may the entry be dropped
                 if self._kept.get(key) is entry:
                     self._bytes += size
-            self._shrink(self._owner(next(iter(mine))), most)
+            self._shrink(self._owner(next(iter(mine))), max_owned)
 
-    def _shrink(self, owner: Hashable, most: int | None) -> None:
+    def _shrink(self, owner: Hashable, max_owned: int | None) -> None:
         self._drop_first(self._kept, lambda: self._bytes > self._max_bytes())
         theirs = self._owned.get(owner)
-        if theirs is not None and most is not None:
-            self._drop_first(theirs, lambda: len(theirs) > most)
+        if theirs is not None and max_owned is not None:
+            self._drop_first(theirs, lambda: len(theirs) > max_owned)
 
     def _drop_first(self, keys: "OrderedDict[K, Any]", too_many: Callable[[], bool]) -> None:
         loading: list[K] = []
@@ -172,18 +172,18 @@ class ByteLRU(Generic[K, V]):
         self._sweep()
 
     def _sweep(self) -> None:
-        """Drop what finalizers have named, unless another thread has the lock: it sweeps when it gives it back."""
+        """Drop what finalizers have named. If another thread holds the lock, it does so when it releases the lock."""
         while self._gone and self._lock.acquire(blocking=False):
             try:
                 self._drop_all_of(self._gone.popleft())
-            except IndexError:  # another thread has dropped it
+            except IndexError:  # another thread was faster
                 pass
             finally:
                 self._lock.release()
 
 
 class _Entry(Generic[V]):
-    """A value, or one that a thread loads."""
+    """A value, or a value that a thread loads."""
 
     __slots__ = ("loading", "size", "value")
 
@@ -203,12 +203,12 @@ class _Entry(Generic[V]):
             self.loading.set_exception(error)
 
     def get(self) -> V:
-        loading = self.loading  # once, because the thread that loads takes it away
-        return self.value if loading is None else loading.result()  # type: ignore[return-value]  # not None: it is loaded
+        loading = self.loading  # read once, because the thread that loads resets it
+        return self.value if loading is None else loading.result()  # type: ignore[return-value]  # not None once loaded
 
 
 class _Arguments:
-    """Arguments of a call, hashed once."""
+    """Arguments of a call, which are hashed once."""
 
     __slots__ = ("_hash", "values")
 
@@ -223,7 +223,7 @@ class _Arguments:
 
 
 class Remembered(Generic[V]):
-    """A function that keeps its answers, up to a number of bytes."""
+    """A function that caches its answers, up to a number of bytes."""
 
     def __init__(self, function: Callable[..., V], max_bytes: int, sizeof: Callable[..., int]) -> None:
         self.answers: ByteLRU[_Arguments, V] = ByteLRU(
@@ -237,17 +237,17 @@ class Remembered(Generic[V]):
         return found
 
     def cache_clear(self) -> None:
-        """Forget all answers."""
+        """Drop all answers."""
         self.answers.clear()
 
 
 def remembered(max_bytes: int, sizeof: Callable[..., int]) -> Callable[[Callable[..., V]], Remembered[V]]:
-    """Let a function keep its answers; ``sizeof`` gives the bytes of the arguments, as a tuple, and the answer."""
+    """Let a function cache its answers. ``sizeof`` returns the bytes of the arguments (a tuple) and the answer."""
     return lambda function: Remembered(function, max_bytes, sizeof)
 
 
 def bytes_of_array(values: np.typing.NDArray[Any]) -> int:
-    """Bytes that an array keeps in memory: all of the buffer that it is a part of, and the texts that it refers to."""
+    """Return the bytes that an array keeps in memory: its whole buffer, and the texts that it refers to."""
     buffer: Any = values
     while isinstance(buffer, np.ndarray) and buffer.base is not None:
         buffer = buffer.base
@@ -259,76 +259,5 @@ def bytes_of_array(values: np.typing.NDArray[Any]) -> int:
     return size
 
 
-_CHARACTER_BYTES = 4  # of UTF-8, at most
-_ALLOCATION_BYTES = 16  # that an object takes beside its own size, at most
-
-
-# ---------------------------------------------------------------------- openings
-
-
-class Opening:
-    """Stands for one opening of a store. A process has one object for each name, as long as anything refers to it.
-
-    Caches hold the name. So when the object goes, no scan, plan or backend of this process can ask for what is kept under
-    the name, and all caches drop it. A pickle has no opening: a scheduler that holds tasks, and logs them, asks for nothing.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-    """
-
-    __slots__ = ("__weakref__", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()
-
-
-def new_opening() -> Opening:
-    """Name an opening that is made here."""
-    return opening(uuid.uuid4().hex)
-
-
-def opening(name: str) -> Opening:
-    """The object that stands for a name in this process."""
-    with _openings_lock:
-        found = _openings.get(name)
-        if found is None:
-            found = _openings[name] = Opening(name)
-            weakref.finalize(found, _end, name).atexit = False
-        return found
-
-
-def arrived_opening(name: str) -> Opening:
-    """The same for a recipe that came by pickle and is used: it lives on while other tasks of its scan may follow.
-
-    A worker has no scan, only tasks, between which nothing refers to the opening. So the last `_MAX_ARRIVED` that were used
-    are kept.
-    """
-    found = opening(name)
-    with _openings_lock:
-        _arrived[name] = found
-        _arrived.move_to_end(name)
-        oldest = _arrived.popitem(last=False) if len(_arrived) > _MAX_ARRIVED else None
-    del oldest  # after the lock: caches drop what belongs to it
-    return found
-
-
-def when_gone(forget: Callable[[str], None]) -> None:
-    """Have a function called with the name of each opening that is gone, on any thread and in the middle of anything."""
-    _forgetters.append(forget)
-
-
-def _end(name: str) -> None:
-    for forget in _forgetters:
-        forget(name)
-
-
-_MAX_ARRIVED = 32
-_arrived: OrderedDict[str, Opening] = OrderedDict()
-_openings: weakref.WeakValueDictionary[str, Opening] = weakref.WeakValueDictionary()
-_openings_lock = threading.Lock()
-_forgetters: list[Callable[[str], None]] = []
+_CHARACTER_BYTES = 4  # upper bound for UTF-8
+_ALLOCATION_BYTES = 16  # upper bound on what an object takes beside its own size

@@ -1,32 +1,31 @@
-"""Bounds on the memory that stored bytes may take: a store is untrusted input."""
+"""Bounds on the memory that stored bytes may take, because a store is untrusted input."""
 
-CHUNK_SLACK = 2**10
-"""Bytes that a stored chunk may have beyond one and a half times its values: headers, checksums."""
+CHUNK_SLACK_BYTES = 2**10
+"""Bytes of headers and checksums that a stored chunk may have beyond one and a half times its values."""
 
-INNER_CHUNK_SLACK = 64
+INNER_CHUNK_SLACK_BYTES = 64
 """Bytes that a shard may have for each inner chunk, beyond one and a half times its values."""
 
 TEXT_BYTES_PER_VALUE = 64
-"""Bytes of UTF-8 that a text of variable length may have, beside what the setting ``text-chunk-bytes`` allows a chunk."""
+"""Bytes of UTF-8 for each text of variable length in a chunk, added to the setting ``text-chunk-bytes``."""
 
-DOCUMENT_BYTES = 2**28
-"""Bytes of a metadata document; a consolidated one of 100,000 arrays has half of that."""
+MAX_DOCUMENT_BYTES = 2**28
+"""Bytes of a metadata document; a consolidated one of 100,000 arrays has half as many."""
 
-DOCUMENT_VALUES = 2**24
+MAX_DOCUMENT_VALUES = 2**24
 """Values in a metadata document, each of which takes up to 150 bytes of memory."""
 
-INDEX_BYTES = 2**26
+MAX_INDEX_BYTES = 2**26
 """Bytes of a shard's index, beyond twice the values of the shard."""
 
-
 WHOLE_VALUES = 2**28
-"""Values of a coordinate that are read as a whole: a filter on a longer one is left to the workers, and prunes nothing."""
+"""Values of the longest coordinate that is loaded whole. Workers apply filters on longer ones, which prune nothing."""
 
 FILTERED_VALUES = 2**36
-"""Labels of a coordinate, and positions that a filter may name: no store is known that has more, and to read them has no end."""
+"""Upper bound on the labels of a coordinate, and on the positions of a filter; no known store has more."""
 
 MAX_DIMENSIONS = 64
-"""Dimensions of an array, as many as NumPy knows."""
+"""Dimensions of an array, as many as NumPy supports."""
 
 
 class TooLargeError(ValueError):
@@ -34,25 +33,25 @@ class TooLargeError(ValueError):
 
 
 def stored_limit(declared: int) -> int:
-    """Return the largest number of bytes that a chunk of so many bytes of values may have as it is stored.
+    """Return the upper bound on the bytes of a stored chunk, from the bytes of its values.
 
-    No codec makes incompressible values as much as half longer, so a longer chunk is damaged or hostile.
+    No codec makes incompressible values half as long again, so a longer chunk is damaged or hostile.
     """
-    return declared + declared // 2 + CHUNK_SLACK
+    return declared + declared // 2 + CHUNK_SLACK_BYTES
 
 
 def shard_limit(declared: int, count: int) -> int:
-    """Return the largest number of bytes that a shard of so many inner chunks may have and still be read as a whole."""
-    return stored_limit(declared) + INNER_CHUNK_SLACK * count
+    """Return the upper bound on the bytes of a shard that is read whole, from its values and its inner chunks."""
+    return stored_limit(declared) + INNER_CHUNK_SLACK_BYTES * count
 
 
-def check_size(size: int, limit: int, what: str = "it") -> None:
-    """Refuse what is larger than a bound.
+def check_size(size: int, limit: int, what: str = "the object") -> None:
+    """Refuse a size above a limit, both in bytes.
 
     Raises
     ------
     TooLargeError
-        If it is.
+        If the size is above the limit.
     """
     if size > limit:
-        raise TooLargeError(f"{what} has {size} bytes, and the array's document allows for {limit} at most")
+        raise TooLargeError(f"{what} has {size} bytes, but the array's document allows for at most {limit}")

@@ -1,4 +1,4 @@
-"""What can be set: the section ``rainbear-dask`` of Dask's configuration. ``rainbear-dask.yaml`` has it all, with defaults."""
+"""Settings: the section ``rainbear-dask`` of Dask's configuration. ``rainbear-dask.yaml`` lists all with defaults."""
 
 import os
 from importlib.resources import files
@@ -13,16 +13,19 @@ from rainbear_dask.exceptions import SettingError
 SECTION = "rainbear-dask"
 DEFAULTS: dict[str, Any] = yaml.safe_load(files("rainbear_dask").joinpath("rainbear-dask.yaml").read_text())[SECTION]
 
+MIN_REMOTE_THREADS = 16
+"""Threads of a process whose reads are latency-bound, even if it has fewer CPUs."""
+
 dask.config.update_defaults({SECTION: DEFAULTS})
 
 
 def num_bytes(name: str) -> int:
-    """A setting that is a number of bytes: 1000000, or "64MiB".
+    """Return a setting that is a number of bytes, such as 1000000 or "64MiB".
 
     Raises
     ------
     SettingError
-        If it is neither.
+        If its value is not a number of bytes.
     """
     value = _setting(name)
     try:
@@ -30,17 +33,17 @@ def num_bytes(name: str) -> int:
     except ValueError:
         count = -1
     if count < 0:
-        raise _wrong(name, value, "a number of bytes, as 1000000 or '64MiB'")
+        raise _error(name, value, "a number of bytes, such as 1000000 or '64MiB'")
     return count
 
 
 def num_threads(*, waiting: bool = False) -> int:
-    """Threads of this process on which scans run.
+    """Return the number of threads of this process that run scans.
 
     Parameters
     ----------
     waiting : bool
-        Whether they mostly wait for a service, so that more than there are processors are of use.
+        Whether the reads are latency-bound, so that more threads than CPUs pay off.
 
     Raises
     ------
@@ -49,18 +52,15 @@ def num_threads(*, waiting: bool = False) -> int:
     """
     value = _setting("threads")
     if value is None:
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(processors, _WAITING_THREADS) if waiting else processors
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(cpus, MIN_REMOTE_THREADS) if waiting else cpus
     if not isinstance(value, int) or value < 1:
-        raise _wrong("threads", value, "a number of threads, or null")
+        raise _error("threads", value, "a number of threads, or null")
     return value
 
 
-_WAITING_THREADS = 16
-
-
 def requests_in_flight() -> int:
-    """Requests that this process has in flight at most.
+    """Return the number of requests that this process may have in flight.
 
     Raises
     ------
@@ -69,14 +69,14 @@ def requests_in_flight() -> int:
     """
     value = _setting("requests-in-flight")
     if not isinstance(value, int) or value < 1:
-        raise _wrong("requests-in-flight", value, "a number of requests")
+        raise _error("requests-in-flight", value, "a number of requests")
     return value
 
 
 def _setting(name: str) -> Any:
-    # a `dask.config.set` that began before this module was imported takes the whole section along when it ends
+    # a `dask.config.set` that began before this module was imported removes the whole section when it ends
     return dask.config.get(f"{SECTION}.{name}", default=DEFAULTS[name])
 
 
-def _wrong(name: str, value: Any, wanted: str) -> SettingError:
-    return SettingError(f"the setting {SECTION}.{name} of Dask's configuration is {value!r}; it has to be {wanted}.")
+def _error(name: str, value: Any, wanted: str) -> SettingError:
+    return SettingError(f"The setting `{SECTION}.{name}` of Dask's configuration is {value!r}. Set it to {wanted}.")

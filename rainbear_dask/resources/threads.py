@@ -1,4 +1,4 @@
-"""How many threads of a process read at the same time: one level of them, and no more than there are processors for."""
+"""Number of threads of a process that read at the same time: one level of threads, and at most one for each CPU."""
 
 import threading
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ _allowed: int | None = None
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Count this thread, which runs a task, as one of those that read."""
+    """Count this thread, which runs a task, among the threads that read."""
     with _counted(1):
         yield
 
 
 @contextmanager
 def beside(wanted: int) -> Iterator[int]:
-    """Take threads to help the one that asks, as far as no other task has them.
+    """Reserve threads that help the calling thread, if no other task uses their CPUs.
 
     Parameters
     ----------
     wanted : int
-        How many are of use.
+        Number of threads that the caller can use.
 
     Yields
     ------
     int
-        How many there are; none where each processor has a task already.
+        Number of threads that the caller gets; 0 if every CPU has a task.
     """
     with _lock:
         free = max((num_threads() if _allowed is None else _allowed) - max(_busy, 1), 0)
@@ -39,8 +39,8 @@ def beside(wanted: int) -> Iterator[int]:
 
 
 def allow(count: int) -> None:
-    """Have no more threads read than so many: those of a worker, beside which others run on the same machine."""
-    global _allowed  # noqa: PLW0603  of the process, as its processors are
+    """Set the number of threads that may read: a worker's own, because other workers run on the same machine."""
+    global _allowed  # noqa: PLW0603  one for the process, as its CPUs are
     _allowed = count
 
 

@@ -1,4 +1,4 @@
-"""Members of zip archives, read into bounded memory, whatever the archive says of them."""
+"""Members of zip archives, read into bounded memory even if the archive's directory is wrong."""
 
 import copy
 import lzma
@@ -12,6 +12,7 @@ from zarr.storage import ZipStore
 
 from rainbear_dask.codecs.decompress import INFLATERS, MAX_LZMA_DICTIONARY
 from rainbear_dask.resources.limits import check_size
+from rainbear_dask.storage.zarr_internals import open_archive
 
 
 def read_member(store: ZipStore, key: str, byte_range: ByteRequest | None, limit: int) -> bytes | None:
@@ -24,31 +25,28 @@ def read_member(store: ZipStore, key: str, byte_range: ByteRequest | None, limit
     key : str
         Name of the member.
     byte_range : RangeByteRequest or SuffixByteRequest, optional
-        Which part.
+        The part.
     limit : int
-        Most bytes that may be read.
+        Upper bound on the bytes to read.
 
     Returns
     -------
     bytes or None
-        None if there is no such member.
+        The bytes; None if there is no such member.
 
     Raises
     ------
     TooLargeError
-        If it has more bytes.
+        If the member, or the part, has more bytes.
     """
-    if not store._is_open:
-        store._sync_open()
-    with store._lock:
-        archive = store._zf
+    with open_archive(store) as archive:
         try:
             member = archive.getinfo(key)
         except KeyError:
             return None
         start, stop = _span(byte_range, member.file_size)
         check_size(stop - start, limit)
-        if member.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):  # which zipfile inflates without a bound
+        if member.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):  # zipfile inflates them without a bound
             check_size(max(member.file_size, member.compress_size), limit)
             return _inflated(archive, member)[start:stop]
         with archive.open(member) as file:
@@ -70,7 +68,7 @@ def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     """Inflate a member that bzip2 or LZMA compressed."""
     stored = copy.copy(member)
     stored.compress_type, stored.file_size = zipfile.ZIP_STORED, member.compress_size
-    del stored.CRC  # that of the member is not of these bytes
+    del stored.CRC  # it is the checksum of the inflated bytes
     raw = archive.read(stored)
     if member.compress_type == zipfile.ZIP_BZIP2:
         found = bytes(INFLATERS["bz2"](np.frombuffer(raw, np.uint8), member.file_size))
@@ -79,12 +77,12 @@ def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
             raw[4 + int.from_bytes(raw[2:4], "little") :], member.file_size
         )
     if len(found) != member.file_size or zlib.crc32(found) != member.CRC:
-        raise zipfile.BadZipFile("it is not what its checksum says")
+        raise zipfile.BadZipFile("the member does not match its checksum")
     return found
 
 
 def _lzma_filter(raw: bytes) -> dict[str, Any]:
-    """Properties of LZMA as a zip archive stores them."""
+    """Parse the properties of LZMA in a zip archive."""
     rest, size = raw[4], int.from_bytes(raw[5:9], "little")
     check_size(size, MAX_LZMA_DICTIONARY, "its dictionary")
     rest, lc = divmod(rest, 9)

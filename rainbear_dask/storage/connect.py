@@ -1,4 +1,4 @@
-"""Addresses and their options to stores; URLs of s3 and http by obstore, unless only fsspec can do what is asked."""
+"""Connections: stores from addresses and their options, by obstore if it supports the options, else by fsspec."""
 
 import asyncio
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 import fsspec
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.resources.cache import ByteLRU, when_gone
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.filesystems import (
     bears_threads,
     can_be_copied,
@@ -31,6 +31,7 @@ from rainbear_dask.storage.filesystems import (
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.obstore import OPENERS, NotForObstoreError, open_any
 from rainbear_dask.storage.sources import is_url
+from rainbear_dask.storage.zarr_internals import sync
 
 S3FS_CONFIG = {
     "connect_timeout": 10,
@@ -38,42 +39,42 @@ S3FS_CONFIG = {
     "retries": {"mode": "standard", "total_max_attempts": 8},
     "max_pool_connections": 64,
 }
-"""What botocore is told where s3fs reads: seconds, and attempts, which s3fs repeats up to four times."""
+"""Time-outs in seconds and attempts of botocore under s3fs, which itself repeats each request up to four times."""
 
-_KEPT = 64  # connections, of each kind
+MAX_CACHED_CONNECTIONS = 64
+"""Connections of each kind that a process keeps."""
 
 
 def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "", *, is_new: bool = False) -> Store:
-    """Connect to what is read from.
+    """Connect to a store.
 
-    In one process, the same URL with the same options gives the same connection again, unless it holds an index (of an
-    archive, of reference files, of files that were copied): such a connection belongs to one opening of the store.
+    Within a process, the same URL with the same options gives the same connection. A connection that holds an index
+    (of an archive, of reference files, of copied files) belongs to one opening of the store instead.
 
     Parameters
     ----------
     source : str or store
-        A path, a zip file, or any URL that fsspec knows. A store is taken as it is, but without an index that it has of
-        what may have changed since. What begins with ``s3://``, ``http://`` or ``https://`` is read by obstore, where it is
-        installed and can do all that the options ask for.
+        A path, a zip file, or any URL that fsspec knows. obstore reads ``s3://``, ``http://`` and ``https://``, if it
+        is installed and supports the options. Of a store, an index that may be out of date is read anew.
     options : mapping
-        For a URL, what s3fs, or another file system of fsspec, takes; ``client_options`` and ``retry_config`` of obstore;
-        and ``library``, "obstore" or "fsspec", to say which of the two it has to be.
+        Options of a URL, for s3fs or another file system of fsspec, and ``client_options`` and
+        ``retry_config`` of obstore. ``library`` requires one of the two, "obstore" or "fsspec".
     opening_id : str
-        Name of the opening; an empty one is like no other.
+        Name of the opening; connections of an empty name are not shared.
     is_new : bool
-        Whether this is the opening itself: what fsspec remembers of folders is then listed anew.
+        Whether the opening begins with this call. Then cached listings of folders are dropped.
 
     Returns
     -------
     zarr.abc.store.Store
-        To read from, ready to be asked.
+        The store, opened for reading.
 
     Raises
     ------
     FileNotFoundError
-        If a path is not there.
+        If a path does not exist.
     QueryError
-        If the library that is asked for cannot do what the options say.
+        If the required library does not support the options.
     StoreAccessError
         If there are no credentials.
     """
@@ -85,16 +86,16 @@ def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "
     elif is_url(source):
         found = _connection(source, options)
     elif not Path(source).exists():
-        raise FileNotFoundError(f"{source} does not exist")
+        raise FileNotFoundError(f"the path {source} does not exist")
     else:
         return LocalStore(source, read_only=True)
     if is_new and isinstance(found, FsspecStore):
         forget_listings(found.fs)
-    return sync(StorePath.open(found, path="")).store  # some stores wait to be opened
+    return sync(StorePath.open(found, path="")).store  # some stores have to be opened first
 
 
 def has_index(source: str | Store) -> bool:
-    """Whether a connection holds an index of what it reads, so that it has to be made anew for each opening."""
+    """Whether connections to a source hold an index of it, so that each opening needs its own."""
     if isinstance(source, ZipStore):
         return source.read_only
     if isinstance(source, FsspecStore):
@@ -121,24 +122,28 @@ def _connection(url: str, options: Mapping[str, Any]) -> Store:
 
 
 def forget_connection(url: str, options: Mapping[str, Any]) -> None:
-    """Let the next `connect` look for credentials anew."""
+    """Let the next `connect` read the credentials again."""
     _connections.forget(_key(url, options))
     _indexed_stores.clear()
 
 
 def disconnect_all() -> None:
-    """Let go of all connections."""
+    """Drop all connections."""
     _connections.clear()
     _indexed_stores.clear()
 
 
-_connections: ByteLRU[tuple[str, str], Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda key: key, overhead=0)
-_indexed_stores: ByteLRU[str, Store] = ByteLRU(lambda: _KEPT, lambda *_: 1, lambda opening_id: opening_id, overhead=0)
+_connections: ByteLRU[tuple[str, str], Store] = ByteLRU(
+    lambda: MAX_CACHED_CONNECTIONS, lambda *_: 1, lambda key: key, overhead=0
+)
+_indexed_stores: ByteLRU[str, Store] = ByteLRU(
+    lambda: MAX_CACHED_CONNECTIONS, lambda *_: 1, lambda opening_id: opening_id, overhead=0
+)
 when_gone(_indexed_stores.forget_soon)
 
 
 def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    """What a connection depends on: also the environment, which may name another profile by now."""
+    """Return the key of a connection: with the environment, which may select another profile by now."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return url, json.dumps([options, environment], sort_keys=True, default=repr)
 
@@ -147,7 +152,7 @@ def _new(url: str, options: dict[str, Any]) -> Store:
     library = options.pop("library", None)
     if library not in (None, "obstore", "fsspec"):
         raise QueryError(
-            "library in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or leave it out."
+            "The option `library` in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or omit it."
         )
     scheme = url.partition("://")[0]
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
@@ -157,12 +162,12 @@ def _new(url: str, options: dict[str, Any]) -> Store:
         except NotForObstoreError as err:
             if library:
                 raise QueryError(
-                    f"obstore cannot do what the storage_options ask for: {err}. Change them, or leave out library='obstore'."
+                    f"obstore does not support these storage_options: {err}. Change them, or omit `library='obstore'`."
                 ) from err
     for name in ("client_options", "retry_config"):
         if options.get(name) is not None:
             raise QueryError(
-                f"{name} in storage_options is for obstore, but fsspec reads this URL with these options. Leave it out."
+                f"The option `{name}` in storage_options is for obstore, but fsspec reads this URL. Omit the option."
             )
     translate = _FOR_FSSPEC.get(scheme, dict)
     fs, path = opened_file_system(url, translate(options))
@@ -179,7 +184,7 @@ def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_references(options: dict[str, Any]) -> dict[str, Any]:
-    """Let the file system that a file of references refers to be as zarr needs it."""
+    """Return options with which the file system behind the references is asynchronous, as zarr needs it."""
     protocol = options.get("remote_protocol")
     if not protocol or not fsspec.get_filesystem_class(protocol).async_impl:
         return options
@@ -190,20 +195,20 @@ _FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
 
 
 class _FileSystemStore(FsspecStore):
-    """What fsspec reads. `responses` heeds the two attributes.
+    """A store on a file system of fsspec, with two attributes for `responses`.
 
     Parameters
     ----------
     fs, arguments, options
-        As zarr's own store takes them.
+        Arguments of zarr's own store.
 
     Attributes
     ----------
     turns : asyncio.Lock or None
-        For a file system that reads all files by one handle, or keeps a list of its copies: asked on several threads it
-        gives bytes of one file for another's.
+        Lock of a file system that is not thread-safe, because it reads all files by one handle, or keeps a list of its
+        copies. With several threads it mixes up the bytes of files.
     original : AbstractFileSystem or None
-        The file system beneath one that copies files, which says of any failure that there is no such file.
+        The file system below one that copies files, which reports each failure as a missing file.
     """
 
     def __init__(self, fs: Any, *arguments: Any, **options: Any) -> None:

@@ -1,6 +1,7 @@
-"""What a graph must not hold: where a store is opened with secrets, it holds a token, and a process knows what that means.
+"""Credentials outside of Dask graphs: a graph holds a token, and each process knows the secret behind it.
 
-A graph passes the scheduler, its log and its dashboard; what goes with the token travels past them (`delivery`).
+The scheduler, its log and its dashboard see the graph. The secret of a token travels past them, in messages to the
+workers.
 """
 
 import base64
@@ -17,21 +18,22 @@ import cloudpickle
 
 from rainbear_dask.exceptions import StoreAccessError
 from rainbear_dask.redaction import holds_secrets
-from rainbear_dask.resources.cache import ByteLRU, when_gone
-from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.resources.cache import ByteLRU
+from rainbear_dask.resources.openings import when_gone
+from rainbear_dask.storage.spec import CacheKey, StoreSpec
 
 
 class Secret:
-    """What a store is opened with; it is the same object wherever its token is known in a process.
+    """Source and options that open a store. A process has one object for each token.
 
     Parameters
     ----------
     token : str
-        Names it, and tells nothing of it.
+        Name of the secret, which reveals nothing about it.
     source : object
-        A store, or an address with a user in it. None where the options alone are secret.
+        A store, or an address that contains a user. None where the options alone are secret.
     options : mapping
-        Storage options that go with an address.
+        Storage options of an address.
     """
 
     def __init__(self, token: str, source: Any, options: Mapping[str, Any]) -> None:
@@ -39,26 +41,26 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         content = cloudpickle.dumps((self.source, self.options))
-        # this hides nothing from who looks for it, but from who reads a log of messages that pass
+        # no protection from an attacker, but a log of messages then shows no plain secret
         return _unpacked, (self.token, base64.b64encode(content))
 
 
 _secrets: WeakValueDictionary[str, Secret] = WeakValueDictionary()
-_SALT = secrets.token_bytes(32)  # without it, whoever sees a token could try which password it is of
+_SALT = secrets.token_bytes(32)  # without it, a token would confirm a guessed password
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Takes the place of a store's source, and of its options, in a graph.
+    """Stands for a store's source and options in a graph.
 
     Parameters
     ----------
     token : str
-        Names the secret.
+        Name of the secret.
     address : str or None
-        The source, where only the options are secret.
+        The source, if only the options are secret.
     secret : Secret or None
-        The secret itself, where it was sealed; it stays there.
+        The secret itself in the process that sealed it. It does not pickle.
     """
 
     token: str
@@ -69,18 +71,15 @@ class Sealed:
         return Sealed, (self.token, self.address)
 
 
-_sealed: ByteLRU[tuple[str, str, str, str], Sealed | None] = ByteLRU(
-    lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0
-)
+_sealed: ByteLRU[CacheKey, Sealed | None] = ByteLRU(lambda: 64, lambda *_: 1, lambda key: key[0], overhead=0)
 when_gone(_sealed.forget_soon)
 
 
 def seal(spec: StoreSpec) -> StoreSpec:
-    """The recipe that a graph may hold: one with a token for what is secret, or the same if nothing is."""
+    """Return a recipe for a graph: with a token in place of secrets, or unchanged without secrets."""
     if isinstance(spec.source, Sealed):
         return spec
-    key = spec.key(), spec.label, spec.version, spec.group
-    (sealed,) = _sealed.get_all([key], lambda _: [_new_seal(spec)])
+    (sealed,) = _sealed.get_all([spec.cache_key()], lambda _: [_new_seal(spec)])
     return spec if sealed is None else replace(spec, source=sealed, options={})
 
 
@@ -91,25 +90,25 @@ def _new_seal(spec: StoreSpec) -> Sealed | None:
     source = spec.source if address is None else None
     try:
         content = cloudpickle.dumps((source, spec.options))
-        token = hmac.digest(_SALT, content, "sha256").hex()  # stores with the same credentials have one
-    except Exception:  # noqa: BLE001  whatever a store raises that does not pickle; it can be read in this process
+        token = hmac.digest(_SALT, content, "sha256").hex()  # one for all stores with the same credentials
+    except Exception:  # noqa: BLE001  a store that does not pickle may raise anything, and can be read here
         token = uuid.uuid4().hex
     return Sealed(token, address, _known(token, source, spec.options))
 
 
 def secret_of(spec: StoreSpec) -> Secret | None:
-    """What a graph leaves out of a recipe, if anything."""
+    """Return the secret that a graph leaves out of a recipe, if there is one."""
     sealed = seal(spec).source
     return sealed.secret if isinstance(sealed, Sealed) else None
 
 
 def unseal(spec: StoreSpec) -> tuple[Any, Mapping[str, Any]]:
-    """Source and options of a recipe, sealed or not.
+    """Return the source and the options of a recipe, sealed or not.
 
     Raises
     ------
     StoreAccessError
-        If this process was not given what the token stands for.
+        If this process does not know the secret of the token.
     """
     sealed = spec.source
     if not isinstance(sealed, Sealed):
@@ -117,7 +116,7 @@ def unseal(spec: StoreSpec) -> tuple[Any, Mapping[str, Any]]:
     secret = sealed.secret or _secrets.get(sealed.token)
     if secret is None:
         raise StoreAccessError(
-            f"this process has no credentials for {spec.label}: they are no part of a Dask graph, and the client that "
+            f"This process has no credentials for {spec.label}. Dask graphs do not contain them, and the client that "
             "brings them to workers is another one, or is closed. Make the graph for the client that runs it: "
             "plan.to_delayed(client)."
         )
@@ -125,7 +124,7 @@ def unseal(spec: StoreSpec) -> tuple[Any, Mapping[str, Any]]:
 
 
 def is_known(token: str) -> bool:
-    """Whether this process has what a token stands for."""
+    """Whether this process knows the secret of a token."""
     return token in _secrets
 
 

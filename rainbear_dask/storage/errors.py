@@ -1,4 +1,4 @@
-"""Whatever stores, file systems and codecs raise, as errors of ours: what, where and what to do, without secrets."""
+"""Translation of errors of stores, file systems and codecs into ours, which name a store and a remedy but no secret."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +17,7 @@ from rainbear_dask.storage.obstore import plain
 from rainbear_dask.storage.requests import FetchError
 from rainbear_dask.storage.sources import is_icechunk
 
-CHECK_CREDENTIALS = (
-    "Check the credentials: in storage_options, in the store or session that is given, or in the environment."
-)
+CHECK_CREDENTIALS = "Check the credentials in `storage_options`, in the given store or session, or in the environment."
 _REFUSAL = re.compile(
     "Credential|Unauth|PermissionDenied|Forbidden|Authenti|TokenRetrieval|RefreshError|ProfileNotFound"
 )
@@ -27,7 +25,7 @@ _ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
 _REFUSAL_CODES = re.compile(
     r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
 )
-_ICECHUNK_REFUSAL = re.compile(  # in its text alone
+_ICECHUNK_REFUSAL = re.compile(  # its errors have one class, and tell a refusal in their text alone
     "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
 
@@ -37,35 +35,54 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 @contextmanager
 def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequence[str]]) -> Iterator[None]:
-    """Turn whatever a store or its file system raises into an error of ours, without secrets."""
+    """Raise every error of a store or its file system as one of ours, without secrets.
+
+    Parameters
+    ----------
+    label : str
+        Name of the store in messages.
+    find_secrets : sequence of str, or callable
+        Texts that no message may show, or a function that returns them.
+
+    Raises
+    ------
+    StoreAccessError
+        If the store refuses access.
+    StoreNotFoundError
+        If there is no store, or nothing here can open it.
+    StoreError
+        In all other cases. Errors of ours pass with their own class.
+    """
     try:
         yield
     except RainbearError as err:
         _clean(err, find_secrets() if callable(find_secrets) else find_secrets)
         raise
-    except Exception as error:  # noqa: BLE001  codecs and file systems have no common base
+    except Exception as error:  # noqa: BLE001  codecs and file systems have no common error
         secrets = find_secrets() if callable(find_secrets) else find_secrets
         cause = cause_of(error)
-        what, why = f"the Zarr store at {label}", reason(cause, secrets)
+        what, why = f"The Zarr store at {label}", reason(cause, secrets)
         if is_refusal(cause):
             ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {CHECK_CREDENTIALS}")
         elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
-            ours = StoreNotFoundError(f"no Zarr store at {label}: {why}. Check the path.")
+            ours = StoreNotFoundError(f"No Zarr store at {label}: {why}. Check the path.")
         elif isinstance(cause, ImportError):
             extra = _EXTRAS.get(label.partition("://")[0])
             how = how_to_install(extra) if extra else "Install the package that it names."
             raise MissingDependencyError(f"Cannot open {what}: {why}. {how}") from safe_cause(cause, secrets)
         elif "Protocol not known" in str(cause):
             ours = StoreNotFoundError(
-                f"{what} has a protocol that fsspec does not know: {why}. Mend the address, or install its package."
+                f"{what} has a protocol that fsspec does not know: {why}. Correct the address, or install its package."
             )
         else:
-            ours = StoreError(f"{what} cannot be read: {why}. Check the address, and that the service answers.")
+            ours = StoreError(
+                f"Cannot read the Zarr store at {label}: {why}. Check the address, and that the service answers."
+            )
         raise ours from safe_cause(cause, secrets)
 
 
 def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:
-    """Take secrets out of an error of ours, which quotes another, and off it what its traceback may not show."""
+    """Remove secrets from an error of ours that quotes another one, and from its traceback."""
     ours.args = (presentable(str(ours), secrets),)
     cause = ours.__cause__
     if cause is not None and safe_cause(cause, secrets) is None:
@@ -75,7 +92,7 @@ def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:
 
 
 def is_refusal(err: BaseException | None) -> bool:
-    """Tell an error about credentials, by the names that botocore, google-auth, azure and obstore give theirs."""
+    """Whether an error is about credentials, judged by names in botocore, google-auth, azure, obstore and Icechunk."""
     while err is not None:
         if isinstance(err, PermissionError) or getattr(err, "status", None) in (401, 403):
             return True
@@ -89,5 +106,5 @@ def is_refusal(err: BaseException | None) -> bool:
 
 
 def cause_of(err: Exception) -> Exception:
-    """What went wrong, where a request failed, in few words."""
+    """Return the error behind a failed request, with a short text."""
     return plain(err.__cause__ if isinstance(err, FetchError) and isinstance(err.__cause__, Exception) else err)

@@ -1,7 +1,7 @@
-"""File systems of fsspec, each made for one opening of a store if it holds an index of what it reads.
+"""File systems of fsspec. A file system that holds an index of its files is made anew for each opening of a store.
 
-fsspec gives the same object for the same options as long as a process lives, with the references, the members of an archive
-or the copies of files that it had at first.
+fsspec itself returns the same object for the same options while a process lives, with the first state of its
+references, archive members or copied files.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ _WITHOUT_INDEX = frozenset(
         *("dbfs", "ftp", "hdfs", "sftp", "smb", "ssh", "webdav", "webhdfs"),
     ]
 )
-"""Protocols whose file systems remember nothing but the names in folders. All others are taken to hold an index."""
+"""Protocols whose file systems cache listings at most. All others are assumed to hold an index."""
 
 _BEAR_THREADS = _WITHOUT_INDEX | {"zip", "reference", "simplecache", "dir"}
-"""Protocols whose file systems may be asked for several files at the same time."""
+"""Protocols whose file systems can read several files at the same time."""
 
-_CACHES = frozenset({"filecache", "blockcache", "cached"})  # of which fsspec can say whether a copy is still right
+_CACHES = frozenset({"filecache", "blockcache", "cached"})  # fsspec can check whether their copies are up to date
 _COPIES = _CACHES | {"simplecache"}
 
 
 def url_has_index(url: str) -> bool:
-    """Whether what reads a URL holds an index."""
+    """Whether a file system for a URL holds an index."""
     return any(_protocol(link) not in _WITHOUT_INDEX for link in url.split("::"))
 
 
@@ -38,23 +38,23 @@ def holds_index(file_system: AbstractFileSystem) -> bool:
 
 
 def can_be_copied(file_system: AbstractFileSystem) -> bool:
-    """Whether a file system says all that it was made of, and finds its index there again.
+    """Whether a file system can be made anew from its own arguments, and reads its index again then.
 
-    References that were given as a mapping are the index, which the user may have changed since: they stay.
+    References in a mapping are the index itself, and the user may have changed them: they stay.
     """
     inner = _inner(file_system)
     return not isinstance(inner.storage_options.get("fo"), Mapping) and all(map(_is_plain, _settings(inner)))
 
 
 def copied(file_system: AbstractFileSystem) -> AbstractFileSystem:
-    """The same file system, made anew."""
+    """Return a new file system of the same kind, with an index of its own."""
     inner = _inner(file_system)
     again = _copied(inner)
     return again if type(again).async_impl else _wrapped(again)
 
 
 def bears_threads(file_system: AbstractFileSystem) -> bool:
-    """Whether a file system gives the right bytes when several threads ask for files."""
+    """Whether a file system is thread-safe."""
     beneath = getattr(_inner(file_system), "fs", None)
     if isinstance(beneath, AbstractFileSystem) and not bears_threads(beneath):
         return False
@@ -62,14 +62,14 @@ def bears_threads(file_system: AbstractFileSystem) -> bool:
 
 
 def copied_from(file_system: AbstractFileSystem) -> AbstractFileSystem | None:
-    """The file system of which one keeps copies; None for one that keeps none."""
+    """Return the file system whose files another one copies; None if it copies none."""
     inner = _inner(file_system)
     beneath = getattr(inner, "fs", None)
     return beneath if not _COPIES.isdisjoint(_protocols(inner)) and isinstance(beneath, AbstractFileSystem) else None
 
 
 def opened_file_system(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
-    """Make the file system of a URL, for zarr's event loop to ask, and the path in it: one of its own if it holds an index."""
+    """Return a file system of a URL for zarr's event loop, and the path in it. It is unshared if it holds an index."""
     first, *others = map(_protocol, url.split("::"))
     given = unshared(url, options) if url_has_index(url) else options
     if fsspec.get_filesystem_class(first).async_impl and (first == "reference" or not others):
@@ -85,11 +85,11 @@ def _wrapped(file_system: AbstractFileSystem) -> AbstractFileSystem:
 
 
 def forget_listings(file_system: AbstractFileSystem) -> None:
-    """Have the names in folders listed anew, also in file systems beneath."""
+    """Drop cached listings of folders, also of file systems below."""
     inner = _inner(file_system)
     inner.invalidate_cache()
     listed: Any = getattr(inner, "dircache", None)
-    if listed is not None:  # some file systems only drop what is named
+    if listed is not None:  # some file systems drop only named entries
         listed.clear()
     beneath = getattr(inner, "fs", None)
     if isinstance(beneath, AbstractFileSystem):
@@ -97,26 +97,26 @@ def forget_listings(file_system: AbstractFileSystem) -> None:
 
 
 def unshared(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with which fsspec makes all file systems of a URL anew; those of none are its own then to keep.
+    """Return options with which fsspec makes all file systems of a URL anew, and keeps none.
 
     Parameters
     ----------
     url : str
-        It may name several file systems, one inside the other: ``zip://inner::s3://bucket/a.zip``.
+        A URL that may chain several file systems: ``zip://inner::s3://bucket/a.zip``.
     options : mapping
-        Those of the first, and for each other one a mapping by its protocol.
+        Options of the first file system. Each other one has its options as a mapping under its protocol.
 
     Returns
     -------
     dict
-        A copy.
+        A copy of the options.
     """
     first, *others = [_protocol(link) for link in url.split("::")]
     found = dict(options)
     for protocol in others:
         found[protocol] = _alone(protocol, found.get(protocol) or {})
     if first in others or isinstance(found.get(first), Mapping):
-        found[first] = _alone(first, found.get(first) or {})  # else fsspec would be told it twice
+        found[first] = _alone(first, found.get(first) or {})  # else fsspec would get the setting twice
         return _with_fresh_references(found)
     return _with_fresh_references(_alone(first, found))
 
@@ -124,12 +124,12 @@ def unshared(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _alone(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     if protocol in _CACHES and options.get("cache_storage", "TMP") != "TMP":
-        checked = {"check_files": True}  # a folder that outlives the process holds what other times have read
+        checked = {"check_files": True}  # the folder outlives the process, and has copies of earlier ones
     return {**checked, **options, "skip_instance_cache": True}
 
 
 def _with_fresh_references(options: dict[str, Any]) -> dict[str, Any]:
-    """References may themselves be read through other file systems."""
+    """Make file systems anew that read the references themselves."""
     where = options.get("fo")
     if not isinstance(where, str):
         return options
@@ -147,7 +147,7 @@ def _protocols(file_system: AbstractFileSystem) -> tuple[str, ...]:
 
 
 def _inner(file_system: AbstractFileSystem) -> AbstractFileSystem:
-    """What is read from; not what makes it look asynchronous."""
+    """Return the file system inside of an asynchronous wrapper."""
     found = getattr(file_system, "sync_fs", file_system)
     return found if isinstance(found, AbstractFileSystem) else file_system
 

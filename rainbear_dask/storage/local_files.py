@@ -1,4 +1,4 @@
-"""Files of a folder that may hold anything: only regular ones are read, and no more of them than is allowed for."""
+"""Files of untrusted folders: only regular files are read, up to a given number of bytes."""
 
 import os
 import stat
@@ -8,27 +8,27 @@ from pathlib import Path
 from rainbear_dask.resources.limits import check_size
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""With them, to open a pipe does not wait for a writer."""
+"""Flags with which opening a pipe does not wait for a writer."""
 
 
 class SpecialFileError(OSError):
-    """A folder, pipe, socket or device is where a file should be."""
+    """The path of a file holds a folder, pipe, socket or device."""
 
 
 def read_start(path: str, size: int) -> bytes:
-    """Read a small file in one step, or else raise; also what is no file is not waited for.
+    """Read a small file in one step, or raise. It waits for no pipe or device.
 
     Parameters
     ----------
     path : str
-        Where it is.
+        Path of the file.
     size : int
-        Most bytes that it may have.
+        Upper bound on the bytes of the file.
 
     Raises
     ------
     OSError
-        If it has more, or cannot be read.
+        If the file has more bytes, or cannot be read.
     """
     descriptor = os.open(path, _FLAGS)
     try:
@@ -36,35 +36,35 @@ def read_start(path: str, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(found) > size:
-        raise OSError(f"it has more than {size} bytes")
+        raise OSError(f"the file has more than {size} bytes")
     return found
 
 
 def open_regular(path: str | Path) -> tuple[FileIO, int]:
-    """Open a file, and nothing else.
+    """Open a regular file.
 
     Parameters
     ----------
     path : str or Path
-        Where it is.
+        Path of the file.
 
     Returns
     -------
     file : FileIO
-        To read from.
+        The open file.
     size : int
-        Its length in bytes.
+        Length of the file in bytes.
 
     Raises
     ------
     SpecialFileError
-        If a folder, pipe, socket or device is there.
+        If the path holds a folder, pipe, socket or device.
     """
     descriptor = os.open(path, _FLAGS)
     state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode):
         os.close(descriptor)
-        raise SpecialFileError(f"it is {_kind(state.st_mode)}, and not a file")
+        raise SpecialFileError(f"it is {_kind(state.st_mode)} instead of a file")
     return FileIO(descriptor), state.st_size
 
 
@@ -79,23 +79,23 @@ def read_part(path: str | Path, limit: int, start: int | None = None, stop: int 
     Parameters
     ----------
     path : str or Path
-        Where it is.
+        Path of the file.
     limit : int
-        Most bytes that may be read.
+        Upper bound on the bytes to read.
     start, stop : int, optional
-        Which part; from the end, if only a negative start is given.
+        Range of the part in bytes. A negative start without a stop counts from the end.
 
     Returns
     -------
     bytes or None
-        None if there is no file.
+        The bytes; None if there is no file.
 
     Raises
     ------
     TooLargeError
         If the file, or the part, has more bytes.
     SpecialFileError
-        If a folder, pipe, socket or device is there.
+        If the path holds a folder, pipe, socket or device.
     """
     try:
         file, size = open_regular(path)
@@ -108,15 +108,15 @@ def read_part(path: str | Path, limit: int, start: int | None = None, stop: int 
         file.seek(first)
         parts = list[bytes]()
         left = last - first
-        while left > 0 and (part := file.read(left)):  # one call gives 2 GiB at most
+        while left > 0 and (part := file.read(left)):  # one call returns at most 2 GiB
             parts.append(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def is_regular(path: str | Path) -> bool:
-    """Whether a file is there, and neither a folder nor what waits for a writer."""
+    """Whether a path holds a regular file."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  an address may hold what no path can
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  Path refuses some addresses
     except (OSError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""Stores of obstore from URLs and from the options that s3fs and fsspec's HTTP file system know."""
+"""Stores of obstore, from URLs and from options in the spelling of s3fs and of fsspec's HTTP file system."""
 
 import base64
 import os
@@ -18,18 +18,18 @@ from zarr.storage import FsspecStore, ObjectStore
 from rainbear_dask.exceptions import StoreAccessError
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "120s"}
-"""Time-outs: to connect, between two pieces of an answer, and for one request as a whole."""
+"""Time-outs: to connect, between two pieces of a response, and for one request as a whole."""
 
 RETRY_CONFIG: Mapping[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(seconds=120)}
-"""Retries, with obstore's backoff: jittered, from 100 ms, twice as long each time up to 15 s."""
+"""Retries, with obstore's back-off: random waits from 100 ms, doubled each time, up to 15 s."""
 
 
 class NotForObstoreError(Exception):
-    """The options ask for what only fsspec can do."""
+    """Only fsspec supports the options."""
 
 
 def plain(err: Exception) -> Exception:
-    """Give an error of obstore with the one word that tells from the page of detail that is in its message."""
+    """Return an error of obstore with a short text: without its page of details, but with the telling word of it."""
     text, _, below = str(err).partition("Debug source:")
     if not below:
         return err
@@ -41,13 +41,13 @@ _TELLING = re.compile(r'InvalidCertificate\( \w+|TimedOut|(?<=message: ")[^"]+|(
 
 
 def _limits(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take time-outs and retries from options: ours, but for what they say."""
+    """Take time-outs and retries from options, over our own defaults."""
     client_options, retry_config = given.pop("client_options", None) or {}, given.pop("retry_config", None) or {}
     return {**CLIENT_OPTIONS, **client_options}, {**RETRY_CONFIG, **retry_config}
 
 
 def _flat(options: Mapping[str, Any], *nested: str) -> dict[str, Any]:
-    """Options as one level; those that say nothing are left out."""
+    """Return nested options as one level, without None."""
     levels = [*({} if options.get(name) is None else options[name] for name in nested), options]
     return {
         name: value for level in levels for name, value in level.items() if name not in nested and value is not None
@@ -56,12 +56,12 @@ def _flat(options: Mapping[str, Any], *nested: str) -> dict[str, Any]:
 
 def _refuse_rest(given: Mapping[str, Any]) -> None:
     if given:
-        raise NotForObstoreError(f"it does not know {', '.join(sorted(given))}")
+        raise NotForObstoreError(f"obstore does not know {', '.join(sorted(given))}")
 
 
 # S3
 
-_OF_S3FS = {
+_IGNORED_S3FS_OPTIONS = {
     *(
         "asynchronous",
         "cache_regions",
@@ -72,19 +72,19 @@ _OF_S3FS = {
     ),
     *("max_pool_connections", "use_ssl"),
 }
-"""Options of s3fs that make no difference here."""
+"""Options of s3fs that obstore does not need."""
 
 
 def open_s3(url: str, options: Mapping[str, Any]) -> Store:
     """Open ``s3://bucket/prefix`` with options in the spelling of s3fs.
 
-    Credentials, region and endpoint that the options do not name are those that botocore finds in the environment, in
-    profile files and from the machine's role; where botocore is not installed, those that obstore finds in the environment.
+    Missing credentials, region and endpoint come from botocore: the environment, profile files and the machine's role.
+    Without botocore they come from the environment, through obstore.
 
     Raises
     ------
     NotForObstoreError
-        If an option has no counterpart.
+        If obstore has no equivalent of an option.
     StoreAccessError
         If there are no credentials.
     """
@@ -92,8 +92,10 @@ def open_s3(url: str, options: Mapping[str, Any]) -> Store:
 
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if re.search("[@?:]", bucket):
-        raise NotForObstoreError("the URL holds more than a bucket and a path")
-    given = {n: v for n, v in _flat(options, "config_kwargs", "client_kwargs").items() if n not in _OF_S3FS}
+        raise NotForObstoreError("the URL has more than a bucket and a path")
+    given = {
+        n: v for n, v in _flat(options, "config_kwargs", "client_kwargs").items() if n not in _IGNORED_S3FS_OPTIONS
+    }
     client_options, retry_config = _limits(given)
     take = partial(_take, given)
     endpoint, region, profile = take("endpoint_url"), take("region", "region_name"), take("profile")
@@ -132,13 +134,13 @@ def open_s3(url: str, options: Mapping[str, Any]) -> Store:
 
 
 def _take(given: dict[str, Any], *names: str) -> Any:
-    """Take an option that goes by several names."""
+    """Take an option that has several names."""
     found = [given.pop(name) for name in names if name in given]
     return found[0] if found else None
 
 
 def _take_botocore_config(given: dict[str, Any], client_options: dict[str, Any], retry_config: dict[str, Any]) -> None:
-    """Take time-outs, retries and style of addresses in the spelling of botocore's ``Config``."""
+    """Take time-outs, retries and addressing style in the spelling of botocore's ``Config``."""
     for name in ("connect_timeout", "read_timeout"):
         if name in given:
             client_options[name] = timedelta(seconds=given.pop(name))
@@ -150,12 +152,12 @@ def _take_botocore_config(given: dict[str, Any], client_options: dict[str, Any],
         retry_config["max_retries"] = again
     style = dict(given.pop("s3", {}))
     if style.pop("addressing_style", "path") not in ("auto", "path"):
-        raise NotForObstoreError("the bucket is to be named by the host")
+        raise NotForObstoreError("the options put the name of the bucket into the host name")
     _refuse_rest(retries | style)
 
 
 def _session(profile: str | None) -> Any:
-    """What botocore knows of credentials and settings; None where it is not installed."""
+    """Return botocore's session, which knows credentials and settings; None if botocore is not installed."""
     try:
         import botocore.exceptions  # noqa: PLC0415  it comes with s3fs
         import botocore.session  # noqa: PLC0415
@@ -168,13 +170,13 @@ def _session(profile: str | None) -> Any:
         session.get_scoped_config()
     except botocore.exceptions.ProfileNotFound as err:
         raise StoreAccessError(
-            f"there is no AWS profile {session.profile!r}. Mend its name, or the files of profiles."
+            f"There is no AWS profile {session.profile!r}. Correct its name, or the profile files."
         ) from err
     return session
 
 
 def _configured_endpoint(session: Any) -> str | None:
-    """The endpoint of S3 that the environment or the profile names."""
+    """Return the endpoint of S3 in the environment or the profile."""
     from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415  it comes with s3fs
 
     endpoint: str | None = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
@@ -185,7 +187,7 @@ _BUCKET_URL = "https://{}.s3.amazonaws.com"
 
 
 def _found_region(session: Any, bucket: str, endpoint: str | None) -> str | None:
-    """Region that the settings name; on AWS the bucket's own, which need not be that."""
+    """Return the region in the settings; on AWS the bucket's own, which may be another one."""
     configured: str | None = session.get_config_variable("region") or os.environ.get("AWS_REGION")
     if endpoint:
         return configured
@@ -193,7 +195,7 @@ def _found_region(session: Any, bucket: str, endpoint: str | None) -> str | None
         asked = urllib.request.Request(_BUCKET_URL.format(bucket), method="HEAD")  # noqa: S310  https
         with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
             headers = answer.headers
-    except urllib.error.HTTPError as refused:  # it says so all the same
+    except urllib.error.HTTPError as refused:  # a refusal names the region, too
         headers = refused.headers
     except OSError:
         return configured
@@ -202,7 +204,7 @@ def _found_region(session: Any, bucket: str, endpoint: str | None) -> str | None
 
 
 def _credentials(session: Any, keys: dict[str, Any], url: str) -> Callable[[], dict[str, Any]] | None:
-    """Whom obstore asks for keys; None if it is to look in the environment."""
+    """Return a provider of keys for obstore; None if obstore reads the environment itself."""
     if keys["access_key_id"] and keys["secret_access_key"]:
         return partial(dict, keys, expires_at=None)
     if session is None:
@@ -210,15 +212,15 @@ def _credentials(session: Any, keys: dict[str, Any], url: str) -> Callable[[], d
     found = session.get_credentials()
     if found is None:
         raise StoreAccessError(
-            f"there are no credentials for {url}. Give key and secret, or a profile, in storage_options, or set them in "
-            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE). A bucket that is open to "
-            "all is read with storage_options={'anon': True}."
+            f"There are no credentials for {url}. Give key and secret, or a profile, in storage_options, or set them "
+            "in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE). A public bucket needs "
+            "storage_options={'anon': True}."
         )
     return partial(_keys_of_now, found)
 
 
 def _keys_of_now(credentials: Any) -> dict[str, Any]:
-    """Keys that botocore has renewed if they were about to expire; so it is asked again every few minutes."""
+    """Return the current keys. botocore renews them before they expire, so obstore has to ask every few minutes."""
     keys = credentials.get_frozen_credentials()
     return {
         "access_key_id": keys.access_key,
@@ -237,7 +239,7 @@ def open_http(url: str, options: Mapping[str, Any]) -> Store:
     Raises
     ------
     NotForObstoreError
-        If an option has no counterpart.
+        If obstore has no equivalent of an option.
     """
     from obstore.store import HTTPStore  # noqa: PLC0415  an extra
 
@@ -259,26 +261,26 @@ def open_http(url: str, options: Mapping[str, Any]) -> Store:
 
 
 class _WebStore(ObjectStore[Any]):
-    """A web server: obstore reads, and fsspec lists. `responses` cuts what only comes whole."""
+    """A web server: obstore reads, and fsspec lists. `responses` cuts parts out of whole responses."""
 
     def __init__(self, store: Any, url: str, headers: Mapping[str, str]) -> None:
         super().__init__(store, read_only=True)
         self._url, self._headers, self.knows_ranges = url, dict(headers), True
 
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # zarr's own is declared so
-        """Names that the page of a folder links to."""
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # as zarr's own signature
+        """Yield the names that the page of a folder links to."""
         listed = FsspecStore.from_url(self._url, storage_options={"headers": self._headers}, read_only=True)
         async for name in listed.list_dir(prefix):
             yield name
 
 
 def open_any(url: str, options: Mapping[str, Any]) -> Store:
-    """Open what else obstore knows (gs, az, file, memory), with options by its own names.
+    """Open other URLs that obstore knows (gs, az, file, memory), with its own options.
 
     Raises
     ------
     NotForObstoreError
-        If it does not know the URL, or an option.
+        If obstore does not know the URL, or an option.
     """
     from obstore.exceptions import BaseError  # noqa: PLC0415  an extra
     from obstore.store import from_url  # noqa: PLC0415  an extra
@@ -298,4 +300,4 @@ OPENERS: Mapping[str, Callable[[str, Mapping[str, Any]], Store]] = {
     "http": open_http,
     "https": open_http,
 }
-"""By scheme of the URL, where obstore is the library unless another is asked for."""
+"""Functions by scheme of the URL, for which obstore is the default library."""

@@ -1,4 +1,4 @@
-"""Bytes from stores that are not folders: many requests in flight, few in all, none waited for without end."""
+"""Requests to stores: a bounded number in flight, retries of transient errors, and a time-out for each."""
 
 import asyncio
 import random
@@ -8,37 +8,37 @@ from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import Buffer
 from zarr.storage import ObjectStore, StorePath
 
-from rainbear_dask.resources import settings as configuration
-from rainbear_dask.resources.limits import DOCUMENT_BYTES, TooLargeError
+from rainbear_dask.resources import settings
+from rainbear_dask.resources.limits import MAX_DOCUMENT_BYTES, TooLargeError
 from rainbear_dask.storage.local_files import SpecialFileError
 from rainbear_dask.storage.responses import get_at_most
+from rainbear_dask.storage.zarr_internals import Buffer
 
 REQUEST_SECONDS = 600
-"""When a request is given up that whoever makes it has not given up: the last resort, beyond the time-outs of its library."""
+"""Time-out of a request with all its retries: the last resort behind the time-outs of the library that makes it."""
 
-MAX_GAP = 2**19
-"""Bytes between two inner chunks that are read along, as they take less time than a request of their own."""
+MAX_GAP_BYTES = 2**19
+"""Bytes between two inner chunks that one request reads along, because a second request takes longer."""
 
-MAX_RANGE = 2**24
-"""Bytes of inner chunks that are read as one; more come faster side by side."""
+MAX_RANGE_BYTES = 2**24
+"""Bytes of inner chunks in one request; more of them arrive faster in several."""
 
-TRIES = 5
-"""Requests for one object, where the library behind the store makes but one; each wait is up to twice as long as the last."""
+MAX_ATTEMPTS = 5
+"""Requests for one object, if the library behind the store does not retry."""
 
-FIRST_WAIT = 0.4
-"""Seconds before the second of them, at most."""
+FIRST_WAIT_SECONDS = 0.4
+"""Upper bound on the wait before the second attempt; it doubles with each attempt."""
 
-SHORT_TRIES = 3
-"""Requests for a part of an object that comes too short: the object may be as short."""
+MAX_SHORT_ATTEMPTS = 3
+"""Requests for a part of an object whose response is too short; the object itself may be too short."""
 
 Span: TypeAlias = tuple[int, int]
 
 
 class FetchError(Exception):
-    """A request that failed, as its cause says, for the object ``key``; not one whose answer could not be decoded."""
+    """A request for the object ``key`` that failed, with its error as the cause. Decoding errors are other errors."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -46,29 +46,34 @@ class FetchError(Exception):
 
 
 async def get(
-    store: Store, key: str, byte_range: ByteRequest | None = None, *, limit: int = DOCUMENT_BYTES
+    store: Store, key: str, byte_range: ByteRequest | None = None, *, limit: int = MAX_DOCUMENT_BYTES
 ) -> Buffer | None:
-    """Ask for an object, or a part of one; None where there is none.
+    """Request an object, or a part of it.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Where it is.
+        The store.
     key : str
-        Which it is.
+        Key of the object.
     byte_range : RangeByteRequest or SuffixByteRequest, optional
-        Which part.
+        The part.
     limit : int
-        Most bytes of a whole object.
+        Upper bound on the bytes of the response.
+
+    Returns
+    -------
+    Buffer or None
+        The bytes; None if there is no object.
 
     Raises
     ------
     FetchError
-        If no answer can be had, after whatever retries the store makes; the cause says why.
+        If the request fails after all retries; the cause is its last error.
     TooLargeError
-        If the object has more bytes.
+        If the object has more bytes than the limit.
     SpecialFileError
-        If a folder, pipe, socket or device is where the object should be.
+        If the object is a folder, pipe, socket or device.
     """
     async with _slots():
         try:
@@ -85,55 +90,77 @@ async def get(
 
 
 async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None, limit: int) -> Buffer | None:
-    """Ask again, where the library does not, after what may pass.
+    """Retry after transient errors that the library does not retry.
 
-    obstore repeats requests, and not those whose answers were cut short after they had begun; neither is repeated for
-    virtual chunks of Icechunk, and by fsspec over HTTP.
+    obstore retries requests, but not after a response was truncated. Icechunk does not retry virtual chunks, and fsspec
+    does not retry HTTP.
     """
-    for attempt in range(TRIES - 1):
+    for attempt in range(1, MAX_ATTEMPTS):
         try:
             return await get_at_most(store, key, byte_range, limit)
         except (TooLargeError, SpecialFileError):
             raise
         except Exception as err:
-            passing = _CUT_SHORT if isinstance(store, ObjectStore) else _PASSING
-            if not any(passing.search(f"{type(one).__name__} {one}") for one in (err, err.__cause__)):
+            transient = _TRUNCATED if isinstance(store, ObjectStore) else _TRANSIENT
+            if not any(transient.search(f"{type(one).__name__} {one}") for one in (err, err.__cause__)):
                 raise
-            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311  so that not all ask at once
+        await _wait(attempt)
     return await get_at_most(store, key, byte_range, limit)
 
 
-_CUT = (
+async def _wait(attempt: int) -> None:
+    """Wait after a failed attempt, for a random time, so that concurrent requests do not retry together."""
+    await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
+
+
+_TRUNCATED_NAMES = (
     r"response body error|error decoding response body|IncompleteBody|IncompleteMessage|UnexpectedEof|IncompleteRead|"
     r"ShortResponse"
 )
-_CUT_SHORT = re.compile(_CUT)
-_PASSING = re.compile(
+_TRUNCATED = re.compile(_TRUNCATED_NAMES)
+_TRANSIENT = re.compile(
     r"\b(?:429|500|502|503|504)\b|SlowDown|TooManyRequests|InternalError|Unavailable|Disconnected|ConnectionReset|"
-    f"ConnectionError|PayloadError|dispatch failure|{_CUT}"
+    f"ConnectionError|PayloadError|dispatch failure|{_TRUNCATED_NAMES}"
 )
 
 
 def _slots() -> asyncio.Semaphore:
-    """Places for the requests of this process that are in flight."""
-    loop, most = asyncio.get_running_loop(), configuration.requests_in_flight()
-    if _made.get(loop, (0, None))[0] != most:
-        _made[loop] = most, asyncio.Semaphore(most)
-    return _made[loop][1]
+    """Return the semaphore that bounds the requests of this process in flight."""
+    loop, count = asyncio.get_running_loop(), settings.requests_in_flight()
+    if _semaphores.get(loop, (0, None))[0] != count:
+        _semaphores[loop] = count, asyncio.Semaphore(count)
+    return _semaphores[loop][1]
 
 
-_made: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
+_semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def get_part(where: StorePath, byte_range: ByteRequest, length: int) -> Buffer | None:
+    """Request a part of ``length`` bytes, and retry if the response is shorter.
+
+    Returns
+    -------
+    Buffer or None
+        The bytes of the last response, which may still be too short; None if there is no object.
+    """
+    buffer = await get(where.store, where.path, byte_range, limit=length)
+    for attempt in range(1, MAX_SHORT_ATTEMPTS):
+        if buffer is None or len(buffer) == length:
+            break
+        await _wait(attempt + 1)
+        buffer = await get(where.store, where.path, byte_range, limit=length)
+    return buffer
 
 
 async def get_span(where: StorePath, start: int, stop: int) -> Buffer:
-    """Ask for bytes of a shard that its index names, again if fewer come: an answer may be cut short."""
-    buffer: Buffer | None = None
-    for attempt in range(SHORT_TRIES):
-        if attempt:
-            await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2**attempt))  # noqa: S311
-        buffer = await get(where.store, where.path, RangeByteRequest(start, stop), limit=stop - start)
-        if buffer is None or len(buffer) == stop - start:
-            break
+    """Request the bytes of a shard that its index names.
+
+    Raises
+    ------
+    FetchError
+        If the shard is gone, or too short for its index.
+    """
+    buffer = await get_part(where, RangeByteRequest(start, stop), stop - start)
     if buffer is None or len(buffer) != stop - start:
         found = "is gone" if buffer is None else f"ends {stop - start - len(buffer)} bytes too early"
         why = OSError(f"bytes {start} to {stop} of the shard are in its index, but the object {found}")
@@ -141,39 +168,45 @@ async def get_span(where: StorePath, start: int, stop: int) -> Buffer:
     return buffer
 
 
-async def check_is_there(store: Store, chunk: str, documents: Sequence[str]) -> None:
-    """Tell a chunk that was never written from one that was deleted with all of its store.
+async def check_array_exists(store: Store, chunk: str, documents: Sequence[str]) -> None:
+    """Tell a missing chunk from a deleted store.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Where there is no such chunk.
+        The store.
     chunk : str
-        Its key.
+        Key of the missing chunk.
     documents : sequence of str
-        Keys of which one is there as long as its array is; without any nothing is asked.
+        Keys at which the array may have its document. Without any, no request is made.
 
     Raises
     ------
     FetchError
-        If none is there.
+        If none of the documents exists.
     """
     for key in documents:
         if await get(store, key) is not None:
             return
     if documents:
-        raise FetchError(chunk) from FileNotFoundError("the store was deleted since it was opened")
+        raise FetchError(chunk) from store_deleted()
+
+
+def store_deleted() -> FileNotFoundError:
+    """Return the error of a missing chunk whose array has no document any more."""
+    return FileNotFoundError("the store was deleted after it was opened")
 
 
 def span_bytes(spans: Iterable[Span]) -> int:
+    """Return the sum of the lengths of byte ranges."""
     return sum(stop - start for start, stop in spans)
 
 
-def coalesced(spans: Iterable[Span], max_gap: int = MAX_GAP) -> Iterator[Span]:
-    """Put together byte ranges, sorted, that lie so close that one request for both takes less time than two."""
+def coalesced(spans: Iterable[Span], max_gap: int = MAX_GAP_BYTES) -> Iterator[Span]:
+    """Join sorted byte ranges that are so close that one request for both is faster than two."""
     run: Span | None = None
     for start, stop in spans:
-        if run is not None and start - run[1] <= max_gap and max(stop, run[1]) - run[0] <= MAX_RANGE:
+        if run is not None and start - run[1] <= max_gap and max(stop, run[1]) - run[0] <= MAX_RANGE_BYTES:
             run = run[0], max(stop, run[1])
         else:
             if run is not None:

@@ -1,4 +1,4 @@
-"""Answers of stores, read into bounded memory: an object may be larger than its array declares, and an answer without an end."""
+"""Responses of every kind of store, read into bounded memory: objects may be too large, and responses endless."""
 
 import asyncio
 import re
@@ -9,45 +9,46 @@ from typing import Any
 from fsspec.core import split_protocol
 from fsspec.implementations.reference import ReferenceFileSystem, ReferenceNotReachable
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from rainbear_dask.resources.limits import TooLargeError, check_size
 from rainbear_dask.storage.archives import read_member
+from rainbear_dask.storage.fsspec_internals import cat_file, raise_for_status, resolve_reference
 from rainbear_dask.storage.local_files import read_part
+from rainbear_dask.storage.zarr_internals import Buffer, default_buffer_prototype
 
 _PIECE_BYTES = 2**20
 
 
 class ShortResponseError(Exception):
-    """A response holds fewer bytes than were asked for."""
+    """A response holds fewer bytes than its request."""
 
 
 async def get_at_most(store: Store, key: str, byte_range: ByteRequest | None, limit: int) -> Buffer | None:
-    """Ask a store for an object, or a part of one.
+    """Request an object, or a part of it.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Where it is.
+        The store.
     key : str
-        Which it is.
+        Key of the object.
     byte_range : RangeByteRequest or SuffixByteRequest or None
-        Which part.
+        The part.
     limit : int
-        Most bytes that may be read.
+        Upper bound on the bytes of the response.
 
     Returns
     -------
     Buffer or None
-        None if there is no object.
+        The bytes; None if there is no object.
 
     Raises
     ------
     TooLargeError
-        If there are more bytes; of local files, archives and services no more than the limit are read.
+        If there are more bytes. From local files, archives and services, no more than the limit are read.
     ShortResponseError
-        If a web server sends less than it says, or than was asked for.
+        If a web server sends fewer bytes than its header says, or than the request names.
     """
     found = await _get(store, key, byte_range, limit)
     if found is None:
@@ -97,7 +98,7 @@ async def _of_obstore(store: ObjectStore[Any], key: str, byte_range: ByteRequest
             except NotSupportedError:
                 if byte_range is None:
                     raise
-                if not on_web:  # Azure knows no suffix
+                if not on_web:  # Azure does not support suffix requests
                     return await _ask(store.store, key, await _from_start(store.store, key, byte_range), limit)
                 store.knows_ranges = False  # type: ignore[attr-defined]
             except GenericError as err:
@@ -123,7 +124,7 @@ async def _ask(store: Any, key: str, byte_range: ByteRequest | None, limit: int)
     check_size(last - first, limit)
     found = await response.bytes_async()
     if len(found) != last - first:
-        raise ShortResponseError(f"{len(found)} bytes came, where the answer says {last - first}")
+        raise ShortResponseError(f"the response has {len(found)} bytes, but its header says {last - first}")
     return found
 
 
@@ -166,7 +167,7 @@ async def _unless_missing(store: FsspecStore, path: str, byte_range: ByteRequest
     except store.allowed_exceptions:
         return None
     except OSError as err:
-        if "not satisfiable" in str(err):  # S3, of an object without a byte
+        if "not satisfiable" in str(err):  # S3, for an empty object
             return b""
         raise
 
@@ -175,20 +176,20 @@ async def _of_files(files: Any, path: str, byte_range: ByteRequest | None, limit
     if any(cls.__name__ == "HTTPFileSystem" for cls in type(files).__mro__):
         return await _of_web(files, path, byte_range, limit)
     start, end = (0, limit + 1) if byte_range is None else _edges(byte_range)
-    found, length = await files._cat_file(path, start=start, end=end), _length(byte_range)
+    found, length = await cat_file(files, path, start, end), _length(byte_range)
     if byte_range is None and len(found) > limit:
         raise _too_large(limit)
-    # of a service that sends the whole where a part was asked for, the part is taken here
+    # a service that ignores ranges sends the whole object
     return found if length is None or len(found) <= length else found[-length:] if end is None else found[start:end]
 
 
 async def _of_references(files: ReferenceFileSystem, path: str, byte_range: ByteRequest | None, limit: int) -> Any:
-    """Ask for what a reference stands for: bytes in it, a file, or a part of one."""
-    target, first, last = files._cat_common(path)
+    """Read the target of a reference: bytes in the reference itself, a file, or a part of one."""
+    target, first, last = resolve_reference(files, path)
     start, end = _edges(byte_range)
     if isinstance(target, bytes):
         return target[start:end]
-    if first is not None:  # fsspec may read beyond the part that it names
+    if first is not None and last is not None:  # fsspec may read beyond the part that the reference names
         begin = max(last + start, first) if start is not None and start < 0 else first + (start or 0)
         last = last if end is None else min(first + end, last)
         check_size(last - begin, limit)
@@ -197,12 +198,12 @@ async def _of_references(files: ReferenceFileSystem, path: str, byte_range: Byte
         return await _of_files(files.fss[split_protocol(target)[0]], target, byte_range, limit)
     except TooLargeError:
         raise
-    except Exception as err:  # that the target is missing does not make it a missing chunk
+    except Exception as err:  # a missing target is no missing chunk
         raise ReferenceNotReachable(path, target) from err
 
 
 async def _of_web(files: Any, url: str, byte_range: ByteRequest | None, limit: int) -> bytes:
-    """Ask a web server, as fsspec does, but read no more than the limit, and look at what the answer says it is."""
+    """Request a file of a web server as fsspec does, but read at most the limit, and check the response's header."""
     options = dict(files.kwargs)
     start, end = _edges(byte_range)
     if start is not None:
@@ -210,14 +211,14 @@ async def _of_web(files: Any, url: str, byte_range: ByteRequest | None, limit: i
         options["headers"] = {**options.get("headers", {}), "Range": wanted}
     session = await files.set_session()
     async with session.get(files.encode_url(url), **options) as response:
-        files._raise_not_found_for_status(response, url)
+        raise_for_status(files, response, url)
         said = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if response.status != 206 or said is None:
             return await _taken(response.content.iter_chunked(_PIECE_BYTES), byte_range, limit)
         first, last = int(said[1]), int(said[2]) + 1
         found = await _taken(response.content.iter_chunked(_PIECE_BYTES), None, max(limit, last - first))
         if len(found) != last - first:
-            raise ShortResponseError(f"{len(found)} bytes came, where the answer says {last - first}")
+            raise ShortResponseError(f"the response has {len(found)} bytes, but its header says {last - first}")
         if start is not None and start < 0:
             return found[start:]
         part = found[(start or 0) - first :] if (start or 0) >= first else b""
@@ -228,7 +229,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
 
 async def _taken(pieces: AsyncIterable[Any], byte_range: ByteRequest | None, limit: int) -> bytes:
-    """Take an object, or a part of it, from the whole as it comes."""
+    """Take an object, or a part of it, from the pieces of the whole object."""
     start, end = _edges(byte_range)
     found, at = bytearray(), 0
     async for piece in pieces:
@@ -246,5 +247,5 @@ async def _taken(pieces: AsyncIterable[Any], byte_range: ByteRequest | None, lim
 
 
 def _too_large(limit: int) -> TooLargeError:
-    """Give the error of an object that was read up to the limit alone."""
-    return TooLargeError(f"it has more than {limit} bytes, all that the array's document allows for")
+    """Return the error of an object that was read up to the limit."""
+    return TooLargeError(f"the object has more than the {limit} bytes that the array's document allows")

@@ -1,4 +1,4 @@
-"""What users name a store by: an address, a store of a library or a state of a repository; which travel, how messages name them."""
+"""Sources: the addresses and objects by which users name a store, their labels, and whether workers can read them."""
 
 import os
 import pickle
@@ -26,9 +26,9 @@ class IcechunkAddress:
     Parameters
     ----------
     path : str
-        The folder, absolute.
+        Absolute path of the folder.
     branch, tag, snapshot_id : str or None
-        Which state; exactly one is given.
+        Name of the state; exactly one is given.
     """
 
     path: str
@@ -41,7 +41,7 @@ class IcechunkAddress:
 
 
 def address_of(source: Any) -> str | Store | IcechunkAddress:
-    """What to keep of a source: an absolute path, a URL, a store, or how to open one."""
+    """Return the part of a source that recipes keep: an absolute path, a URL, a store, or an Icechunk address."""
     if isinstance(source, IcechunkAddress):
         return source
     if is_icechunk(source):
@@ -54,8 +54,8 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
         return FsspecStore.from_mapper(source, read_only=True)
     if not isinstance(source, str | os.PathLike):
         raise StoreFormatError(
-            f"a {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, obstore or fsspec, or "
-            "an Icechunk session."
+            f"A {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, obstore or fsspec, "
+            "or an Icechunk session."
         )
     address = os.fspath(source)
     if address.startswith(("file://", "local://")):
@@ -66,12 +66,15 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
 
 
 def is_icechunk(source: Any) -> bool:
-    """Whether something is of Icechunk."""
+    """Whether an object comes from Icechunk."""
     return _is_of("icechunk", source)
 
 
 def session_of_bytes(content: bytes) -> Any:
-    """The session in bytes of one of both forms. Icechunk's own is tried first, because it cannot run code."""
+    """Return the Icechunk session in bytes of either form; icechunk 1.1.21 has a private class for its own.
+
+    Its own form is tried first, because it cannot run code.
+    """
     require("icechunk", extra="icechunk")
     from icechunk import Session  # noqa: PLC0415  an extra
     from icechunk._icechunk_python import PySession  # noqa: PLC0415
@@ -82,26 +85,27 @@ def session_of_bytes(content: bytes) -> Any:
         return pickle.loads(content)  # noqa: S301  the caller's own
     except Exception as err:  # noqa: BLE001  a pickle may raise anything
         raise StoreFormatError(
-            "these bytes are not an Icechunk session. Give pickle.dumps(session), or what Icechunk's as_bytes() gives."
+            "These bytes are not an Icechunk session. Give pickle.dumps(session), or the result of Icechunk's "
+            "as_bytes()."
         ) from safe_cause(err, ())
 
 
 def _is_of(package: str, source: Any) -> bool:
-    """Whether an object is of a package, which need not be installed for that to be known."""
+    """Whether an object's class comes from a package, which need not be installed."""
     return any(cls.__module__.partition(".")[0] == package for cls in type(source).__mro__)
 
 
 def _committed(source: Any) -> Store:
-    """Store of an Icechunk session that can only be read."""
+    """Return the store of a read-only Icechunk session."""
     store = source if isinstance(source, Store) else getattr(source, "store", None)
     if not isinstance(store, Store):
         raise StoreFormatError(
-            f"an Icechunk {type(source).__name__} is not one state of the data. Give repo.readonly_session('main')."
+            f"An Icechunk {type(source).__name__} is not one state of the data. Give repo.readonly_session('main')."
         )
     if not store.read_only:
         raise StoreError(
-            "this Icechunk session can be written to, so it is no fixed state that workers could share. Commit it, or "
-            "read what is committed: repo.readonly_session(snapshot_id=session.snapshot_id)."
+            "This Icechunk session is writable, so it is no fixed state that workers could share. Commit it, or "
+            "read the last commit: repo.readonly_session(snapshot_id=session.snapshot_id)."
         )
     return store
 
@@ -117,25 +121,25 @@ def _of_obstore(source: Any) -> str | Store:
 
 
 class _MemoryObjectStore(ObjectStore[Any]):
-    """An obstore store that only this process has."""
+    """An obstore store in the memory of this process."""
 
     def __getstate__(self) -> NoReturn:
         raise StoreError(f"{label_of(self)} {_ONLY_HERE}")
 
 
 _ONLY_HERE = (
-    "lives in the memory of this process, where no other process can read it. Write it to a folder or a bucket, or scan "
+    "lives in the memory of this process, and no other process can read it. Write it to a folder or a bucket, or scan "
     "it without a cluster."
 )
 
 
 def check_travels(spec: StoreSpec) -> None:
-    """Refuse to send a store that lives in the memory of this process to another.
+    """Refuse to send a store in the memory of this process to another process.
 
     Raises
     ------
     StoreError
-        If it does; the other process would find nothing there, and nothing is what a missing chunk is.
+        If the store is in memory: another process would find every chunk missing, and read fill values.
     """
     source = spec.source
     file_system = getattr(getattr(source, "fs", None), "sync_fs", None)
@@ -148,7 +152,7 @@ def check_travels(spec: StoreSpec) -> None:
 
 
 def label_of(source: str | Store | IcechunkAddress) -> str:
-    """How messages name a source."""
+    """Return the name of a source in messages."""
     if isinstance(source, ObjectStore):
         return presentable(str(source.store), secrets_of(source, {}))
     session = getattr(source, "session", None)
@@ -158,4 +162,5 @@ def label_of(source: str | Store | IcechunkAddress) -> str:
 
 
 def is_url(address: str) -> bool:
+    """Whether an address is a URL, perhaps a chain of them (``::``)."""
     return "://" in address or "::" in address

@@ -1,10 +1,12 @@
-"""A recipe to open a store again, in any process."""
+"""Recipes of stores: how to open one group of a store again, in any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rainbear_dask.resources.cache import Opening, arrived_opening, opening
+from rainbear_dask.resources.openings import Opening, arrived_opening, opening
+
+CacheKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,23 +16,23 @@ class StoreSpec:
     Parameters
     ----------
     label : str
-        How messages, plans and reprs name the store: its address without any credentials.
+        Name of the store in messages, plans and reprs: its address without credentials.
     source
-        What to open: a path or URL (str), or an object that zarr reads from (a ``zarr.abc.store.Store``).
+        A path or URL (str), or a ``zarr.abc.store.Store``.
     version : str
-        Digest of the metadata documents and of what else the store tells cheaply of its state. It catches a resize,
-        a new codec or a rewritten store, not a chunk overwritten in place.
+        Digest of the metadata documents, and of other cheap signs of the store's state. It changes with a resize, a new
+        codec or a rewritten store, and not with a chunk overwritten in place.
     group : str
         Path of the group inside the store, without a slash at either end; "" is the root.
     options : mapping of str to object
-        Storage options that go with a URL. They may hold credentials, so no repr and no key shows them.
+        Storage options of a URL. They may hold credentials, so no repr and no key shows them.
     opening_id : str
-        Names this opening. Caches are keyed by it, so that a scan made after the store was rewritten never meets
-        what an earlier scan had cached; results are not, so that the same question has the same Dask key.
+        Name of this opening. Cache keys contain it, so a scan of a rewritten store never gets values that an earlier
+        scan cached. Dask keys do not contain it, so equal questions have equal keys.
     max_cached : int or None
-        Pieces of coordinates that a process keeps of this opening at most.
+        Upper bound on the pieces of coordinates that a process caches for this opening.
     max_chunks : int or None
-        Chunks of data variables that a process keeps of this opening at most. None: none is kept.
+        Upper bound on the chunks of data variables that a process caches for this opening. None: it caches none.
     """
 
     label: str
@@ -43,18 +45,22 @@ class StoreSpec:
     max_chunks: int | None = field(default=None, compare=False)
 
     _alive: Opening | None = field(default=None, init=False, repr=False, compare=False)
-    """Lives as long as anybody can ask for what caches keep of this opening; no key of a cache may hold it, nor this recipe."""
+    """Keeps the values of this opening in caches, so no cache key may hold it."""
 
     def __post_init__(self) -> None:
         if self.opening_id:
             object.__setattr__(self, "_alive", opening(self.opening_id))
 
+    def cache_key(self) -> "CacheKey":
+        """Return a key for caches that names this opening without keeping it alive, as the recipe itself would."""
+        return (self.key(), self.label, self.version, self.group)
+
     def key(self) -> str:
-        """Name of the opening for the key of a cache, which drops what it has under it some time after the last recipe is gone."""
+        """Return the name of the opening. Caches drop entries under it some time after its last recipe is gone."""
         if self.opening_id and self._alive is None:  # from a pickle
             object.__setattr__(self, "_alive", arrived_opening(self.opening_id))
         return self.opening_id
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
-        """Content for a Dask key: which data, never with which credentials."""
+        """Return the content for a Dask key, without credentials."""
         return (self.label, self.version, self.group)

@@ -21,9 +21,10 @@ from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.resources.buffers import LOOSE
-from rainbear_dask.resources.cache import ByteLRU, bytes_of_array, when_gone
+from rainbear_dask.resources.buffers import POOL_SLACK
+from rainbear_dask.resources.cache import ByteLRU, bytes_of_array
 from rainbear_dask.resources.limits import WHOLE_VALUES
+from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table.model import Column
@@ -45,7 +46,7 @@ def _sizeof(key: _Key, values: Values | pl.Series) -> int:
     if isinstance(values, np.ndarray):
         own = bytes_of_array(values)
     else:
-        own = int(values.estimated_size() * LOOSE) + _SERIES_BYTES
+        own = int(values.estimated_size() * POOL_SLACK) + _SERIES_BYTES
     if isinstance(key.what, str):
         what = sys.getsizeof(key.what)
     else:

@@ -179,7 +179,7 @@ def test_a_session_that_can_be_written_to_is_refused(repo):
         lambda: rd.scan_zarr(session.store),
         lambda: asyncio.run(rd.IcechunkBackend.from_session(session)),
     ):
-        caught(StoreError, refused, "can be written to", "readonly_session")
+        caught(StoreError, refused, "is writable", "readonly_session")
 
 
 def test_what_is_not_there(tmp_path, open_):
@@ -189,7 +189,7 @@ def test_what_is_not_there(tmp_path, open_):
     caught(
         StoreNotFoundError,
         lambda: asyncio.run(rd.IcechunkBackend.from_filesystem(tmp_path / "none")),
-        "no Icechunk repository",
+        "No Icechunk repository",
     )
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty").mkdir()
@@ -316,7 +316,7 @@ def test_damaged_bytes_of_a_session_are_an_error_of_ours(repo):
 
 def test_bytes_of_a_session_that_can_be_written_to_are_refused(repo):
     content = repo.writable_session("main")._session.as_bytes()
-    caught(StoreError, lambda: asyncio.run(rd.IcechunkBackend.from_session(content)), "written to")
+    caught(StoreError, lambda: asyncio.run(rd.IcechunkBackend.from_session(content)), "writable")
 
 
 def test_icechunks_own_bytes_are_never_unpickled(repo, monkeypatch):

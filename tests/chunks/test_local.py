@@ -1,4 +1,4 @@
-"""Chunks in a folder: what is checked of them, what is kept, and when threads are begun."""
+"""Chunks in a folder: checks of their bytes, cached memory, and the number of threads."""
 
 import os
 import shutil
@@ -14,11 +14,10 @@ import pytest
 import zarr
 from numcodecs import blosc, zstd
 from zarr.codecs import BloscCodec, ZstdCodec
-from zarr.storage import LocalStore
 
-from rainbear_dask.chunks import errors as chunks
 from rainbear_dask.chunks import local as files
-from rainbear_dask.chunks.local import SMALL_CHUNK
+from rainbear_dask.chunks.errors import locate_error
+from rainbear_dask.chunks.local import SMALL_CHUNK_BYTES
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.metadata.opening import open_store
@@ -42,7 +41,7 @@ def _nothing_is_kept():
 
 def written(path, **how):
     """A store of one array of large chunks."""
-    assert NUM_BYTES > SMALL_CHUNK
+    assert NUM_BYTES > SMALL_CHUNK_BYTES
     zarr.create_array(path, name="a", dtype="f4", shape=SHAPE, **({"chunks": CHUNK} | how))[:] = VALUES
     zarr.open_group(path, mode="a")
     return open_store(path)
@@ -174,7 +173,7 @@ def test_a_large_shard_is_read_in_parts(tmp_path, monkeypatch, per_thread, regio
     monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
     meta = written(tmp_path, chunks=(2, 32, 512), shards=(4, 64, 1024))
     np.testing.assert_array_equal(read(meta, region), VALUES[tuple(slice(*span) for span in region)])
-    unit = files.file_array(LocalStore(tmp_path), "", meta.arrays["a"]).unit(((0, 4), (0, 64), (0, 1024)))  # a shard
+    unit = files.thread_unit(meta.arrays["a"], ((0, 4), (0, 64), (0, 1024)))  # a shard
     assert unit == {1: (2, 32, 512), 2 * NUM_BYTES: (2, 64, 1024), 2**30: (4, 64, 1024)}[per_thread]
 
 
@@ -290,7 +289,7 @@ def test_tasks_that_run_leave_no_processor_for_threads_inside_of_one(tmp_path, m
 
 
 def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
-    meta, failed, plain = written(tmp_path), threading.Event(), files._Object.read
+    meta, failed, plain = written(tmp_path), threading.Event(), files._FilePart.read
 
     def failing(self, scratch):
         if threading.current_thread() is threading.main_thread():
@@ -298,8 +297,9 @@ def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
             plain(self, scratch)
         else:
             failed.set()
-            raise chunks.ObjectError(self.array.chunked, self.index, OSError("of another thread"))
+            with locate_error(self.array, self.index):
+                raise OSError("of another thread")
 
     monkeypatch.setattr(files, "THREAD_BYTES", NUM_BYTES)
-    monkeypatch.setattr(files._Object, "read", failing)
+    monkeypatch.setattr(files._FilePart, "read", failing)
     refused(meta, "of another thread")

@@ -1,5 +1,6 @@
-"""Ways to name a store, and the values read from it, against zarr's own reading with its own pipeline."""
+"""Ways to name a store, and the values read from it, compared with zarr's own pipeline."""
 
+import asyncio
 import http.server
 import json
 import pickle
@@ -19,9 +20,10 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from rainbear_dask.chunks import array as array_module
+from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import local as files
-from rainbear_dask.chunks import read as store_module
-from rainbear_dask.chunks.local import file_array
+from rainbear_dask.chunks.array import chunked_array
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.exceptions import (
     ChunkReadError,
@@ -33,6 +35,7 @@ from rainbear_dask.exceptions import (
 )
 from rainbear_dask.metadata import parse, zarr_arrays
 from rainbear_dask.metadata.opening import open_store
+from rainbear_dask.storage import stores
 from tests.support.errors import caught
 from tests.support.stores import ALL_KINDS, TREE, CountingStore, write_tree
 
@@ -65,23 +68,23 @@ def write(path, *, dtype="f4", shape=(7, 9), chunks=(3, 4), missing=False, **how
 
 
 @contextmanager
-def zarrs_reads(smaller_than):
-    """Leave chunks smaller than so many bytes to zarrs, and none else."""
+def small_chunk_bytes(smaller_than):
+    """Read chunks smaller than so many bytes in the loop of small chunks, and all others one by one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "SMALL_CHUNK", smaller_than)
+        patch.setattr(files, "SMALL_CHUNK_BYTES", smaller_than)
         files.forget_files()
         yield
     files.forget_files()
 
 
-READERS = {"zarrs where it can": files.SMALL_CHUNK, "none by zarrs": 0}
+READERS = {"small chunks in a loop": files.SMALL_CHUNK_BYTES, "all chunks one by one": 0}
 
 
 def assert_reads_as_zarr_does(path, name="a"):
     """The whole array and an inner region of it, in shape, dtype and every bit, whatever reads it."""
     meta = open_store(path)
     assert_reads(meta, path, name)
-    with zarrs_reads(smaller_than=0):
+    with small_chunk_bytes(smaller_than=0):
         assert_reads(meta, path, name)
     return meta
 
@@ -211,15 +214,14 @@ def test_a_chunk_longer_than_its_array(tmp_path):
 def test_plain_numbers_in_a_folder_are_read_without_zarr(tmp_path, how, plain):
     write(tmp_path, **how)
     meta = open_store(tmp_path)
-    store = store_module.connected_store(meta.spec)
-    assert (file_array(store, "", meta.arrays["a"]) is not None) == plain
+    assert (chunked_array("", meta.arrays["a"]) is not None) == plain
 
 
 def test_a_folder_that_is_opened_again_is_not_understood_again(tmp_path, monkeypatch):
     write(tmp_path)
     expected = open_store(tmp_path)
     assert_reads(expected, tmp_path)
-    for module, name in ((zarr_arrays, "AsyncArray"), (parse, "check_document"), (files, "chunked_array")):
+    for module, name in ((zarr_arrays, "AsyncArray"), (parse, "check_document"), (array_module, "chunk_form")):
         monkeypatch.setattr(module, name, None)
     actual = open_store(tmp_path)
     assert actual.arrays == expected.arrays
@@ -242,7 +244,8 @@ def test_a_folder_that_was_written_again_under_the_same_documents_is_read_as_it_
 def test_a_folder_is_read_on_the_thread_that_asks(tmp_path, monkeypatch):
     write(tmp_path)
     meta = open_store(tmp_path)
-    monkeypatch.setattr(store_module, "sync", None)  # the way to zarr's event loop
+    for module in (stores, fetch, pipeline):
+        monkeypatch.setattr(module, "sync", None)  # the way to zarr's event loop
     assert_reads(meta, tmp_path)
 
 
@@ -324,7 +327,7 @@ def test_requests_for_many_arrays_are_in_flight_together():
             if "/c/" in key:
                 self.waiting += 1
                 while self.waiting < 4:
-                    await store_module.asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)
             return await super().get(key, prototype, byte_range)
 
     memory = MemoryStore()
@@ -375,7 +378,7 @@ def test_a_damaged_chunk_is_named(tmp_path, how, damage, name, reader):
     chunk = tmp_path / "a" / key
     chunk.write_bytes(damage if isinstance(damage, bytes) else chunk.read_bytes()[:damage])
     meta = open_store(tmp_path)
-    with zarrs_reads(smaller_than=READERS[reader]):
+    with small_chunk_bytes(smaller_than=READERS[reader]):
         error = caught(
             ChunkReadError,
             lambda: read_regions(meta.spec, [(meta.arrays["a"], ((0, 7), (0, 9)))]),
@@ -409,7 +412,7 @@ def test_what_zarr_finds_damaged_is_an_error_or_read_right(tmp_path, codec):
             except Exception:  # noqa: BLE001
                 expected = values
             for reader in READERS.values():
-                with zarrs_reads(smaller_than=reader):
+                with small_chunk_bytes(smaller_than=reader):
                     try:
                         (actual,) = read_regions(meta.spec, [(array, region)])
                     except ChunkReadError:
@@ -490,7 +493,7 @@ def test_http(tmp_path, server, zarr_format, consolidated):
     meta = open_store(f"{url}/s.zarr/")
     (values,) = read_regions(meta.spec, [(meta.arrays["t"], ((0, 2), (0, 3)))])
     assert values.tolist() == TREE["t"].values.tolist()
-    caught(StoreNotFoundError, lambda: open_store(f"{url}/none.zarr"), "no Zarr store")
+    caught(StoreNotFoundError, lambda: open_store(f"{url}/none.zarr"), "No Zarr store")
     answers["s.zarr/t/"] = 500
     caught(ChunkReadError, lambda: read_regions(meta.spec, [(meta.arrays["t"], ((0, 2), (0, 3)))]), "500", "'t'")
     answers["s.zarr"] = 403

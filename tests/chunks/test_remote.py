@@ -1,4 +1,4 @@
-"""Chunks of stores that are not folders, read without zarr's pipeline: values, damage, what is asked for, where it is decoded."""
+"""Chunks in object stores, read without zarr's pipeline: values, damage, requests, and the thread that decodes."""
 
 import asyncio
 import shutil
@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from rainbear_dask.chunks import array as chunks
 from rainbear_dask.chunks import errors
 from rainbear_dask.chunks.read import read_regions
-from rainbear_dask.chunks.remote import fetch_regions
+from rainbear_dask.chunks.remote import RemoteReader
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.metadata.opening import open_store
 from tests.support.errors import caught
@@ -151,10 +151,11 @@ def test_what_is_given_up_is_not_asked_for(tmp_path, how):
 
     store.when_asked = wait
     array = chunks.chunked_array("", meta.arrays["a"])
-    with dask.config.set({"rainbear-dask.requests-in-flight": 4}), fetch_regions(store, "", [(array, WHOLE)]) as finish:
+    reader = RemoteReader(store, "", "")
+    with dask.config.set({"rainbear-dask.requests-in-flight": 4}), reader.begin([(array, WHOLE)]) as finish:
         assert asked.wait(60)
         if how == "failed":
-            with pytest.raises(errors.ObjectError) as err:
+            with pytest.raises(errors.ReadError) as err:
                 finish()
             assert "of the store" in str(err.value.cause.__cause__)
     time.sleep(0.1)

@@ -186,7 +186,7 @@ def test_many_rows_are_written_in_little_memory(tmp_path):
         (["scan", "{url}", "--output", "rows.xyz"], 2, "--format"),
         (["scan", "{url}", "--output", "damaged.zarr", "--format", "csv"], 2, "is a folder"),
         (["scan", "{url}", "--output", "/nowhere/rows.csv"], 1, "/nowhere"),
-        (["info", "{url}/nothing"], 3, "no Zarr store at"),
+        (["info", "{url}/nothing"], 3, "No Zarr store at"),
         (["scan", "{damaged}", "--output", "rows.csv"], 3, "'t2m'"),
         (["scan", "{url}", "--max-chunks", "5"], 4, "24 chunks needed, limit is 5"),
         (["scan", "{url}", "--max-rows", "5"], 4, "limit is 5"),

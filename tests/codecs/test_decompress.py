@@ -1,4 +1,4 @@
-"""Chunks that are well formed and unusual are read, whatever reads them: bounds refuse what is hostile alone."""
+"""Well-formed but unusual chunks are read by every reader; bounds refuse hostile ones alone."""
 
 import bz2
 import gzip

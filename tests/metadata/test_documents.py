@@ -1,4 +1,4 @@
-"""What the documents of a store are understood to say, against xarray, and what is said of those that make no sense."""
+"""Metadata documents of a store, compared with xarray, and the messages about invalid ones."""
 
 import json
 
@@ -223,15 +223,15 @@ def test_no_document_is_asked_for_twice(zarr_format):
 
 
 def test_nothing_there(tmp_path):
-    caught(StoreNotFoundError, lambda: open_store(tmp_path / "none"), "no Zarr store at", "none", "Check the path")
+    caught(StoreNotFoundError, lambda: open_store(tmp_path / "none"), "No Zarr store at", "none", "Check the path")
     caught(
-        FileNotFoundError, lambda: open_store("memory://nothing_there"), "no Zarr store at", "memory://nothing_there"
+        FileNotFoundError, lambda: open_store("memory://nothing_there"), "No Zarr store at", "memory://nothing_there"
     )
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
     (tmp_path / "era5.zarr").mkdir()
-    caught(StoreNotFoundError, lambda: open_store(tmp_path), "no Zarr store", "'era5.zarr'", "zarr.json")
+    caught(StoreNotFoundError, lambda: open_store(tmp_path), "No Zarr store", "'era5.zarr'", "zarr.json")
     caught(StoreNotFoundError, lambda: open_store(tmp_path / "era5.zarr"), "Nothing is there")
 
 

@@ -1,4 +1,4 @@
-"""Coordinates in trees: those of the array's own group, then of the groups above it, never of others."""
+"""Coordinates in trees come from the array's own group, then from the groups above it, never from others."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""One array with odd or hostile metadata: it is left out by name, or refused by an error of ours; the others stay right."""
+"""An array with odd or hostile metadata is skipped by name, or refused; other arrays stay right."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Documents that declare more than anybody can read: an error, or an array that is left out, and never an attempt."""
+"""Documents that declare too much: an error, or a skipped array, and never an attempt to read."""
 
 import json
 from contextlib import nullcontext

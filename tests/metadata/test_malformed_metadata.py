@@ -1,4 +1,4 @@
-"""Metadata documents as damage or malice may leave them: read right, or refused by an error of ours; never anything else."""
+"""Damaged or malicious documents are read right, or refused by an error of ours; nothing else happens."""
 
 import copy
 import json

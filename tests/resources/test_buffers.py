@@ -1,4 +1,4 @@
-"""Memory that is lent is nobody else's as long as it is seen, and is lent again afterwards."""
+"""A borrowed buffer has one user until its last view is gone, and is reused afterwards."""
 
 import gc
 import threading
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rainbear_dask.resources import buffers as memory
-from rainbear_dask.resources.buffers import SMALL, borrow_array
+from rainbear_dask.resources.buffers import MIN_POOLED_BYTES, borrow_array
 
 
 @pytest.fixture(autouse=True)
@@ -45,29 +45,29 @@ def test_memory_is_lent_again_when_no_view_of_it_is_left():
 
 
 def test_what_a_buffer_is_made_of_is_not_lent_again():
-    array = borrow_array((2 * SMALL,), "u1")
+    array = borrow_array((2 * MIN_POOLED_BYTES,), "u1")
     where, buffer = address(array), memoryview(array)[5:]
     del array
-    assert address(borrow_array((2 * SMALL,), "u1")) != where
+    assert address(borrow_array((2 * MIN_POOLED_BYTES,), "u1")) != where
     del buffer
-    assert address(borrow_array((2 * SMALL,), "u1")) == where
+    assert address(borrow_array((2 * MIN_POOLED_BYTES,), "u1")) == where
 
 
 def test_much_more_memory_than_is_asked_for_is_not_lent():
-    where = address(borrow_array((2 * SMALL,), "u1"))
-    small = borrow_array((SMALL,), "u1")
+    where = address(borrow_array((2 * MIN_POOLED_BYTES,), "u1"))
+    small = borrow_array((MIN_POOLED_BYTES,), "u1")
     assert address(small) != where
-    assert address(borrow_array((2 * SMALL - 1000,), "u1")) == where
+    assert address(borrow_array((2 * MIN_POOLED_BYTES - 1000,), "u1")) == where
 
 
 def test_small_arrays_are_left_to_the_heap():
-    borrow_array((SMALL - 1,), "u1")
+    borrow_array((MIN_POOLED_BYTES - 1,), "u1")
     assert not memory._idle
 
 
 def test_of_memory_that_waits_the_oldest_goes_first(monkeypatch):
-    monkeypatch.setattr(memory, "KEPT_BYTES", 5 * SMALL)
-    arrays = [borrow_array((n * SMALL,), "u1") for n in (6, 2, 3, 1)]
+    monkeypatch.setattr(memory, "MAX_IDLE_BYTES", 5 * MIN_POOLED_BYTES)
+    arrays = [borrow_array((n * MIN_POOLED_BYTES,), "u1") for n in (6, 2, 3, 1)]
     where = list(map(address, arrays))
     for waiting in ([], [1], [1, 2], [2, 3]):  # the first is too much by itself
         del arrays[0]
@@ -75,7 +75,7 @@ def test_of_memory_that_waits_the_oldest_goes_first(monkeypatch):
 
 
 def test_few_pieces_wait():
-    arrays = [borrow_array((SMALL,), "u1") for _ in range(100)]
+    arrays = [borrow_array((MIN_POOLED_BYTES,), "u1") for _ in range(100)]
     where = list(map(address, arrays))
     while arrays:
         del arrays[0]
@@ -87,7 +87,7 @@ def test_what_is_written_stays(steps):
     """Of any arrays that are made, seen in part, and dropped in any order."""
     kept = {}
     for number, (place, size, in_part) in enumerate(steps):
-        array = borrow_array((size * SMALL // 2,), "u1")
+        array = borrow_array((size * MIN_POOLED_BYTES // 2,), "u1")
         array[...] = number
         kept[place] = (array[7:-5] if in_part else array, number)
         del array
@@ -101,9 +101,9 @@ def test_threads_are_lent_memory_of_their_own():
 
     def work(number):
         for turn in range(200):
-            array = borrow_array((SMALL + 64 * (turn % 7),), "u1")
+            array = borrow_array((MIN_POOLED_BYTES + 64 * (turn % 7),), "u1")
             array[...] = number
-            other = borrow_array((SMALL,), "u1")
+            other = borrow_array((MIN_POOLED_BYTES,), "u1")
             other[...] = 100 + number
             if array.min() != number or array.max() != number:
                 wrong.append(number)
@@ -119,4 +119,4 @@ def test_threads_are_lent_memory_of_their_own():
         thread.join()
     gc.collect()
     assert not wrong
-    assert sum(map(len, memory._idle.values())) <= memory.KEPT_BYTES
+    assert sum(map(len, memory._idle.values())) <= memory.MAX_IDLE_BYTES

@@ -1,4 +1,4 @@
-"""A cache that is bounded, and that loads each value once, whoever asks."""
+"""A cache is bounded, and loads each value once for all its callers."""
 
 import gc
 import pickle
@@ -15,16 +15,10 @@ from hypothesis import strategies as st
 from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.metadata import zarr_arrays as documents
 from rainbear_dask.resources import cache as caches
+from rainbear_dask.resources import openings
 from rainbear_dask.resources.buffers import borrow_array
-from rainbear_dask.resources.cache import (
-    ByteLRU,
-    arrived_opening,
-    bytes_of_array,
-    new_opening,
-    opening,
-    remembered,
-    when_gone,
-)
+from rainbear_dask.resources.cache import ByteLRU, bytes_of_array, remembered
+from rainbear_dask.resources.openings import arrived_opening, new_opening, opening, when_gone
 from rainbear_dask.table import coordinates as coords
 
 
@@ -53,7 +47,7 @@ def test_values_are_right_and_the_bound_is_kept(asked):
 def test_of_one_owner_no_more_are_kept_than_asked_for():
     cache = new_cache(100)
     cache.get_all([("b", 1)], lambda _: [1])
-    cache.get_all([("a", n) for n in range(5)], lambda keys: [n for _, n in keys], most=2)
+    cache.get_all([("a", n) for n in range(5)], lambda keys: [n for _, n in keys], max_owned=2)
     assert list(cache.sizes("a")) == [("a", 3), ("a", 4)]
     assert list(cache.sizes("b")) == [("b", 1)]
 
@@ -234,8 +228,8 @@ def test_what_belongs_to_an_opening_goes_with_it():
 
 
 def test_openings_that_arrive_stay_until_others_have_come(monkeypatch):
-    monkeypatch.setattr(caches, "_MAX_ARRIVED", 3)
-    monkeypatch.setattr(caches, "_arrived", caches.OrderedDict())
+    monkeypatch.setattr(openings, "MAX_ARRIVED", 3)
+    monkeypatch.setattr(openings, "_arrived", openings.OrderedDict())
     gone, names = [], [f"arrived-{n}" for n in range(5)]
     when_gone(gone.append)
     for name in names:

@@ -1,4 +1,4 @@
-"""A day of a service: many small scans of changing stores in one process leave nothing behind that nobody can ask for."""
+"""A long-running service: many small scans of changing stores leave nothing unreachable in memory."""
 
 import base64
 import gc
@@ -19,10 +19,10 @@ import pytest
 import zarr
 
 import rainbear_dask as rd
-from rainbear_dask.chunks import fetch
+from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import read as storage
-from rainbear_dask.resources import cache
-from rainbear_dask.storage import connect, credentials
+from rainbear_dask.resources import openings
+from rainbear_dask.storage import connect, credentials, stores
 from rainbear_dask.table import coordinates as coords
 
 c = pl.col
@@ -122,14 +122,14 @@ KINDS = [
 
 def by_opening() -> int:
     """Bytes, and connections, that are kept for openings."""
-    kept = (coords.CACHE, storage._stores, storage._arrays, connect._indexed_stores, credentials._sealed)
+    kept = (coords.CACHE, stores._stores, pipeline._arrays, connect._indexed_stores, credentials._sealed)
     return sum(each.bytes for each in kept)
 
 
 @pytest.fixture
 def quiet(monkeypatch):
     """A process in which nothing is kept yet, and to which nothing has come."""
-    monkeypatch.setattr(cache, "_arrived", cache.OrderedDict())
+    monkeypatch.setattr(openings, "_arrived", openings.OrderedDict())
     gc.collect()
     storage.disconnect()
     coords.CACHE.clear()
@@ -142,7 +142,7 @@ def test_nothing_is_kept_of_openings_that_nobody_can_reach(ask, tmp_path):
     for number in range(3):
         frame, length = ask(str(tmp_path / "store"), number)
         assert frame.height == length - 1
-    cache._arrived.clear()  # what came by pickle stays until others have come
+    openings._arrived.clear()  # what came by pickle stays until others have come
     gc.collect()
     assert by_opening() <= before
 
@@ -170,7 +170,7 @@ def test_what_can_still_be_asked_for_is_kept(tmp_path):
 
 def bytes_of_a_scan(folder: str) -> float:
     """What each of many scans leaves behind in this process, when the first few are over."""
-    cache._MAX_ARRIVED = 4
+    openings.MAX_ARRIVED = 4
 
     def work(first, count):
         for number in range(first, first + count):
@@ -202,10 +202,9 @@ def test_many_scans_of_changing_stores_take_no_more_memory(tmp_path):
 
 def test_caches_that_are_kept_by_content_are_bounded_by_bytes(tmp_path, monkeypatch):
     from rainbear_dask.chunks import array as chunks  # noqa: PLC0415
-    from rainbear_dask.chunks import local as files  # noqa: PLC0415
     from rainbear_dask.metadata import zarr_arrays as documents  # noqa: PLC0415
 
-    kept = [documents.array_metadata.answers, chunks.chunked_array.answers, files._opened.answers]
+    kept = [documents.array_metadata.answers, chunks.chunked_array.answers]
     for each in kept:
         monkeypatch.setattr(each, "_max_bytes", lambda: 100_000)
         each.clear()
@@ -218,7 +217,7 @@ def test_shard_indexes_are_bounded_by_bytes_and_go_with_their_opening(monkeypatc
     store = zarr.storage.ObjectStore(rd.store.MemoryStore())
     group = zarr.open_group(store, mode="w", zarr_format=3)
     group.create_array("v", data=np.arange(400.0), chunks=(2,), shards=(20,), dimension_names=["x"])
-    monkeypatch.setattr(fetch, "INDEX_BYTES", 50_000)
+    monkeypatch.setattr(fetch, "MAX_INDEX_BYTES", 50_000)
     lf = rd.scan_zarr(store)
     for first in range(0, 400, 20):
         assert lf.filter(c.x == first).collect()["v"].to_list() == [float(first)]

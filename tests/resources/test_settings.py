@@ -1,4 +1,4 @@
-"""Settings: their defaults, where they can be set, and what is said of a wrong one."""
+"""Settings: their defaults, the places to set them, and the messages about wrong values."""
 
 import os
 import subprocess

@@ -73,4 +73,4 @@ def test_only_errors_of_ours_come_of_a_hostile_store_in_bounded_memory(outcomes,
 
 def test_the_chunk_at_fault_is_named(outcomes):
     outcome, _ = outcomes("folder", "v3 zstd: header of 2**50")
-    assert outcome.startswith("ChunkReadError: chunk (0,) (key 'v/c/0') of array 'v'")
+    assert outcome.startswith("ChunkReadError: Cannot read chunk (0,) (key 'v/c/0') of array 'v'")

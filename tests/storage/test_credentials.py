@@ -1,4 +1,4 @@
-"""Credentials: workers have them, no graph, text or log does, and a wrong one is an error that says so."""
+"""Credentials: workers have them; no graph, message or log does; wrong ones raise an error that says so."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ import rainbear_dask as rd
 from rainbear_dask.exceptions import StoreAccessError
 from rainbear_dask.execution import plugins as delivery
 from rainbear_dask.redaction import holds_secrets
-from rainbear_dask.resources import cache
+from rainbear_dask.resources import openings
 from rainbear_dask.storage.credentials import Sealed, seal
 from tests.support import guarded
 from tests.support.errors import caught
@@ -360,7 +360,7 @@ def test_secrets_travel_once_and_are_forgotten_when_their_client_goes(bucket, cl
 @pytest.mark.cluster
 def test_of_many_credentials_the_oldest_are_forgotten_by_workers(bucket, cluster, monkeypatch):
     monkeypatch.setattr(delivery, "_MAX_SECRETS", 3)
-    monkeypatch.setattr(cache, "_MAX_ARRIVED", 1)  # what the scheduler, which is in this process, was sent last
+    monkeypatch.setattr(openings, "MAX_ARRIVED", 1)  # what the scheduler, which is in this process, was sent last
     with Client(cluster, set_as_default=False) as client:
         for number in range(8):
             options = {"headers": HEADERS | {"X-Other": f"number {number}"}}

@@ -1,4 +1,4 @@
-"""Web servers whose responses are cut short, too long, without an end, or not what was asked for."""
+"""Web servers whose responses are truncated, too long, endless, or not the requested range."""
 
 import base64
 import http.server
@@ -125,7 +125,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def web(folder, monkeypatch):
-    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(fetch, "FIRST_WAIT_SECONDS", 0.01)
     with serving(folder) as web:
         yield web
 
@@ -172,7 +172,7 @@ def test_a_response_that_is_cut_short_each_time_is_an_error_that_names_the_chunk
     web.fault, web.times = "cut", 100
     stored = "shard" if "shards" in read else "chunk"
     caught(ChunkReadError, lambda: check(web, store, library, columns=columns), f"{stored} (", "key 'v/", "'v'")
-    assert fetch.TRIES <= max(web.done.values()) <= 2 * fetch.TRIES + 2
+    assert fetch.MAX_ATTEMPTS <= max(web.done.values()) <= 2 * fetch.MAX_ATTEMPTS + 2
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -222,7 +222,7 @@ def test_a_document_without_an_end_is_not_read_to_it(web, library, monkeypatch):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_an_object_larger_than_its_chunk_can_be_is_refused_before_it_is_read(tmp_path, folder, library, monkeypatch):
-    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(fetch, "FIRST_WAIT_SECONDS", 0.01)
     (tmp_path / "s").symlink_to(folder / "chunks")
     xr.Dataset({"v": (("t", "x"), VALUES)}).to_zarr(
         tmp_path / "large", consolidated=True, zarr_format=3, encoding={"v": {"chunks": (1, 2_000)}}

@@ -1,4 +1,4 @@
-"""Questions that are easily answered wrong, each as it was first met: the answer is that of Polars on the whole table."""
+"""Queries that are easily answered wrong: the answer is that of Polars on the whole table."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""How much is asked of a store: documents of large groups, and chunks where chunk grids differ."""
+"""Requests to a store: documents of large groups, and chunks of several chunk grids."""
 
 import dask
 import numpy as np

@@ -1,4 +1,4 @@
-"""A new scan sees what is there now, whatever the kind of connection remembers: archives, references, copies, listings."""
+"""A new scan reads the current state of a source: archives, references, copied files, listings."""
 
 import asyncio
 import base64
@@ -23,8 +23,8 @@ from fsspec.implementations.reference import ReferenceFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 import rainbear_dask as rd
-from rainbear_dask.chunks.read import connected_store
 from rainbear_dask.storage import connect as connections
+from rainbear_dask.storage.stores import connected_store
 
 LENGTHS = (4, 8, 6, 4)
 

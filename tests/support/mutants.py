@@ -525,8 +525,8 @@ FAULTS = [
     Fault(
         "a response that is cut short is an error at once",
         "storage/requests storage/test_cut_responses",
-        "passing = _CUT_SHORT if isinstance(store, ObjectStore) else _PASSING",
-        "passing = re.compile('$^')",
+        "transient = _TRUNCATED if isinstance(store, ObjectStore) else _TRANSIENT",
+        "transient = re.compile('$^')",
     ),
     Fault(
         "the index of a shard is not checked",
@@ -537,8 +537,8 @@ FAULTS = [
     Fault(
         "parts of a shard begin with it",
         "chunks/local chunks/test_local",
-        "yield _Object(self, index, part, out[place][place_of_part])",
-        "yield _Object(self, index, inside, out[place][place_of_part])",
+        "yield _FilePart(array, index, part, out[place][place_of_part], root)",
+        "yield _FilePart(array, index, inside, out[place][place_of_part], root)",
     ),
     Fault(
         "a chunk is missing though the store is",
@@ -593,20 +593,20 @@ FAULTS = [
     Fault(
         "a missing chunk of a deleted store is a fill value",
         "chunks/remote chunks/test_remote",
-        "await check_is_there(store, one.key, one.array.documents)",
+        "await check_array_exists(self._store, part.key, part.array.documents)",
         "pass",
     ),
     Fault(
         "what is given up is fetched all the same",
-        "chunks/remote chunks/test_remote",
-        "if fetching is not None and not fetching.done():",
-        "if fetching is not None and fetching.done():",
+        "chunks/fetch chunks/test_remote",
+        "if not task.done():",
+        "if task.done():",
     ),
     Fault(
         "what came damaged is not asked for again",
         "chunks/read chunks/test_remote",
-        "if not isinstance(err.cause, fetch.FetchError):",
-        "if not isinstance(err.cause, Exception):",
+        "return None if is_local(store) else _refetch",
+        "return None",
     ),
 ]
 

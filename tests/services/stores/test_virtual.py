@@ -107,7 +107,7 @@ def test_virtual_chunks_with_faults_and_without_leave(services, repository, expe
     services.set(fault=503, times=2, match="sst.nc")
     assert_same(table, expected)
     refused = rd.scan_zarr(repository("wrong").readonly_session("main"))
-    error = caught((ChunkReadError, StoreAccessError), refused.collect, "cannot be read")
+    error = caught((ChunkReadError, StoreAccessError), refused.collect, "Cannot read")
     assert ADMIN["key"] not in str(error)
 
 

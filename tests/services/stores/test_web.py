@@ -104,7 +104,7 @@ def test_what_is_not_there(services, options):
 def test_a_server_that_goes_away(services, field):
     table = rd.scan_zarr(f"{services.web}/{field[1]}", storage_options={"retry_config": {"max_retries": 2}})
     services.set(fault="reset")
-    caught(ChunkReadError, table.collect, "cannot be read", "service answers")
+    caught(ChunkReadError, table.collect, "Cannot read", "service answers")
 
 
 def test_options_that_only_one_library_knows(services, field):
