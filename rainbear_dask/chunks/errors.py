@@ -7,7 +7,7 @@ from typing import NoReturn
 from rainbear_dask.chunks.array import ChunkedArray
 from rainbear_dask.exceptions import ChunkReadError, StoreAccessError, StoreError
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.redaction import reason
+from rainbear_dask.redaction import reason, safe_cause
 from rainbear_dask.resources.limits import TooLargeError
 from rainbear_dask.storage.errors import CHECK_CREDENTIALS, cause_of, is_refusal
 from rainbear_dask.storage.requests import FetchError
