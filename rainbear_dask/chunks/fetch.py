@@ -20,7 +20,7 @@ from rainbear_dask.storage.zarr_internals import Buffer, BufferPrototype, sync
 
 T = TypeVar("T")
 
-MAX_INDEX_BYTES = 2**25
+MAX_CACHED_INDEX_BYTES = 2**25
 """Bytes of shard indexes that a process caches."""
 
 _INDEX_OVERHEAD_BYTES = 4096
@@ -168,7 +168,7 @@ class FetchedChunk:
 
 
 class _Indexes:
-    """Cache of shard indexes, up to `MAX_INDEX_BYTES`; each index is requested once."""
+    """Cache of shard indexes, up to `MAX_CACHED_INDEX_BYTES`; each index is requested once."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], asyncio.Future[ShardIndex | None]] = OrderedDict()
@@ -198,7 +198,7 @@ class _Indexes:
         except BaseException:
             self._drop(key)
             raise
-        while self.bytes > MAX_INDEX_BYTES and len(self._kept) > 1:
+        while self.bytes > MAX_CACHED_INDEX_BYTES and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
         return index
 

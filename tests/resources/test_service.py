@@ -217,7 +217,7 @@ def test_shard_indexes_are_bounded_by_bytes_and_go_with_their_opening(monkeypatc
     store = zarr.storage.ObjectStore(rd.store.MemoryStore())
     group = zarr.open_group(store, mode="w", zarr_format=3)
     group.create_array("v", data=np.arange(400.0), chunks=(2,), shards=(20,), dimension_names=["x"])
-    monkeypatch.setattr(fetch, "MAX_INDEX_BYTES", 50_000)
+    monkeypatch.setattr(fetch, "MAX_CACHED_INDEX_BYTES", 50_000)
     lf = rd.scan_zarr(store)
     for first in range(0, 400, 20):
         assert lf.filter(c.x == first).collect()["v"].to_list() == [float(first)]
