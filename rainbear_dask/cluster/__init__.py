@@ -1,4 +1,4 @@
-"""Dask clusters by name: of this machine, of a batch system, of Kubernetes, or at an address."""
+"""Start or join Dask clusters: on this machine, through a batch system, on Kubernetes, or at an address."""
 
 from rainbear_dask.cluster.connection import connect
 

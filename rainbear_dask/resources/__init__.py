@@ -1,1 +1,1 @@
-"""What a process may use, and what it shares: settings, limits, buffers, caches, threads."""
+"""Settings, limits, buffers, caches, openings and threads, which a process shares."""
