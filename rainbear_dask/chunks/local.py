@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rainbear_dask.chunks.array import ChunkedArray, chunked_array
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm
 from rainbear_dask.codecs.decompress import Buffer
-from rainbear_dask.indexing.chunk_grid import Region, cells_along, cut
+from rainbear_dask.indexing.chunk_grid import Region, part_of_region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import document_bytes
 from rainbear_dask.resources import buffers as memory
@@ -99,16 +98,15 @@ class FileArray:
     def unit(self, region: Region) -> tuple[int, ...]:
         """Lengths of what one thread reads of a region: as many chunks of it, in C order, as are worth a thread."""
         unit, size = list(self.meta.chunks), self.meta.chunk_bytes
+        touched = self.meta.grid.touched(region)
         for axis in reversed(range(len(unit))):
-            (start, stop), length = region[axis], unit[axis]
-            count = min(-(-stop // length) - start // length, -(-THREAD_BYTES // size))
-            unit[axis], size = count * length, count * size
+            count = min(len(touched[axis]), -(-THREAD_BYTES // size))
+            unit[axis], size = count * unit[axis], count * size
         return tuple(unit)
 
     def decoded_bytes(self, region: Region) -> int:
         """Bytes of all chunks that a region touches."""
-        spans = zip(region, self.meta.chunks, strict=True)
-        return self.meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
+        return self.meta.chunk_bytes * self.meta.grid.count_in(region)
 
     def check_is_there(self) -> None:
         """Tell a chunk that is missing from a store that was deleted.
@@ -126,22 +124,20 @@ class FileArray:
         if not out.size:
             return
         if self.meta.shards is None and self.meta.chunk_bytes < SMALL_CHUNK:
-            for part, place in _parts(region, self.unit(region)):
+            for part, place in self._units(region):
                 yield _SmallChunks(self, part, out[place])
             return
-        for index, inside, place in cut(region, self.chunked.stored):
+        for index, inside, place in self.chunked.stored.iter_chunks(region):
             if self.meta.shards is None:
                 yield _Object(self, index, inside, out[place])
                 continue
-            for part, place_of_part in _parts(inside, self.unit(inside)):
+            for part, place_of_part in self._units(inside):
                 yield _Object(self, index, part, out[place][place_of_part])
 
-
-def _parts(region: Region, unit: Sequence[int]) -> Iterator[tuple[Region, tuple[Any, ...]]]:
-    """Cut a region along a grid: parts of it, and where in it each of them is."""
-    for index, inside, place in cut(region, unit):
-        corner = [i * length for i, length in zip(index, unit, strict=True)]
-        yield tuple((first + start, first + stop) for first, (start, stop) in zip(corner, inside, strict=True)), place
+    def _units(self, region: Region) -> Iterator[tuple[Region, tuple[Any, ...]]]:
+        """Cut a region into what one thread reads: parts of it, and where in it each of them is."""
+        for _, _, place in self.meta.grid.with_chunks(self.unit(region)).iter_chunks(region):
+            yield part_of_region(region, place), place
 
 
 class _Step:
@@ -167,7 +163,7 @@ class _SmallChunks:
         decode, size, missing = array.chunk_form.decode, array.meta.chunk_bytes + _CODEC_BYTES, False
         decoded = scratch.decoded(array.meta.chunk_bytes)
         chunk = array.chunk_form.values(decoded, array.meta.chunks)
-        along = [[_Step(*cell) for cell in cells] for cells in cells_along(self.region, array.stored)]
+        along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.region)]
         for steps in product(*along):
             place: tuple[Any, ...] = (*[step.place for step in steps], ...)
             try:

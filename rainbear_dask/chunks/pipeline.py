@@ -15,6 +15,7 @@ from zarr.storage import StorePath
 from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk
 from rainbear_dask.chunks.sharding import index_form
 from rainbear_dask.codecs.bounded import bounded, bytes_limit
+from rainbear_dask.indexing.chunk_grid import touched_chunks
 from rainbear_dask.storage.requests import check_is_there
 
 
@@ -95,4 +96,4 @@ class _Pipeline(BatchedCodecPipeline):
 def _touched(part: Any, length: int, size: int) -> range:
     """Which chunks of that size a slice of a dimension, or a position, lies in."""
     start, stop, _ = part.indices(length) if isinstance(part, slice) else (int(part), int(part) + 1, 1)
-    return range(start // size, -(-stop // size))
+    return touched_chunks(start, stop, size)

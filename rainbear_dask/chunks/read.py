@@ -3,8 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import islice, product
-from math import prod
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,7 +20,7 @@ from rainbear_dask.chunks.local import FileArray, file_array, forget_files, read
 from rainbear_dask.chunks.pipeline import fetching
 from rainbear_dask.chunks.remote import fetch_regions
 from rainbear_dask.exceptions import StoreNotFoundError
-from rainbear_dask.indexing.chunk_grid import Region
+from rainbear_dask.indexing.chunk_grid import Region, part_of_region
 from rainbear_dask.metadata.keys import V3_DOCUMENT, documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import document_bytes, open_array
@@ -261,17 +260,14 @@ async def _find_chunk_error(
 ) -> NoReturn:
     """Find the chunk at fault: it is told, or found by reading the chunks of a region one by one."""
     meta, region = request
-    stored = meta.shards or meta.chunks
-    place = "one of the chunks"
-    touched = [range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)]
-    for index in islice(product(*touched), MAX_TRIED):
+    stored, place = meta.grid.stored, "one of the chunks"
+    for index, _, at in islice(stored.iter_chunks(region), MAX_TRIED):
         key = join_path(spec.group, meta.path, metadata.encode_chunk_key(index))
-        if prod(map(len, touched)) == 1:
+        if stored.count_in(region) == 1:
             pass
         elif not isinstance(err, fetch.FetchError):
-            spans = zip(region, index, stored, strict=True)
             try:
-                await read(tuple((max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
+                await read(part_of_region(region, at))
             except Exception as one:  # noqa: BLE001  as above
                 err = one
             else:

@@ -17,7 +17,7 @@ from rainbear_dask.chunks.array import ChunkedArray
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk
 from rainbear_dask.codecs.decompress import Buffer
-from rainbear_dask.indexing.chunk_grid import Region, cut
+from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.resources.buffers import Scratch, borrow_array
 from rainbear_dask.storage.requests import check_is_there
 
@@ -48,7 +48,7 @@ def fetch_regions(
         _Object(array, index, inside, out[place])
         for (array, region), out in zip(requests, found, strict=True)
         if out.size
-        for index, inside, place in cut(region, array.stored)
+        for index, inside, place in array.stored.iter_chunks(region)
     ]
     arrived = SimpleQueue["_Answer"]()
 
@@ -88,8 +88,7 @@ class _Object:
 
     async def fetch(self, store: Store, opening_id: str) -> FetchedChunk:
         """Ask for as much of it as is wanted."""
-        sizes = zip(self.inside, self.array.meta.chunks, strict=True)
-        touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
+        touched = self.array.meta.grid.touched(self.inside)
         return await fetch_chunk(
             StorePath(store, self.key), opening_id, self.array.index_form, touched, self.array.stored_limit
         )

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
-from rainbear_dask.indexing.blocks import Blocks
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.plan import ReadPlan
@@ -26,7 +26,6 @@ def as_html(plan: ReadPlan) -> str:
     drawn = ""
     if plan.arrays:
         array = plan.cut_along[0]
-        sizes = {dim: plan.table.sizes[dim] for dim in array.dims}
         boxes: Sequence[Box] = plan.selection.boxes
         if plan.is_cut_short:
             boxes = [
@@ -34,7 +33,7 @@ def as_html(plan: ReadPlan) -> str:
                 for task in plan.tasks()
                 for box in task.boxes or [task.index]
             ]
-        drawn = draw_chunks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes)
+        drawn = draw_chunks(array.grid, boxes)
     return draw_report(_title(plan), _facts(plan), drawn)
 
 
@@ -105,36 +104,36 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
     -----
     Every chunk has an entry: for looking at a plan, not for running one.
     """
-    grids: dict[tuple[Any, ...], list[ArrayMeta]] = {}
+    grids: dict[ChunkGrid, list[ArrayMeta]] = {}
     labels = {column.array.path for column in plan.columns if column.array and column.role == "dimension"}
     for column in plan.columns:
         if column.array is not None and column.dims:
-            array = column.array
-            grids.setdefault((array.dims, array.chunks, array.shards or ()), []).append(array)
+            grids.setdefault(column.array.grid, []).append(column.array)
     listed = []
-    for (dims, chunks, _), arrays in sorted(grids.items()):
-        covered = any(set(dims) < set(other) for other, *_ in grids)
+    for grid in sorted(grids, key=lambda grid: (grid.dims, grid.chunks, grid.shards or ())):
+        arrays, covered = grids[grid], any(set(grid.dims) < set(other.dims) for other in grids)
         if covered and all(array.path in labels for array in arrays):
             continue
-        grid = dict(zip(dims, chunks, strict=True))
-        blocks = Blocks({dim: plan.table.sizes[dim] for dim in dims}, grid, plan.selection.boxes)
-        if found := [_chunk_entry(arrays[0], place) for place in sorted(blocks.places())]:
-            listed.append({"dims": list(dims), "variables": sorted(array.path for array in arrays), "chunks": found})
+        if found := [_chunk_entry(grid, place) for place in sorted(grid.blocks(plan.selection.boxes).places())]:
+            listed.append(
+                {"dims": list(grid.dims), "variables": sorted(array.path for array in arrays), "chunks": found}
+            )
     named = {name for conjunct in plan.conjuncts for name in conjunct.expr.meta.root_names()}
     reads = sum(column.array is not None and column.role != "data" for column in plan.table.leaves(named))
     return {"grids": listed, "coord_reads": reads}
 
 
-def _chunk_entry(array: ArrayMeta, place: Sequence[int]) -> dict[str, Any]:
+def _chunk_entry(grid: ChunkGrid, place: Sequence[int]) -> dict[str, Any]:
+    origin = [start for start, _ in grid.extent(place)]
     entry: dict[str, Any] = {
         "indices": list(place),
-        "origin": [i * size for i, size in zip(place, array.chunks, strict=True)],
-        "shape": list(array.chunks),
+        "origin": origin,
+        "shape": list(grid.chunks),
         "shards": [],
     }
-    if array.shards:
-        holder = [at // size for at, size in zip(entry["origin"], array.shards, strict=True)]
-        corner = [i * size for i, size in zip(holder, array.shards, strict=True)]
-        clipped = [min(size, n - at) for at, size, n in zip(corner, array.shards, array.shape, strict=True)]
+    if grid.shards:
+        holder = [at // size for at, size in zip(origin, grid.shards, strict=True)]
+        spans = grid.stored.extent(holder)
+        corner, clipped = [start for start, _ in spans], [stop - start for start, stop in spans]
         entry["shards"] = [{"indices": holder, "origin": corner, "shape": clipped}]
     return entry

@@ -1,12 +1,13 @@
 """A picture of the chunks that are read, in plain SVG and HTML, as ``dask.array`` draws its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 
 import numpy as np
 
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.redaction import escaped
@@ -33,15 +34,13 @@ def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> s
     )
 
 
-def draw_chunks(sizes: Mapping[str, int], chunks: Mapping[str, int], boxes: Sequence[Box]) -> str:
+def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box]) -> str:
     """Draw which chunks of a grid some boxes reach.
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Length of each dimension, in the order of the array.
-    chunks : mapping of str to int
-        Chunk length along each of them.
+    grid : ChunkGrid
+        The grid of an array.
     boxes : sequence of Box
         What is selected; each box leaves out the dimensions that it does not constrain.
 
@@ -52,9 +51,9 @@ def draw_chunks(sizes: Mapping[str, int], chunks: Mapping[str, int], boxes: Sequ
         for each other dimension. More than 40 chunks along a dimension share cells, which are coloured where any chunk
         of theirs is reached.
     """
-    if not all(sizes.values()):
+    if not all(grid.shape):
         boxes = ()
-    axes = [_Axis(dim, max(n, 1), max(chunks[dim], 1)) for dim, n in sizes.items()]
+    axes = [_Axis(axis.dim, max(axis.length, 1), axis.chunk) for axis in grid.axes]
     along = axes[:-2] if len(axes) > 1 else axes
     height, parts = 0, []
     for axis in along:
@@ -81,7 +80,7 @@ class _Axis:
 
     @property
     def count(self) -> int:
-        return -(-self.length // self.chunk)
+        return len(touched_chunks(0, self.length, self.chunk))
 
     @property
     def cells(self) -> int:

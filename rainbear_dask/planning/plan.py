@@ -11,13 +11,14 @@ import polars as pl
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing.blocks import Blocks, simplified
+from rainbear_dask.indexing.chunk_grid import common_lengths, finest_lengths, longest_shards
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.planning.task import Filter, Scan, ScanTask
 from rainbear_dask.planning.tiling import Tile, Tiling
 from rainbear_dask.table.model import Column, Table
-from rainbear_dask.table.order import FRAME_RATIO, common_length, first_rows, shard_length, times_read
+from rainbear_dask.table.order import FRAME_RATIO, first_rows
 from rainbear_dask.table.tidy import nest
 
 TASK_BYTES = 64 * 2**20
@@ -103,12 +104,9 @@ class ReadPlan:
         named = self.table.leaves(n for conjunct in self.conjuncts for n in conjunct.expr.meta.root_names())
         data = [c.array for c in (*self.columns, *named) if c.role == "data" and c.array]
         data = data or [c.array for c in self.table.columns.values() if c.role == "data" and c.array]
-        finest = {
-            dim: min((a.chunks[a.dims.index(dim)] for a in data if dim in a.dims), default=max(size, 1))
-            for dim, size in sizes.items()
-        }
-        fewer = {(a.dims, a.chunks) for a in data if len(a.dims) < len(sizes)}
-        return simplified(selection, sizes, [finest, *(dict(zip(*grid, strict=True)) for grid in fewer)])
+        grids = {array.grid: None for array in data}
+        fewer = [grid.lengths for grid in grids if len(grid.dims) < len(sizes)]
+        return simplified(selection, sizes, [finest_lengths(sizes, list(grids)), *fewer])
 
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
@@ -133,13 +131,8 @@ class ReadPlan:
         return sum(self._count(alone).values())
 
     def _count(self, selection: Selection) -> dict[str, int]:
-        grids = {
-            (dims, chunks): Blocks(
-                {dim: self.table.sizes[dim] for dim in dims}, dict(zip(dims, chunks, strict=True)), selection.boxes
-            ).num_units
-            for dims, chunks in {(array.dims, array.chunks) for array in self.arrays}
-        }
-        return {array.path: grids[array.dims, array.chunks] for array in self.arrays}
+        counts = {grid: grid.count(selection.boxes) for grid in {array.grid for array in self.arrays}}
+        return {array.path: counts[array.grid] for array in self.arrays}
 
     @cached_property
     def _chunks_selected(self) -> Mapping[str, int]:
@@ -195,7 +188,7 @@ class ReadPlan:
             grains,
             self.selection.boxes,
             budget=min(self.task_bytes // unit_bytes, round(fair / unit_bytes)),
-            shards={dim: shard_length(dim, arrays) for dim in sizes},
+            shards=longest_shards(list(sizes), [array.grid for array in arrays]),
         )
 
     @cached_property
@@ -208,7 +201,7 @@ class ReadPlan:
     @cached_property
     def _grains(self) -> Mapping[str, int]:
         """Lengths of which tasks are multiples."""
-        return {dim: common_length(dim, size, self.cut_along) for dim, size in self.table.sizes.items()}
+        return common_lengths(self.table.sizes, [array.grid for array in self.cut_along])
 
     @cached_property
     def _rows_in_unit(self) -> int:
@@ -229,13 +222,11 @@ class ReadPlan:
     def amplification(self) -> float:
         """Bytes read for each byte of the chunks selected: above 1 where a chunk lies across a cut between tasks."""
         arrays = [array for array in self.arrays if len(array.dims) == len(self.table.sizes)]
-        cuts = [(self._grains[dim], self.table.blocks[dim], n) for dim, n in self.table.sizes.items()]
+        cuts = [(dim, self._grains[dim], self.table.blocks[dim], n) for dim, n in self.table.sizes.items()]
         if all(
-            grain % c == 0 and (length % c == 0 or length >= n)
+            grain % (c := array.grid.lengths[dim]) == 0 and (length % c == 0 or length >= n)
             for array in arrays
-            for (grain, length, n), c in zip(
-                cuts, (array.chunks[array.dims.index(d)] for d in self.table.sizes), strict=True
-            )
+            for dim, grain, length, n in cuts
         ):
             return 1.0
         bytes_of = {array: self._chunks_selected[array.path] * array.chunk_bytes for array in arrays}
@@ -245,7 +236,7 @@ class ReadPlan:
         else:
             first = dict(zip(self.table.sizes, some[0].index, strict=True))
             cut = {d: len(one) for d, one in first.items() if len(one) < self.table.sizes[d]}
-            read = sum(times_read(array, cut) * selected for array, selected in bytes_of.items())
+            read = sum(array.grid.reads_per_chunk(cut) * selected for array, selected in bytes_of.items())
         return read / sum(bytes_of.values()) if any(bytes_of.values()) else 1.0
 
     @property
@@ -315,7 +306,7 @@ class ReadPlan:
         if limits == Limits():  # as most scans are: nothing is counted for it
             return
         # variables on one grid count once: the limit is on places in the grid
-        chunks = sum({(a.dims, a.chunks, a.shards): self.chunks_kept[a.path] for a in self.arrays}.values())
+        chunks = sum({a.grid: self.chunks_kept[a.path] for a in self.arrays}.values())
         for option, needed, limit, what in (
             ("max_chunks_to_read", chunks, limits.chunks, "chunks"),
             ("max_rows", self.max_rows, limits.rows, "rows"),

@@ -102,8 +102,7 @@ class ScanTask:
     def num_chunks(self, array: ArrayMeta) -> int:
         """Chunks of one array that hold a row of the task."""
         boxes = [dict(zip(self.scan.dims, box, strict=True)) for box in self.boxes or [self.index]]
-        sizes = dict(zip(array.dims, array.shape, strict=True))
-        return Blocks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes).num_units
+        return array.grid.count(boxes)
 
     def head(self, count: int) -> "ScanTask":
         """The smallest task of this form that has the first ``count`` rows; itself where its rows are no product in C order."""

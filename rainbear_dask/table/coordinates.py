@@ -189,9 +189,9 @@ def first_and_last_chunk(spec: StoreSpec, array: ArrayMeta) -> npt.NDArray[Any]:
     """Stored values of an array's first and last chunk, flat; of all of a short array."""
     if array.num_chunks <= _FEW_CHUNKS:
         return whole(spec, array).reshape(-1)
-    first: Region = tuple((0, min(c, n)) for c, n in zip(array.chunks, array.shape, strict=True))
-    last: Region = tuple(((n - 1) // c * c, n) for c, n in zip(array.chunks, array.shape, strict=True))
-    return np.concatenate([values.reshape(-1) for values in read(spec, [(array, first), (array, last)])])
+    grid = array.grid
+    ends = [grid.extent([0] * len(grid.axes)), grid.extent([axis.num_chunks - 1 for axis in grid.axes])]
+    return np.concatenate([values.reshape(-1) for values in read(spec, [(array, end) for end in ends])])
 
 
 _FEW_CHUNKS = 16
@@ -255,11 +255,8 @@ def _blocks(array: ArrayMeta, region: Region, kind: Kind) -> Iterator[Region]:
     if lengths and kind == "shared":
         lengths[0] *= max(1, _BLOCK // max(prod(lengths), 1))
         lengths[0] = max(1, min(lengths[0], _LARGEST_BLOCK // max(prod(lengths[1:]), 1)))
-    along = [
-        [(first, min(first + length, n)) for first in range(start // length * length, stop, length)]
-        for (start, stop), length, n in zip(region, lengths, array.shape, strict=True)
-    ]
-    return product(*along)
+    grid = array.grid.with_chunks(lengths)
+    return map(grid.extent, product(*grid.touched(region)))
 
 
 def _slices(part: Region, whole: Region) -> tuple[slice, ...]:

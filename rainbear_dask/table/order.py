@@ -7,11 +7,12 @@ columns, limit, setting, thread or cluster.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from math import gcd, lcm, prod
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, common_lengths, finest_lengths, longest_shards, touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Box, Selection
 from rainbear_dask.metadata.model import ArrayMeta
@@ -25,26 +26,7 @@ MAX_UNIT_BYTES = 256 * 2**20
 FRAME_RATIO = 4
 """How much larger than its decoded chunks the frame of a block or task may be: coordinates and repeats add to it."""
 
-_MAX_MULTIPLE = 4
 _MAX_TRIED = 2**13  # blocks tried where the common unit of chunk grids is too large: some hundredths of a second
-
-
-def common_length(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
-    """Length in whole chunks of every array along a dimension, where that is not too long.
-
-    Where chunk lengths have no small common multiple, it is several of the longest, so that few of the shorter chunks
-    lie across a cut and are read on both sides of it.
-    """
-    lengths = {array.chunks[array.dims.index(dim)] for array in arrays if dim in array.dims}
-    if not lengths:
-        return max(size, 1)
-    most = _MAX_MULTIPLE * max(lengths)
-    return min(common if (common := lcm(*lengths)) <= most else most, max(size, 1))
-
-
-def shard_length(dim: str, arrays: Sequence[ArrayMeta]) -> int:
-    """Length that is stored together along a dimension; 0 where no array is sharded."""
-    return max((a.shards[a.dims.index(dim)] for a in arrays if a.shards and dim in a.dims), default=0)
 
 
 def block_lengths(sizes: Mapping[str, int], arrays: Sequence[ArrayMeta], row_bytes: int) -> dict[str, int]:
@@ -68,21 +50,22 @@ def block_lengths(sizes: Mapping[str, int], arrays: Sequence[ArrayMeta], row_byt
     spanning = [array for array in arrays if len(array.dims) == len(dims)] or list(arrays)
     # all variables may be asked for together, so a chunk of any of them lies in one block
     # (those of fewer dimensions are read through a cache, which a cut across their chunks does not harm)
-    unit = {d: common_length(d, n, spanning) if arrays else 1 for d, n in sizes.items()}
+    grids = list({(a.dims, a.chunks): a.grid for a in spanning}.values())
+    unit = common_lengths(sizes, grids) if arrays else dict.fromkeys(sizes, 1)
+    shards = longest_shards(dims, [a.grid for a in spanning])
 
     def num_bytes(lengths: Mapping[str, int]) -> int:
         decoded = sum(prod(lengths[d] for d in a.dims) * a.itemsize for a in spanning)
         return max(decoded, prod(lengths.values()) * row_bytes // FRAME_RATIO, 1)
 
-    grids = {(a.dims, a.chunks) for a in spanning}
     if len(grids) > 1 and num_bytes(unit) > MAX_UNIT_BYTES:
-        unit = _least_rereading(sizes, unit, spanning, num_bytes)
+        unit = _least_rereading(sizes, unit, grids, num_bytes)
     left = BLOCK_BYTES // num_bytes(unit)
     lengths = dict(unit)
     for dim in reversed(dims):
-        units = max(-(-sizes[dim] // unit[dim]), 1)
+        units = max(len(touched_chunks(0, sizes[dim], unit[dim])), 1)
         most = max(1, min(left, units))
-        shard = shard_length(dim, spanning) // unit[dim]
+        shard = shards[dim] // unit[dim]
         if most < units and shard > 1:
             most = most // shard * shard if most >= shard else max(k for k in range(1, most + 1) if shard % k == 0)
         left //= most
@@ -96,14 +79,12 @@ def block_lengths(sizes: Mapping[str, int], arrays: Sequence[ArrayMeta], row_byt
 def _least_rereading(
     sizes: Mapping[str, int],
     unit: Mapping[str, int],
-    arrays: Sequence[ArrayMeta],
+    grids: Sequence[ChunkGrid],
     num_bytes: Callable[[Mapping[str, int]], int],
 ) -> dict[str, int]:
     """Blocks within the bound in which the array that is read most often is read least often."""
-    grids = list({(array.dims, array.chunks): array for array in arrays}.values())
     tried = []
-    for dim in sizes:
-        least = min((array.chunks[array.dims.index(dim)] for array in grids if dim in array.dims), default=unit[dim])
+    for dim, least in finest_lengths(sizes, grids).items():
         parts = {max(unit[dim] // number // least, 1) * least for number in range(1, 9)}
         doubled = {least * 2**k for k in range((unit[dim] // least).bit_length())}
         tried.append(sorted({min(length, unit[dim]) for length in parts | doubled | {unit[dim]}}))
@@ -113,20 +94,11 @@ def _least_rereading(
     for lengths in product(*tried):
         block = dict(zip(sizes, lengths, strict=True))
         if num_bytes(block) <= MAX_UNIT_BYTES:
-            reread = [times_read(array, block) for array in grids]
+            reread = [grid.reads_per_chunk(block) for grid in grids]
             cost = (max(reread), sum(reread), -prod(lengths))
             if best is None or cost < best:
                 found, best = block, cost
     return found
-
-
-def times_read(array: ArrayMeta, cuts: Mapping[str, int]) -> float:
-    """How often a chunk is read, on average, if tasks are cut at multiples of some lengths.
-
-    A chunk of length c lies in (c + n - gcd(c, n)) / n of the parts of length n.
-    """
-    lengths = [(c, cuts[d]) for d, c in zip(array.dims, array.chunks, strict=True) if d in cuts]
-    return prod((c + n - gcd(c, n)) / n for c, n in lengths)
 
 
 def first_rows(sizes: Mapping[str, int], lengths: Mapping[str, int], count: int) -> Selection:

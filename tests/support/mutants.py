@@ -359,8 +359,8 @@ FAULTS = [
     ),
     Fault(
         "blocks cut at one grid of several",
-        "table/order planning/test_plan multiple",
-        "common if (common := lcm(*lengths)) <= most else most",
+        "indexing/chunk_grid planning/test_plan multiple",
+        "min(lcm(*lengths), _MAX_MULTIPLE * max(lengths))",
         "max(lengths)",
     ),
     Fault(
