@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import polars as pl
@@ -42,6 +43,16 @@ class ScanPlan(ReadPlan):
     def of(cls, plan: ReadPlan) -> Self:
         """The same plan, to be run."""
         return cls(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+
+    num_tasks = property(attrgetter("counts.num_tasks"))
+    task_bytes_at_most = property(attrgetter("counts.task_bytes_at_most"))
+    max_rows = property(attrgetter("counts.max_rows"))
+    num_chunks = property(attrgetter("counts.num_chunks"))
+    num_chunks_kept = property(attrgetter("counts.num_chunks_kept"))
+    chunks_kept = property(attrgetter("counts.chunks_kept"))
+    bytes_total = property(attrgetter("counts.bytes_total"))
+    bytes_kept = property(attrgetter("counts.bytes_kept"))
+    amplification = property(attrgetter("counts.amplification"))
 
     def explain(self) -> str:
         """Report of what will be read, and of what each part of the filter does for it."""

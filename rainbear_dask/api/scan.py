@@ -8,7 +8,7 @@ import polars as pl
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
-from rainbear_dask.planning.plan import Limits
+from rainbear_dask.planning.limits import Limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import lazy_table, plans_of
 from rainbear_dask.redaction import warn

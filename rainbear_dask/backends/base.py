@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from rainbear_dask.chunks import cache
 from rainbear_dask.diagnostics.explain import selected_chunks
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import client_for
@@ -15,9 +16,8 @@ from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.execution.run_async import collect_frames, in_thread
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.metadata.opening import OpenedStore
-from rainbear_dask.planning.plan import Limits
+from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.query.expression import ExpressionPlan, plan_expression
-from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Table
 from rainbear_dask.table.open import open_table
 
@@ -119,8 +119,8 @@ class Backend(OpenedStore):
         n_rows: int | None = None,
     ) -> ExpressionPlan:
         question = plan_expression(self._understood(), expr, with_columns, n_rows)
-        question.plan.check(Limits(chunks=max_chunks_to_read))
-        _ = question.plan.tiling  # counted here, and not later on an event loop
+        check_limits(question.plan, Limits(chunks=max_chunks_to_read))
+        _ = question.plan.layout.tiling  # counted here, and not later on an event loop
         return question
 
     async def _answer(
@@ -156,12 +156,12 @@ class Backend(OpenedStore):
                 yield from frame.iter_slices(batch_size or frame.height)
 
     def _usage(self) -> tuple[list[str], list[str]]:
-        """What `coords.usage` is to be asked: openings, and data variables as far as they are known."""
+        """What `cache.usage` is to be asked: openings, and data variables as far as they are known."""
         table = self._table
         return self.openings, [name for name, c in table.columns.items() if c.role == "data"] if table else []
 
     def _stats(self, workers: dict[str, dict[str, int]]) -> dict[str, Any]:
-        here: dict[str, Any] = {**coords.usage(*self._usage()), "has_metadata": bool(self.openings)}
+        here: dict[str, Any] = {**cache.usage(*self._usage()), "has_metadata": bool(self.openings)}
         return here | ({"workers": workers} if workers else {})
 
     def _forget(self) -> list[str]:

@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from rainbear_dask.backends.base import Backend, ZarrSource
+from rainbear_dask.chunks import cache
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import active_client, client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.execution.run_async import call_everywhere
-from rainbear_dask.table import coordinates as coords
 
 
 class AwaitedBackend(Backend):
@@ -69,7 +69,7 @@ class AwaitedBackend(Backend):
             ``coord_entries``, ``var_entries``, ``bytes``, ``hits``, ``misses`` and ``has_metadata`` of this process;
             with an active Dask client ``workers``, the same of each worker by its address.
         """
-        return self._stats(await call_everywhere(coords.usage, *self._usage()))
+        return self._stats(await call_everywhere(cache.usage, *self._usage()))
 
     async def clear_coord_cache(self) -> None:
         """Drop the coordinates that are kept, here and on workers; metadata stays."""
@@ -80,8 +80,8 @@ class AwaitedBackend(Backend):
         await self._drop(self._forget())
 
     async def _drop(self, openings: list[str]) -> None:
-        coords.forget(openings)
-        await call_everywhere(coords.forget, openings)
+        cache.forget(openings)
+        await call_everywhere(cache.forget, openings)
 
 
 class ZarrBackend(ZarrSource, AwaitedBackend):
@@ -194,7 +194,7 @@ class ZarrBackendSync(ZarrSource):
             Counts, and with an active Dask client those of its workers.
         """
         client = active_client()
-        return self._stats({} if client is None else client.run(coords.usage, *self._usage()))
+        return self._stats({} if client is None else client.run(cache.usage, *self._usage()))
 
     def clear_coord_cache(self) -> None:
         """Drop the coordinates that are kept, here and on workers; metadata stays."""
@@ -205,9 +205,9 @@ class ZarrBackendSync(ZarrSource):
         self._drop(self._forget())
 
     def _drop(self, openings: list[str]) -> None:
-        coords.forget(openings)
+        cache.forget(openings)
         if (client := active_client()) is not None:
-            client.run(coords.forget, openings)
+            client.run(cache.forget, openings)
 
 
 async def scan_zarr_async(

@@ -17,7 +17,7 @@ from rainbear_dask.dataframe.partitions import Partition, home_of
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.task import ScanTask
-from rainbear_dask.table import coordinates as coords
+from rainbear_dask.table.columns import whole_column
 from rainbear_dask.table.model import Column, Table
 
 Divisions = tuple[Any, ...]
@@ -76,7 +76,7 @@ class Source:
     def labels(self) -> Any:
         """The index along its dimension; None if it is in no order."""
         column = self.table.columns[self.form.index or ""]
-        values = coords.whole_column(self.table.spec, column, self.table.sizes[column.dims[0]])
+        values = whole_column(self.table.spec, column, self.table.sizes[column.dims[0]])
         labels = pd.Index(self.form.series(column, values))
         in_order = labels.is_monotonic_increasing or labels.is_monotonic_decreasing
         return labels if in_order and len(labels) and not labels.hasnans else None

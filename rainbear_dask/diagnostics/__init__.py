@@ -1,1 +1,1 @@
-"""What a plan says of itself: report, picture, progress; versions in use."""
+"""Reports for users: the report and the picture of a plan, progress bars, versions."""

@@ -1,4 +1,4 @@
-"""What is said about a plan: the report of `explain`, as text and as HTML, and the list of its chunks."""
+"""The report of a plan, as text and as HTML, and the list of its chunks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,25 +9,26 @@ from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.planning.plan import ReadPlan, num_chunks_left_by
 from rainbear_dask.redaction import escaped
 from rainbear_dask.table.model import Table
 
-_WORTH_SAYING = 1.5
+MIN_REPORTED_AMPLIFICATION = 1.5
+"""Bytes read for each byte of the selected chunks, from which on the report mentions them."""
 
 
 def as_text(plan: ReadPlan) -> str:
-    """Say what will be read, and what each part of the filter does for it."""
+    """Return the report: chunks, rows, tasks, and the chunks that each conjunct of the filter keeps."""
     return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan))]))
 
 
 def as_html(plan: ReadPlan) -> str:
-    """The same report, with a picture of the chunks kept."""
+    """Return the report as HTML, with a picture of the chunks kept."""
     drawn = ""
     if plan.arrays:
-        array = plan.cut_along[0]
+        array = plan.layout.cut_along[0]
         boxes: Sequence[Box] = plan.selection.boxes
-        if plan.is_cut_short:
+        if plan.counts.is_cut_short:
             boxes = [
                 dict(zip(task.scan.dims, box, strict=True))
                 for task in plan.tasks()
@@ -42,23 +43,26 @@ def _title(plan: ReadPlan) -> str:
 
 
 def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
-    """Lines of the report, each with its name."""
-    chunks = f"{plan.num_chunks_kept:,} of {plan.num_chunks:,}"
+    """Return the lines of the report, each with its name."""
+    counts = plan.counts
+    chunks = f"{counts.num_chunks_kept:,} of {counts.num_chunks:,}"
     facts = [
-        ("chunks", f"{chunks}, {_bytes(plan.bytes_kept)} of {_bytes(plan.bytes_total)} decoded"),
-        ("rows", f"{plan.max_rows:,} at most, of {plan.table.num_rows:,}"),
-        ("tasks", f"{plan.num_tasks:,}, each in {_bytes(plan.task_bytes_at_most)} of memory at most"),
+        ("chunks", f"{chunks}, {_bytes(counts.bytes_kept)} of {_bytes(counts.bytes_total)} decoded"),
+        ("rows", f"{counts.max_rows:,} at most, of {plan.table.num_rows:,}"),
+        ("tasks", f"{counts.num_tasks:,}, each in {_bytes(counts.task_bytes_at_most)} of memory at most"),
         ("order", _order(plan.table)),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:
-        alone = plan.chunks_left_by(conjunct)
-        note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
+        alone = num_chunks_left_by(plan, conjunct)
+        note = f"; workers filter rows, because {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
-    if plan.is_widened:
-        facts.append(("bounds", "counts are upper bounds: the filter leaves more regions than are told apart"))
-    if (amplification := plan.amplification) > _WORTH_SAYING:
-        facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, as chunk grids differ"))
+    if not plan.selection.exact:
+        facts.append(
+            ("bounds", "counts are upper bounds, because the filter matches more regions than a selection can hold")
+        )
+    if (amplification := counts.amplification) > MIN_REPORTED_AMPLIFICATION:
+        facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, because chunk grids differ"))
     if plan.table.repeats > 1:
         facts.append(("repeats", f"{plan.table.repeats:,.3g} rows for each value of the largest variable"))
     return facts
@@ -90,19 +94,19 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
     Parameters
     ----------
     plan : ReadPlan
-        What is asked about.
+        The plan.
 
     Returns
     -------
     dict
         ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``:
         a grid for each (dims, chunk shape, shard shape), sorted by them; chunks in C order, with their nominal shape;
-        ``shards`` has the shard that holds the chunk, clipped to the array. A coordinate's own grid is listed only if
-        no larger one has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
+        ``shards`` holds the shard of the chunk, clipped to the array. A coordinate's own grid is listed only if no
+        larger grid has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
 
     Notes
     -----
-    Every chunk has an entry: for looking at a plan, not for running one.
+    Every chunk has an entry. The list is meant for debugging, not for large scans.
     """
     grids: dict[ChunkGrid, list[ArrayMeta]] = {}
     labels = {column.array.path for column in plan.columns if column.array and column.role == "dimension"}

@@ -1,1 +1,1 @@
-"""Index positions: sets, boxes, selections, chunk grids. NumPy alone."""
+"""Index positions: sets, boxes, selections and chunk grids, with NumPy alone."""

@@ -1,1 +1,1 @@
-"""Predicate to selection to tasks; counts and limits."""
+"""From a predicate to a selection to tasks, with counts and limits."""

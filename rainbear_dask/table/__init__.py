@@ -1,1 +1,1 @@
-"""A group as a tidy table: columns, coordinates, the order of rows."""
+"""A group as a tidy table: roles, columns, decodings, row order."""

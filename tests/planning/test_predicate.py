@@ -172,7 +172,7 @@ def test_conjuncts_say_what_stands_in_the_way():
     conjuncts = compile_predicate((c.lon < 5) & (c.v > c.u), {"lon": ("lon",)}, {"lon": 144}, lambda _: LON)
     assert [(conjunct.selection.exact, conjunct.obstacle) for conjunct in conjuncts] == [
         (True, ""),
-        (False, "needs v, u"),
+        (False, "it needs v, u"),
     ]
 
 

@@ -89,7 +89,7 @@ def test_a_tile_over_its_bounds_cannot_be_cut(found, limited):
     cut, _, lengths, grains, budget = found
     with mock.patch.multiple(tiling, **limited):
         tiles = list(cut)
-        most = cut.most_units
+        most = cut.max_units
     for tile in tiles:
         units = {tuple(i // grains[d] for i, d in zip(cell, SIZES, strict=True)) for cell in rows_of(tile)}
         product_cells = prod(map(len, tile.index))

@@ -205,7 +205,7 @@ FAULTS = [
     Fault(
         "what fails on a label selects nothing",
         "planning/predicate query/test_kept_conditions",
-        '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
+        '            return self._unknown(f"it cannot be evaluated on coordinates: {why}")',
         "            return Selection.nothing()",
     ),
     # Index sets and boxes
@@ -272,8 +272,8 @@ FAULTS = [
     # The plan
     Fault(
         "a limit cuts tasks that are still to be filtered",
-        "planning/plan planning/test_plan",
-        "wanted is None or self.filters",
+        "planning/layout planning/test_plan",
+        "wanted is None or self.scan.filters",
         "wanted is None",
     ),
     Fault(
@@ -290,9 +290,9 @@ FAULTS = [
     ),
     Fault(
         "tasks as small as if all rows of their chunks were wanted",
-        "planning/plan planning/test_task_sizes cut",
-        "made = self._rows_in_unit *",
-        "made = prod(grains.values()) *",
+        "planning/layout planning/test_task_sizes cut",
+        "frame_bytes = self.unit_rows *",
+        "frame_bytes = prod(self.unit.values()) *",
     ),
     Fault(
         "the memory of a task without its chunks",
@@ -314,7 +314,7 @@ FAULTS = [
     ),
     Fault(
         "a limit refuses what it allows",
-        "planning/plan planning/test_plan",
+        "planning/limits planning/test_plan",
         "needed > limit",
         "needed >= limit",
     ),
@@ -425,9 +425,9 @@ FAULTS = [
     ),
     Fault(
         "a limit reads a whole first task",
-        "planning/plan planning/test_predicate_forms ten",
-        "if wanted is None or not self.conjuncts else self.tiling.from_small()",
-        "",
+        "planning/layout planning/test_predicate_forms ten",
+        "self.tiling.from_small() if self.starts_small else self.tiling",
+        "self.tiling",
     ),
     Fault(
         "rows of overlapping boxes are counted twice",
