@@ -29,7 +29,7 @@ Values = npt.NDArray[Any]
 Kind = Literal["shared", "data", "decoded"]
 
 BLOCK_VALUES = 2**16
-"""Values of a block, about: it holds many chunks if chunks are short, as those of an appended time axis are."""
+"""Values of a block, about: it holds many chunks if they are short, for example on an appended time axis."""
 
 MAX_BLOCK_VALUES = 2**24
 """Values of a block, at most: a store may declare a chunk that no memory holds, although few of its values are wanted."""

@@ -1,1 +1,1 @@
-"""CF conventions: stored values to the values of columns."""
+"""CF conventions: from stored values to column values."""

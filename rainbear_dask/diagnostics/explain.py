@@ -9,7 +9,7 @@ from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.planning.plan import ReadPlan, num_chunks_left_by
+from rainbear_dask.planning.plan import ReadPlan, num_chunks_kept_by
 from rainbear_dask.redaction import escaped
 from rainbear_dask.table.model import Table
 
@@ -54,7 +54,7 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:
-        alone = num_chunks_left_by(plan, conjunct)
+        alone = num_chunks_kept_by(plan, conjunct)
         note = f"; workers filter rows, because {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
     if not plan.selection.exact:

@@ -217,7 +217,7 @@ def common_lengths(sizes: Mapping[str, int], grids: Sequence[ChunkGrid]) -> dict
 
 
 def finest_lengths(sizes: Mapping[str, int], grids: Sequence[ChunkGrid]) -> dict[str, int]:
-    """Return the length of the shortest chunk along each dimension; ``sizes``, at least 1, where no grid has it."""
+    """Return the length of the shortest chunk along each dimension; without a grid the dimension's length."""
     return {
         dim: min((grid.lengths[dim] for grid in grids if dim in grid.lengths), default=max(size, 1))
         for dim, size in sizes.items()

@@ -60,7 +60,7 @@ class TaskLayout:
 
     @cached_property
     def cut_along(self) -> Sequence[ArrayMeta]:
-        """Arrays at whose chunks tasks are cut: those of all dimensions, because workers cache parts of the others."""
+        """Arrays at whose chunks tasks are cut: arrays of all dimensions, because workers cache parts of the others."""
         data = self.arrays or self.table.data_arrays
         return [array for array in data if len(array.dims) == len(self.table.sizes)] or data
 

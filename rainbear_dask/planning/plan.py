@@ -1,4 +1,4 @@
-"""`ReadPlan`: what a scan reads, as plain data; its selection, its residual filters and its tasks."""
+"""`ReadPlan`: a query as plain data, with its selection, residual filters and tasks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from rainbear_dask.table.order import first_rows
 from rainbear_dask.table.tidy import nest
 
 TASK_BYTES = 64 * 2**20
-"""Decoded bytes of the chunks of one task, where the chunk grid allows it."""
+"""Decoded bytes of the chunks of one task, if the chunk grid allows it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ReadPlan:
         return tuple(sorted(filters, key=lambda f: sum(c.width for c in f.columns if c.role == "data")))
 
     @cached_property
-    def tested(self) -> tuple[Column, ...]:
+    def filter_columns(self) -> tuple[Column, ...]:
         """Columns that the filter names."""
         return self.table.leaves(name for conjunct in self.conjuncts for name in conjunct.expr.meta.root_names())
 
@@ -97,7 +97,7 @@ class ReadPlan:
     @cached_property
     def counts(self) -> PlanCounts:
         """Chunks, bytes, rows, tasks and memory."""
-        return PlanCounts(self.layout, sum({c.name: c.width for c in (*self.columns, *self.tested)}.values()))
+        return PlanCounts(self.layout, sum({c.name: c.width for c in (*self.columns, *self.filter_columns)}.values()))
 
     def tasks(self) -> Iterator[ScanTask]:
         """Yield the tasks in row order, lazily."""
@@ -108,7 +108,7 @@ class ReadPlan:
         return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
 
 
-def num_chunks_left_by(plan: ReadPlan, conjunct: Conjunct) -> int:
+def num_chunks_kept_by(plan: ReadPlan, conjunct: Conjunct) -> int:
     """Return the number of chunks, over all arrays of a plan, that one conjunct of its filter keeps by itself."""
     alone = plan.selection if len(plan.conjuncts) == 1 else _simplified(plan, conjunct.selection)
     return sum(count_chunks(plan.arrays, alone.boxes).values())
@@ -117,7 +117,9 @@ def num_chunks_left_by(plan: ReadPlan, conjunct: Conjunct) -> int:
 def _simplified(plan: ReadPlan, selection: Selection) -> Selection:
     """Return a selection that can be cut along the grids of a plan in reasonable time: the same, or a wider one."""
     sizes = plan.table.sizes
-    data = [c.array for c in (*plan.columns, *plan.tested) if c.role == "data" and c.array] or plan.table.data_arrays
+    data = [
+        c.array for c in (*plan.columns, *plan.filter_columns) if c.role == "data" and c.array
+    ] or plan.table.data_arrays
     grids = list(dict.fromkeys(array.grid for array in data))
     fewer = [grid.lengths for grid in grids if len(grid.dims) < len(sizes)]
     return simplified(selection, sizes, [finest_lengths(sizes, grids), *fewer])

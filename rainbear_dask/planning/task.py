@@ -78,7 +78,7 @@ class ScanTask:
 
     @cached_property
     def num_rows(self) -> int:
-        """Rows before the residual filters. Counting those of hundreds of boxes takes some milliseconds."""
+        """Rows before the residual filters. Counting hundreds of boxes takes some milliseconds."""
         if not self.boxes:
             return self.max_rows
         dims = self.scan.dims

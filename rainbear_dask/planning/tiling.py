@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rainbear_dask.indexing.blocks import Blocks
+from rainbear_dask.indexing.chunk_grid import touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet, Positions
 from rainbear_dask.indexing.selection import Box, merge_boxes
 from rainbear_dask.table.order import in_order
@@ -110,7 +111,7 @@ class Tiling:
         uncut, several = 1, False
         for dim, grain in self._grains.items() if self._boxes else ():
             touched = len(_union(self._boxes, dim).chunks(grain))
-            uncut *= min(-(-self._lengths[dim] // grain), touched) if several else 1
+            uncut *= min(len(touched_chunks(0, self._lengths[dim], grain)), touched) if several else 1
             several = several or grain > 1
         return min(max(self._budget, uncut), Blocks(self._sizes, self._grains, self._boxes).num_units)
 

@@ -23,7 +23,7 @@ from rainbear_dask.table.decodings import COORDINATES, Decodings, ReadArray
 from rainbear_dask.table.model import Column, Table, TableKey, unknown_column
 
 MAX_COMPARED = 2**26
-"""Labels of a coordinate that are compared with those of another group, at most. Longer coordinates count as different."""
+"""Labels, at most, that are compared between coordinates of two groups. Longer coordinates count as different."""
 
 
 def build_table(
@@ -44,8 +44,8 @@ def build_table(
     read : callable
         Returns all stored values of an array. Called only for coordinates that several groups have under one name.
     sample : callable
-        Returns stored values of an array, at least those of its first and last chunk. Called only if the type of the
-        column depends on them, as the unit of times does.
+        Returns stored values of an array, its first and last chunk at least. Called only if the type of the column
+        depends on them, for example the unit of times.
     variables : collection of str, optional
         Data variables (or other arrays) whose dimensions span the rows. By default all data variables.
     decode : bool
@@ -118,7 +118,7 @@ def _group(meta: StoreMeta, read: ReadArray, sample: ReadArray, *, decode: bool,
 
 
 def _without_misfits(group: "_Group", key: TableKey) -> "_Group":
-    """Leave out the coordinates of a table's group that have other lengths than the table."""
+    """Return the group without coordinates whose lengths differ from the table's."""
     sizes, arrays = dict(zip(key.dims, key.shape, strict=True)), group.meta.arrays
     misfits = {
         path
@@ -191,8 +191,8 @@ class _Group:
         candidates = sorted(holders.values(), key=lambda array: array.path.count("/"))
         if not all(self._same_labels(candidates[0], other) for other in candidates[1:]):
             raise StoreFormatError(
-                f"dimension {dim!r} has different coordinates in {self.meta.spec.label}: {', '.join(holders)}. Scan one "
-                "group at a time with group=, name variables of one group in variables=, or call tables()."
+                f"Dimension {dim!r} has different coordinates in {self.meta.spec.label}: {', '.join(holders)}. Scan one "
+                "group with `group=`, name variables of one group in `variables=`, or call `tables()`."
             )
         return candidates[0] if candidates else None
 
@@ -206,7 +206,7 @@ class _Group:
             return False
 
     def _is_of_grid(self, array: ArrayMeta, columns: Mapping[str, Column], sizes: Mapping[str, int]) -> bool:
-        """Whether a coordinate of another group than the variables' lies on the grid of the variables."""
+        """Whether a coordinate lies on the grid of the variables, although their groups differ."""
         for dim, length in array.sizes.items():
             labels, held = coordinate_of(dim, array, self.meta, self.roles), columns[dim].array
             if length != sizes[dim] or (labels is not None and (held is None or labels.path != held.path)):
@@ -223,7 +223,8 @@ def _check_named(variables: Collection[str], meta: StoreMeta, skipped: Mapping[s
     for name in variables:
         if name in skipped:
             raise StoreFormatError(
-                f"array {name!r} of {meta.spec.label} cannot be read: {skipped[name]}. Leave it out of variables=."
+                f"Cannot read array {name!r} of {meta.spec.label}: {skipped[name].rstrip('.')}. Leave it out of "
+                "`variables=`."
             )
         if name not in meta.arrays:
             raise unknown_column(name, meta.arrays, meta.spec.label)

@@ -34,8 +34,8 @@ class Decodings:
     roles : mapping of str to Role
         Role of each array by path.
     sample : callable
-        Returns stored values of an array, at least those of its first and last chunk. Called only if the type of the
-        column depends on them.
+        Returns stored values of an array, its first and last chunk at least. Called only if the type of the column
+        depends on them.
     decode, mask : bool
         As in `rainbear_dask.table.build.build_table`.
 

@@ -69,7 +69,7 @@ class Table:
     sizes : mapping of str to int
         Length of each dimension. There is one row per cell of their product; the last dimension varies fastest.
     columns : mapping of str to Column
-        Dimensions, then auxiliary coordinates, then data variables, then those of child groups.
+        Dimensions, then auxiliary coordinates, then data variables, then variables of child groups.
     skipped : mapping of str to str
         Arrays that have no column, by path, each with the reason.
     """
@@ -151,8 +151,8 @@ def unknown_column(name: str, available: Iterable[str], where: str) -> UnknownCo
     """Return the error for an unknown name, with the most similar known names."""
     names = list(available)
     near = get_close_matches(name, names, n=3)
-    hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"It has {', '.join(names[:30])}."
-    return UnknownColumnError(f"column {name!r} is not in {where}. {hint}")
+    hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Its columns are {', '.join(names[:30])}."
+    return UnknownColumnError(f"Column {name!r} is not in {where}. {hint}")
 
 
 def _nested(leaves: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:

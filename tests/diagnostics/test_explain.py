@@ -1,4 +1,4 @@
-"""`explain` tells the plan of every scan of a query, whatever the query does with rows: it evaluates none of it."""
+"""`explain` reports the plan of every scan of a query, and evaluates no part of the query."""
 
 import shutil
 

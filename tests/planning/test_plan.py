@@ -90,7 +90,7 @@ def table(*arrays: ArrayMeta) -> Table:
 
 
 def plan_of(tab: Table, *selections: Selection, **options):
-    """A plan for a filter of which each part selects so; a part that is not exact reads the first variable."""
+    """Return a plan for a filter whose conjuncts have these selections; an inexact one names the first variable."""
     variable = next(name for name, column in tab.columns.items() if column.role == "data")
     conjuncts = [
         Conjunct(pl.col("t" if s.exact else variable) > 0, s, "" if s.exact else "needs it") for s in selections

@@ -34,7 +34,7 @@ def coordinate(draw, name: str) -> pl.Series:
 
 
 def leaves(names: list[str]) -> st.SearchStrategy[pl.Expr]:
-    column = st.sampled_from(names).map(lambda name: c(name))  # noqa: PLW0108  # c has any name that is asked of it
+    column = st.sampled_from(names).map(lambda name: c(name))  # noqa: PLW0108  # c has every attribute
     term = (
         column
         | column.map(lambda e: e + 1)

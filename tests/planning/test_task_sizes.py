@@ -138,7 +138,7 @@ make_frame(tasks[0].head(1))
 before = memory("RSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 make_frame(tasks[0])
-print(memory("HWM") - before, tasks[0].memory_bytes, plan.counts.task_bytes_at_most)
+print(memory("HWM") - before, tasks[0].memory_bytes, plan.task_bytes_at_most)
 """
 
 
@@ -147,7 +147,7 @@ print(memory("HWM") - before, tasks[0].memory_bytes, plan.counts.task_bytes_at_m
 )
 @pytest.mark.parametrize("chunks", [(10, 400, 400), (100, 50, 400)])
 def test_the_memory_of_a_task_is_known_beforehand(tmp_path, predicate, chunks):
-    """Within a factor of two, and 24 MiB for what is kept and not needed: measured peaks lie below what is said."""
+    """Within a factor of two, plus 24 MiB of unused buffers; measured peaks lie below the estimate."""
     group = zarr.open_group(tmp_path, mode="w")
     rng = np.random.default_rng(0)
     for name in ("a", "b"):

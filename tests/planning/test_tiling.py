@@ -1,4 +1,4 @@
-"""Tiles hold each selected row once, and are stretches of the order of rows whatever is selected."""
+"""Tiles hold each selected row once, and are intervals of the row order for every selection."""
 
 from itertools import product
 from math import prod

@@ -269,6 +269,31 @@ FAULTS = [
         "(*self.boxes, *other.boxes), exact=self.exact and other.exact",
         "(*self.boxes, *other.boxes), exact=True",
     ),
+    # The chunk grid
+    Fault(
+        "the last chunk of a region is missing",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "-(-stop // size)",
+        "stop // size + (start // size == stop // size)",
+    ),
+    Fault(
+        "a part of a region goes to the place of a whole chunk",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "slice(max(i * size - start, 0), ",
+        "slice(i * size, ",
+    ),
+    Fault(
+        "the last chunk reaches beyond the array",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "min((i + 1) * size, length)) for",
+        "(i + 1) * size) for",
+    ),
+    Fault(
+        "a chunk is never read for two parts",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "(c + n - gcd(c, n)) / n for",
+        "max(c, n) / n for",
+    ),
     # The plan
     Fault(
         "a limit cuts tasks that are still to be filtered",
