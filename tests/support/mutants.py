@@ -327,13 +327,13 @@ FAULTS = [
     ),
     Fault(
         "boxes rounded inwards where there are too many",
-        "indexing/index_set planning/test_plan",
+        "indexing/index_set indexing/test_blocks",
         "chunks.starts * size, np.minimum(chunks.stops * size, length)",
         "chunks.starts * size, np.minimum((chunks.stops - 1) * size + 1, length)",
     ),
     Fault(
         "a rounded selection stays exact",
-        "indexing/selection planning/test_plan",
+        "indexing/selection indexing/test_blocks",
         "return self._union(boxes, exact=False)",
         "return self._union(boxes, exact=self.exact)",
     ),
