@@ -173,7 +173,14 @@ def measure(case: Case, path: Path) -> Result:
         _best(lambda: as_text(replace(plan))),  # a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
-    return Result(plan.num_chunks, plan.num_chunks_kept, plan.num_tasks, opened, *times, _memory("HWM") - before)
+    return Result(
+        plan.counts.num_chunks,
+        plan.counts.num_chunks_kept,
+        plan.counts.num_tasks,
+        opened,
+        *times,
+        _memory("HWM") - before,
+    )
 
 
 def _best(work: Callable[[], object]) -> float:

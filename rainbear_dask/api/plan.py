@@ -69,47 +69,47 @@ class ScanPlan:
     @property
     def num_tasks(self) -> int:
         """Number of tasks of the whole plan; a ``limit`` may stop earlier."""
-        return self.read_plan.num_tasks
+        return self.read_plan.counts.num_tasks
 
     @property
     def task_bytes_at_most(self) -> int:
         """Memory that a worker needs for one task, in bytes; an estimated upper bound."""
-        return self.read_plan.task_bytes_at_most
+        return self.read_plan.counts.task_bytes_at_most
 
     @property
     def max_rows(self) -> int:
         """Upper bound of the rows of the result."""
-        return self.read_plan.max_rows
+        return self.read_plan.counts.max_rows
 
     @property
     def num_chunks(self) -> int:
         """Chunks of the data variables that the plan reads, before pruning."""
-        return self.read_plan.num_chunks
+        return self.read_plan.counts.num_chunks
 
     @property
     def num_chunks_kept(self) -> int:
         """Chunks that the plan reads, over all data variables."""
-        return self.read_plan.num_chunks_kept
+        return self.read_plan.counts.num_chunks_kept
 
     @property
     def chunks_kept(self) -> Mapping[str, int]:
         """Chunks that the plan reads, by path of the array."""
-        return self.read_plan.chunks_kept
+        return self.read_plan.counts.chunks_kept
 
     @property
     def bytes_total(self) -> int:
         """Decoded bytes of the data variables that the plan reads, before pruning."""
-        return self.read_plan.bytes_total
+        return self.read_plan.counts.bytes_total
 
     @property
     def bytes_kept(self) -> int:
         """Decoded bytes that the plan reads."""
-        return self.read_plan.bytes_kept
+        return self.read_plan.counts.bytes_kept
 
     @property
     def amplification(self) -> float:
         """Bytes read per byte of the selected chunks; above 1 if tasks share chunks."""
-        return self.read_plan.amplification
+        return self.read_plan.counts.amplification
 
     def no_rows(self) -> pl.DataFrame:
         """Return an empty frame with the schema of the result."""

@@ -10,7 +10,7 @@ from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
-from rainbear_dask.planning.plan import Limits
+from rainbear_dask.planning.limits import Limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import plans_of
 from rainbear_dask.query.scanned_frame import lazy_table

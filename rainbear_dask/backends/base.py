@@ -7,12 +7,12 @@ from typing import Any, Self
 import polars as pl
 
 from rainbear_dask.backends.cached_store import BackendOptions, CachedStore
+from rainbear_dask.chunks import cache
 from rainbear_dask.diagnostics.explain import selected_chunks
 from rainbear_dask.execution.run_async import call_on_workers
 from rainbear_dask.options import checks_options
 from rainbear_dask.query.expression import plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress
-from rainbear_dask.table import coordinates as coords
 from rainbear_dask.typing import StoreLike
 
 
@@ -182,7 +182,7 @@ class AsyncBackend(Backend):
             ``coord_entries``, ``var_entries``, ``bytes``, ``hits``, ``misses`` and ``has_metadata`` of this process.
             With an active Dask client, ``workers`` has the same for each worker by its address.
         """
-        return self.cached.stats(await call_on_workers(coords.usage, *self.cached.usage_args()))
+        return self.cached.stats(await call_on_workers(cache.usage, *self.cached.usage_args()))
 
     async def clear_coord_cache(self) -> None:
         """Drop cached coordinates, here and on workers; metadata stays."""
@@ -194,5 +194,5 @@ class AsyncBackend(Backend):
 
 
 async def _drop(openings: list[str]) -> None:
-    coords.forget(openings)
-    await call_on_workers(coords.forget, openings)
+    cache.forget(openings)
+    await call_on_workers(cache.forget, openings)

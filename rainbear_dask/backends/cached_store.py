@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from rainbear_dask.chunks import cache
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
@@ -14,10 +15,9 @@ from rainbear_dask.execution.run_async import call_in_thread, collect_frames
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.metadata.opening import OpenedStore
 from rainbear_dask.options import checks_options
-from rainbear_dask.planning.plan import Limits
+from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.query.expression import ExpressionPlan, plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress
-from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Table
 from rainbear_dask.table.open import open_table
 from rainbear_dask.typing import StoreLike
@@ -93,8 +93,8 @@ class CachedStore:
     ) -> ExpressionPlan:
         """Plan an expression, and raise PlanTooLargeError if it needs too many chunks."""
         query = plan_expression(self.table(), expr, with_columns, n_rows)
-        query.plan.check(Limits(chunks=max_chunks_to_read))
-        _ = query.plan.tiling  # computes and caches the tiling on this thread, so that no event loop has to
+        check_limits(query.plan, Limits(chunks=max_chunks_to_read))
+        _ = query.plan.layout.tiling  # computes and caches the tiling on this thread, so that no event loop has to
         return query
 
     def iter_frames(
@@ -132,13 +132,13 @@ class CachedStore:
         return query, None
 
     def usage_args(self) -> tuple[list[str], list[str]]:
-        """Return the arguments of `coords.usage`: openings, and the data variables if the table is known."""
+        """Return the arguments of `cache.usage`: openings, and the data variables if the table is known."""
         table = self._table
         return self.opened.openings, [name for name, c in table.columns.items() if c.role == "data"] if table else []
 
     def stats(self, workers: dict[str, dict[str, int]]) -> dict[str, Any]:
         """Return the cache statistics of this process and of its workers."""
-        here: dict[str, Any] = {**coords.usage(*self.usage_args()), "has_metadata": bool(self.opened.openings)}
+        here: dict[str, Any] = {**cache.usage(*self.usage_args()), "has_metadata": bool(self.opened.openings)}
         return here | ({"workers": workers} if workers else {})
 
     def forget(self) -> list[str]:

@@ -7,12 +7,12 @@ import polars as pl
 
 from rainbear_dask.backends.base import AsyncBackend, Backend, StoreBackend
 from rainbear_dask.backends.cached_store import CachedStore
+from rainbear_dask.chunks import cache
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import active_client, client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.options import checks_options
-from rainbear_dask.table import coordinates as coords
 from rainbear_dask.typing import StoreLike
 
 
@@ -131,7 +131,7 @@ class ZarrBackendSync(StoreBackend):
             Counts of this process, and of each worker if a Dask client is active.
         """
         client = active_client()
-        workers = {} if client is None else client.run(coords.usage, *self.cached.usage_args())
+        workers = {} if client is None else client.run(cache.usage, *self.cached.usage_args())
         return self.cached.stats(workers)
 
     def clear_coord_cache(self) -> None:
@@ -144,9 +144,9 @@ class ZarrBackendSync(StoreBackend):
 
 
 def _drop(openings: list[str]) -> None:
-    coords.forget(openings)
+    cache.forget(openings)
     if (client := active_client()) is not None:
-        client.run(coords.forget, openings)
+        client.run(cache.forget, openings)
 
 
 @checks_options

@@ -14,7 +14,7 @@ from zarr.codecs import ShardingCodec
 from rainbear_dask.chunks.decoders import ChunkForm, chunk_form
 from rainbear_dask.chunks.sharding import IndexForm, index_form
 from rainbear_dask.codecs.decompress import Buffer
-from rainbear_dask.indexing.chunk_grid import Region, cells_along
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, Region
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import array_metadata, document_bytes
@@ -57,16 +57,16 @@ class ChunkedArray:
     index_form: IndexForm | None
 
     @property
-    def stored(self) -> tuple[int, ...]:
-        """Return the lengths of a chunk, or of a shard if there are shards."""
-        return self.meta.shards or self.meta.chunks
+    def stored(self) -> ChunkGrid:
+        """Return the grid of the stored objects: shards, or chunks."""
+        return self.meta.grid.stored
 
     @property
     def stored_limit(self) -> int:
         """Return the upper bound on the bytes of a stored chunk, or of a shard that is read whole."""
         if self.index_form is None:
             return stored_limit(self.meta.chunk_bytes)
-        return shard_limit(prod(self.stored) * self.meta.itemsize, prod(self.index_form.counts))
+        return shard_limit(prod(self.stored.chunks) * self.meta.itemsize, prod(self.index_form.counts))
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the key of a chunk, or of a shard, in the store."""
@@ -80,7 +80,7 @@ class ChunkedArray:
     @cached_property
     def _key_form(self) -> tuple[str, str]:
         """Return the prefix and the separator of keys; two empty texts if keys have another form."""
-        probe = tuple(range(11, 11 + len(self.stored)))
+        probe = tuple(range(11, 11 + len(self.stored.dims)))
         key = self.key(probe)
         for separator in ("/", ".") if probe else ():
             if key.endswith(tail := separator.join(map(str, probe))):
@@ -132,7 +132,7 @@ class ChunkedArray:
             Upper bound on the bytes of adjacent chunks that one call of ``read`` takes together.
         """
         form: Any = self.index_form
-        cells = cells_along(inside, self.meta.chunks)
+        cells = self.meta.grid.parts_along(inside)
         located = form.located(spans, [(along[0][0], along[-1][0] + 1) for along in cells])
         parts = product(*([(slice(*part), place) for _, part, place in along] for along in cells))
         todo = [(span, steps) for span, steps in zip(located, parts, strict=True) if span is not None]

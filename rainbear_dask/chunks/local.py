@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rainbear_dask.chunks.array import ChunkedArray, StoredPart, chunked_array
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm, beyond_end
 from rainbear_dask.codecs.decompress import Buffer
-from rainbear_dask.indexing.chunk_grid import Region, cells_along, cut
+from rainbear_dask.indexing.chunk_grid import Region, part_of_region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources import buffers, threads
 from rainbear_dask.resources.limits import check_size
@@ -91,17 +90,16 @@ def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[np
 def thread_unit(meta: ArrayMeta, region: Region) -> tuple[int, ...]:
     """Return the lengths of a part of a region that is worth a thread: whole chunks, adjacent in C order."""
     unit, size = list(meta.chunks), meta.chunk_bytes
+    touched = meta.grid.touched(region)
     for axis in reversed(range(len(unit))):
-        (start, stop), length = region[axis], unit[axis]
-        count = min(-(-stop // length) - start // length, -(-THREAD_BYTES // size))
-        unit[axis], size = count * length, count * size
+        count = min(len(touched[axis]), -(-THREAD_BYTES // size))
+        unit[axis], size = count * unit[axis], count * size
     return tuple(unit)
 
 
 def _decoded_bytes(meta: ArrayMeta, region: Region) -> int:
     """Return the decoded bytes of all chunks that a region touches."""
-    spans = zip(region, meta.chunks, strict=True)
-    return meta.chunk_bytes * prod(-(-stop // size) - start // size for (start, stop), size in spans)
+    return meta.chunk_bytes * meta.grid.count_in(region)
 
 
 def _parts(
@@ -112,22 +110,21 @@ def _parts(
     if not out.size:
         return
     if meta.shards is None and meta.chunk_bytes < SMALL_CHUNK_BYTES:
-        for part, place in _split(region, thread_unit(meta, region)):
+        for part, place in _split(meta, region):
             yield _SmallChunks(array, part, out[place], root)
         return
-    for index, inside, place in cut(region, array.stored):
+    for index, inside, place in array.stored.iter_chunks(region):
         if meta.shards is None:
             yield _FilePart(array, index, inside, out[place], root)
             continue
-        for part, place_of_part in _split(inside, thread_unit(meta, inside)):
+        for part, place_of_part in _split(meta, inside):
             yield _FilePart(array, index, part, out[place][place_of_part], root)
 
 
-def _split(region: Region, unit: Sequence[int]) -> Iterator[tuple[Region, tuple[Any, ...]]]:
-    """Split a region along a grid: yield each part, and its place in the region."""
-    for index, inside, place in cut(region, unit):
-        corner = [i * length for i, length in zip(index, unit, strict=True)]
-        yield tuple((first + start, first + stop) for first, (start, stop) in zip(corner, inside, strict=True)), place
+def _split(meta: ArrayMeta, region: Region) -> Iterator[tuple[Region, tuple[Any, ...]]]:
+    """Split a region into parts that are worth a thread: yield each part, and its place in the region."""
+    for _, _, place in meta.grid.with_chunks(thread_unit(meta, region)).iter_chunks(region):
+        yield part_of_region(region, place), place
 
 
 class _Step:
@@ -154,7 +151,7 @@ class _SmallChunks:
         decode, size, missing = array.chunk_form.decode, array.meta.chunk_bytes + _CODEC_BYTES, False
         decoded = scratch.decoded(array.meta.chunk_bytes)
         chunk = array.chunk_form.values(decoded, array.meta.chunks)
-        along = [[_Step(*cell) for cell in cells] for cells in cells_along(self.inside, array.stored)]
+        along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.inside)]
         for steps in product(*along):
             place: tuple[Any, ...] = (*[step.place for step in steps], ...)
             try:

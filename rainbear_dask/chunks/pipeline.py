@@ -7,8 +7,7 @@ the attribute `AsyncArray.codec_pipeline`, which zarr sets from a global setting
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice, product
-from math import prod
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from rainbear_dask.chunks.errors import ReadError, chunk_name
 from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk, gather, running
 from rainbear_dask.chunks.sharding import index_form
 from rainbear_dask.codecs.bounded import bounded, bytes_limit
-from rainbear_dask.indexing.chunk_grid import Region
+from rainbear_dask.indexing.chunk_grid import Region, part_of_region, touched_chunks
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import document_bytes, open_array
@@ -106,19 +105,17 @@ async def _read(meta: ArrayMeta, array: AsyncArray[Any], region: Region) -> npt.
 
 async def _find_error(meta: ArrayMeta, array: AsyncArray[Any], region: Region, err: Exception) -> tuple[str, Exception]:
     """Find the chunk at fault by the key in the error, or by reading the chunks of a region one by one."""
-    stored = meta.shards or meta.chunks
-    touched = [range(a // size, -(-b // size)) for (a, b), size in zip(region, stored, strict=True)]
-    for index in islice(product(*touched), MAX_SEARCHED_CHUNKS):
+    stored = meta.grid.stored
+    for index, _, place in islice(stored.iter_chunks(region), MAX_SEARCHED_CHUNKS):
         key = join_path(array.path, array.metadata.encode_chunk_key(index))
-        if prod(map(len, touched)) == 1:
+        if stored.count_in(region) == 1:
             return chunk_name(meta, index, key), err
         if isinstance(err, FetchError):
             if key == err.key:
                 return chunk_name(meta, index, key), err
             continue
-        spans = zip(region, index, stored, strict=True)
         try:
-            await array.getitem(tuple(slice(max(a, i * size), min(b, (i + 1) * size)) for (a, b), i, size in spans))
+            await array.getitem(tuple(slice(*span) for span in part_of_region(region, place)))
         except Exception as own:  # noqa: BLE001  stores and codecs have no common error
             return chunk_name(meta, index, key), own
     return "one of the chunks", err
@@ -193,4 +190,4 @@ class _Pipeline(BatchedCodecPipeline):
 def _touched(part: Any, length: int, size: int) -> range:
     """Return the chunks of a dimension that a slice, or a position, touches."""
     start, stop, _ = part.indices(length) if isinstance(part, slice) else (int(part), int(part) + 1, 1)
-    return range(start // size, -(-stop // size))
+    return touched_chunks(start, stop, size)

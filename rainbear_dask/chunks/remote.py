@@ -15,7 +15,7 @@ from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.fetch import FetchedChunk, fetch_chunk, gather, running
 from rainbear_dask.chunks.sharding import beyond_end
 from rainbear_dask.codecs.decompress import Buffer
-from rainbear_dask.indexing.chunk_grid import Region, cut
+from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources.buffers import Scratch, borrow_array
 from rainbear_dask.storage.requests import check_array_exists
@@ -51,7 +51,7 @@ class RemoteReader:
             StoredPart(array, index, inside, out[place])
             for (array, region), out in zip(requests, found, strict=True)
             if out.size
-            for index, inside, place in cut(region, array.stored)
+            for index, inside, place in array.stored.iter_chunks(region)
         ]
         arrivals = SimpleQueue[_Arrival]()
 
@@ -98,8 +98,7 @@ class RemoteReader:
 async def _fetch(part: StoredPart, store: Store, opening_id: str) -> FetchedChunk:
     """Fetch a chunk, or the wanted chunks of a shard."""
     array = part.array
-    sizes = zip(part.inside, array.meta.chunks, strict=True)
-    touched = [range(start // size, -(-stop // size)) for (start, stop), size in sizes]
+    touched = array.meta.grid.touched(part.inside)
     return await fetch_chunk(StorePath(store, part.key), opening_id, array.index_form, touched, array.stored_limit)
 
 

@@ -230,7 +230,7 @@ def _streams(raw: Buffer, limit: int, begin: Callable[[], Any], *, several: bool
 
 
 _PIECE_BYTES = 2**23
-"""Bytes that are inflated in one step, which bounds what is held beyond the limit."""
+"""Bytes that are inflated in one step: the upper bound of memory beyond the limit."""
 
 INFLATERS: Mapping[str, Callable[[Buffer, int], Any]] = {
     "zstd": _zstd,

@@ -1,6 +1,6 @@
-"""Calendars of CF and the units that time is counted in: dates from numbers, in integers of nanoseconds.
+"""CF calendars and time units: from stored numbers to dates, in integer nanoseconds.
 
-A calendar without its own cycle of months, or an epoch that is no date of its calendar, makes no clock.
+An unknown calendar has no clock; neither has an epoch that does not exist in its calendar.
 """
 
 import re
@@ -33,7 +33,7 @@ NAT = np.iinfo(np.int64).min  # what numpy, xarray and pandas store for "not a t
 
 
 class Cycle:
-    """A calendar as a cycle of months, from 1 January of year 0: enough to tell dates from days, and days from dates.
+    """A calendar as a cycle of months from 1 January of year 0; it converts dates to days and days to dates.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ class Cycle:
         self.days = int(self.month_starts[-1])
 
     def day(self, year: Any, month: Any, day: Any) -> Any:
-        """Days from 0000-01-01 to a date, or to each of many."""
+        """Return the days from 0000-01-01 to a date, or to each date of arrays."""
         cycle, year = divmod(year, self.years)
         return cycle * self.days + self.month_starts[year * 12 + month - 1] + day - 1
 
     def date(self, days: _Array) -> tuple[_Array, _Array, _Array]:
-        """Year, month and day of the month, so many days after 0000-01-01."""
+        """Return year, month and day of the month of days after 0000-01-01."""
         cycle, rest = np.divmod(days, self.days)
         month = np.searchsorted(self.month_starts, rest, side="right") - 1
         return cycle * self.years + month // 12, month % 12 + 1, rest - self.month_starts[month] + 1
@@ -81,14 +81,14 @@ _JULIAN_LEAD = 2  # 0000-01-01 came two days earlier in the Julian calendar than
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What a stored number of time counts.
+    """The unit, epoch and calendar of stored times.
 
     Parameters
     ----------
     tick : int
-        Nanoseconds in one.
+        Nanoseconds of one unit.
     epoch : int
-        Nanoseconds from 1970-01-01T00:00:00 of the calendar to the time that 0 stands for; 0 for a duration.
+        Nanoseconds from 1970-01-01T00:00:00 of the calendar to the epoch; 0 for a duration.
     calendar : str
         CF name of the calendar, without its aliases.
     """
@@ -98,10 +98,15 @@ class Clock:
     calendar: str = "proleptic_gregorian"
 
     def count(self, numbers: _Array, step: int) -> npt.NDArray[np.int64]:
-        """Steps of ``step`` nanoseconds from 1970 of the calendar to each stored number.
+        """Return the time of each stored number in steps of ``step`` nanoseconds from 1970 of the calendar.
 
-        Integers are counted exactly, downwards where a step is longer than a tick. The whole part and the fraction of a
-        float are counted apart, the fraction to the nearest step. Raises OverflowError where int64 does not hold it.
+        Integers are exact; if a step is longer than a tick, they are rounded down. The whole part and the fraction of a
+        float are converted separately, the fraction to the nearest step.
+
+        Raises
+        ------
+        OverflowError
+            If int64 cannot hold a time.
         """
         fractional = numbers.dtype.kind == "f"
         whole = np.floor(numbers) if fractional else numbers
@@ -111,7 +116,7 @@ class Clock:
             raise OverflowError
         ticks = whole.astype(np.int64)
         if self.tick >= step:
-            # The product and the epoch may each wrap around; their sum, which fits, comes out right all the same.
+            # the product and the epoch may each wrap around, but their sum fits and is right
             epoch = (self.epoch // step - NAT) % 2**64 + NAT
             counts = ticks * (self.tick // step) + epoch
         else:
@@ -123,10 +128,14 @@ class Clock:
         return counts
 
     def datetimes(self, numbers: _Array, step: int) -> npt.NDArray[np.int64]:
-        """Steps from 1970 in the proleptic Gregorian calendar to the date and time with the same label.
+        """Return the date and time with the same label in the proleptic Gregorian calendar, in steps from 1970.
 
-        Only from the calendars whose every date the proleptic Gregorian has: itself, standard and noleap. Raises
-        OverflowError where int64 does not hold it, and in standard before the reform.
+        The clock's own calendar is proleptic Gregorian, standard or noleap, because it has all of their dates.
+
+        Raises
+        ------
+        OverflowError
+            If int64 cannot hold a time, or a date of the standard calendar is before the reform.
         """
         counts = self.count(numbers, step)
         steps_per_day = _DAY // step
@@ -142,9 +151,12 @@ class Clock:
         return counts
 
     def texts(self, numbers: _Array, *, fraction: bool) -> npt.NDArray[np.bytes_]:
-        """Dates and times in ISO 8601, to the second, or with ``fraction`` to the microsecond.
+        """Return dates and times in ISO 8601, to the second, or with ``fraction`` to the microsecond.
 
-        Raises OverflowError where the year has not four digits, or a fraction would be lost.
+        Raises
+        ------
+        OverflowError
+            If a year lacks four digits, or a fraction would be lost.
         """
         days, rest = np.divmod(self.count(numbers, 1_000), _DAY // 1_000)
         year, month, day = self._date(days)
@@ -176,7 +188,7 @@ def _days_to_1970(calendar: str) -> int:
 
 
 _SINCE = re.compile(r"\s*(\S+)\s+since\s+(\S.*)", re.IGNORECASE)
-_LONGEST = 200  # letters of a unit; the patterns take time with the square of them
+_MAX_UNITS_LETTERS = 200  # the patterns take quadratic time
 _EPOCH = re.compile(
     r"(?P<year>[+-]?\d{1,6}) (?:-(?P<month>0?[1-9]|1[0-2]) (?:-(?P<day>\d{1,2}))?)?"
     r"(?:[T\ ]\ *(?P<hour>[01]?\d|2[0-3]) (?::(?P<minute>[0-5]?\d) (?::(?P<second>[0-5]?\d)(?:\.(?P<fraction>\d*))?)?)?)?"
@@ -186,25 +198,25 @@ _EPOCH = re.compile(
 
 
 def clock_since(units: str, calendar: str) -> Clock | None:
-    """Make the clock of CF time.
+    """Return the clock of a CF time.
 
     Parameters
     ----------
     units : str
         ``<unit> since <epoch>``.
     calendar : str
-        CF name of the calendar, in any case; aliases are understood.
+        CF name or alias of the calendar, in any case.
 
     Returns
     -------
     Clock or None
-        None where the unit, the calendar or the form of the epoch is unknown, or the calendar has no such date.
+        None if the unit, the calendar or the form of the epoch is unknown, or the calendar lacks that date.
 
     Notes
     -----
-    The tests compare with ``cftime.num2date``.
+    The tests compare results with ``cftime.num2date``.
     """
-    match = _SINCE.fullmatch(units) if len(units) <= _LONGEST else None
+    match = _SINCE.fullmatch(units) if len(units) <= _MAX_UNITS_LETTERS else None
     calendar = _ALIASES.get(calendar.lower(), calendar.lower())
     if match is None or calendar not in _CALENDARS:
         return None
@@ -215,7 +227,7 @@ def clock_since(units: str, calendar: str) -> Clock | None:
 
 
 def _epoch(text: str, calendar: str) -> int | None:
-    """Nanoseconds from 1970 of the calendar to a date and time, or None where the calendar has no such date."""
+    """Return the nanoseconds from 1970 of the calendar to a date and time; None if the calendar lacks that date."""
     match = _EPOCH.fullmatch(re.sub(r"^(\d{4})(\d{2})(\d{2})(?!\d)", r"\1-\2-\3", text))
     if match is None:
         return None
@@ -224,7 +236,7 @@ def _epoch(text: str, calendar: str) -> int | None:
     if calendar in _WITHOUT_YEAR_ZERO:
         if year == 0:
             return None
-        year += year < 0  # 1 BC is written -1 there, and is year 0 of the arithmetic
+        year += year < 0  # these calendars write 1 BC as -1; the arithmetic needs 0
     cycle, lead = _CALENDARS[calendar], 0
     if calendar == "standard" and (year, month, day) < (1582, 10, 15):
         cycle, lead = _JULIAN, _JULIAN_LEAD

@@ -1,25 +1,25 @@
-"""What the stored values of an array mean: CF decoding, and which Polars type each stored type becomes.
+"""CF decoding: the column type of each array, and its values from stored values.
 
-The rules are those of the CF conventions as xarray reads them, with these differences:
+The rules are the CF conventions as xarray applies them, with these differences:
 
 - Masked values become null, and integers stay integers. Fill values are compared in the stored type, so that ``1e20``
-  masks float32 data. In Zarr v2 the array's ``fill_value`` is CF's ``_FillValue``, also where an attribute of that
-  name adds another. A stored bool has no value to spare for a fill, so none is honoured there.
+  masks float32 data. In Zarr v2 the array's ``fill_value`` counts as CF's ``_FillValue``, beside an attribute of that
+  name. Fills of a stored bool are ignored, because a bool has no spare value.
 - Packed values (``scale_factor``, ``add_offset``) are always Float64. As in xarray, ``valid_min``, ``valid_max`` and
   ``valid_range`` mask nothing.
-- Times become Datetime with the calendar's own labels wherever Polars has every such date: in the Gregorian calendars
-  and in noleap, where elapsed time across a 29 February follows the labels, a day longer than the calendar's own.
+- Times become Datetime with the calendar's own labels if Polars has every such date: in the Gregorian calendars and in
+  noleap. In noleap, elapsed time across a 29 February follows the labels, one day longer than the calendar's own.
   Dates of 360_day, julian and all_leap, and of the standard calendar before 15 October 1582, become ISO 8601 text
-  of fixed width, ``YYYY-MM-DDTHH:MM:SS``, which sorts, compares and prunes like a time. Its fraction, ``.ffffff``, is
-  there always or never within one array.
-- What cannot be a time stays a number: calendars and units that are unknown, epochs that do not exist, months and years
-  (but a month of 360_day is thirty days), and values that the caller's sample shows to be out of every range.
-- A plain unit of time, ``hours`` or ``days``, makes a coordinate a duration, and a data variable only together with the
-  attribute ``dtype: timedelta64[...]``.
+  of fixed width, ``YYYY-MM-DDTHH:MM:SS``, which sorts, compares and prunes like a time. Within one array, either all
+  texts have a fraction, ``.ffffff``, or none.
+- These stay numbers: unknown calendars and units, epochs that do not exist, months and years (but a month of 360_day is
+  30 days), and values that the sample shows to be out of every range.
+- A plain unit of time, ``hours`` or ``days``, makes a coordinate a duration. A data variable also needs the attribute
+  ``dtype: timedelta64[...]``.
+- The attribute ``_Encoding`` names the text encoding of bytes. Without it, bytes that are all UTF-8 become String, and
+  others Binary.
 
-- The attribute ``_Encoding`` says how bytes are text; without it, bytes that are all UTF-8 are text, and others Binary.
-
-A null that no attribute declares comes from NaT alone, and from NaN among times.
+Only NaT, and NaN among times, become null without a declaration.
 """
 
 import re
@@ -56,31 +56,32 @@ _COLUMN_TYPES: dict[np.dtype[Any], pl.DataType] = {
     np.dtype("float64"): pl.Float64(),
 }
 
-_WITH_DATETIME_LABELS = ("standard", "proleptic_gregorian", "noleap")  # calendars with no date that Polars lacks
+_WITH_DATETIME_LABELS = ("standard", "proleptic_gregorian", "noleap")
+"""Calendars whose dates Polars has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How the stored values of one array become a Polars column: plain data that pickles, compares and hashes.
+    """How the stored values of one array become a Polars column, as plain data that pickles, compares and hashes.
 
     Parameters
     ----------
     path : str
-        The array's path, for messages.
+        Path of the array, for messages.
     dtype : DataType
         Type of the column.
     stored, number : numpy.dtype
-        Type of the values as they are stored, and the type that their bytes are then read as.
+        Type of the stored values, and the type as which their bytes are then read.
     fills : tuple
-        Values that become null, as ``number`` has them; text or bytes for strings, as the column has them.
+        Values that become null, of type ``number``. For strings, text or bytes, as in the column.
     nan_is_fill : bool
-        Whether NaN becomes null as well. (It is no part of ``fills``, because NaN equals nothing.)
+        Whether NaN becomes null as well. (``fills`` cannot hold it, because NaN equals nothing.)
     scale_factor, add_offset : float or None
-        Unpacking, where either is given: ``stored * scale_factor + add_offset`` in float64.
+        Unpacking: ``stored * scale_factor + add_offset`` in float64. Both None: none.
     clock : Clock or None
-        For times and durations, what the numbers count.
+        For times and durations, the unit and the epoch.
     fraction : bool
-        For times as text, whether they show microseconds.
+        For times as text, whether they have microseconds.
     encoding : str
         For strings of bytes, Python's name of the codec that the attribute ``_Encoding`` declares; "" for none.
     """
@@ -98,7 +99,7 @@ class Decoding:
     encoding: str = ""
 
     def decode(self, values: _Array) -> pl.Series:
-        """Turn stored values into a column.
+        """Decode stored values into a column.
 
         Parameters
         ----------
@@ -108,17 +109,17 @@ class Decoding:
         Returns
         -------
         Series
-            Of ``self.dtype``, without a name, in C order of ``values``; null where a value is masked. Numbers that need
-            no decoding are adopted, not copied: change ``values`` no more.
+            Of ``self.dtype``, without a name, in C order of ``values``. Masked values are null. Numbers that need no
+            decoding share the memory of ``values``, which must not change afterwards.
 
         Raises
         ------
         StoreFormatError
-            If a value has no place in the column: a time out of range, text that is not UTF-8.
+            If the column cannot hold a value: a time out of range, text that is not UTF-8.
 
         Notes
         -----
-        The tests compare with ``xarray.decode_cf`` and with cftime.
+        The tests compare results with ``xarray.decode_cf`` and cftime.
         """
         flat = values.reshape(-1).astype(self.stored, copy=False)
         if flat.dtype.kind in "SUTO":
@@ -142,14 +143,14 @@ class Decoding:
         return series.set(pl.Series(masked), None) if masked is not None and masked.any() else series
 
     def _masked(self, flat: _Array) -> npt.NDArray[np.bool_] | None:
-        """Where a value is a fill value; None, at no cost, where no fill is declared."""
+        """Return the mask of fill values; None, at no cost, if no fill is declared."""
         tests = [flat == self.number.type(fill) for fill in self.fills]
         if self.nan_is_fill:
             tests.append(np.isnan(flat))
         return reduce(np.logical_or, tests) if tests else None
 
     def holds_a_time(self, values: _Array) -> bool:
-        """Whether any of some stored values is neither masked nor "not a time"."""
+        """Whether any stored value is neither masked nor "not a time"."""
         flat = values.reshape(-1).astype(self.stored, copy=False).view(self.number)
         return not _absent(flat, self._masked(flat)).all()
 
@@ -158,7 +159,7 @@ class Decoding:
         if absent.all():
             return pl.Series([None], dtype=self.dtype).new_from_index(0, len(flat))
         if absent.any():
-            flat = np.where(absent, flat[np.argmin(absent)], flat)  # no fill value may count as out of range
+            flat = np.where(absent, flat[np.argmin(absent)], flat)  # a fill value must not count as out of range
         if flat.dtype.kind == "f":
             flat = flat.astype(np.float64, copy=False)
         try:
@@ -171,8 +172,9 @@ class Decoding:
                 times = clock.texts(flat, fraction=self.fraction)
         except OverflowError:
             raise StoreFormatError(
-                f"array {self.path!r} holds a time that its column, {self.dtype!r}, cannot hold: {flat.min()} to "
-                f"{flat.max()} as stored. Read the store with decode=False, or leave the array out (variables=)."
+                f"Array {self.path!r} holds times from {flat.min()} to {flat.max()} as stored, and its column, "
+                f"{self.dtype!r}, cannot hold all of them. Read the store with `decode=False`, or leave the array out "
+                "with `variables=`."
             ) from None
         series = pl.Series(times).cast(self.dtype)
         return series.set(pl.Series(absent), None) if absent.any() else series
@@ -183,7 +185,7 @@ class Decoding:
 
 
 def _absent(flat: _Array, masked: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-    """Where there is no time: NaN, NaT, or masked."""
+    """Return the mask of absent times: NaN, NaT, or masked."""
     absent: npt.NDArray[np.bool_] = np.isnan(flat) if flat.dtype.kind == "f" else flat == NAT
     return absent if masked is None else absent | masked
 
@@ -191,38 +193,38 @@ def _absent(flat: _Array, masked: npt.NDArray[np.bool_] | None) -> npt.NDArray[n
 def decoding_of(
     array: ArrayMeta, *, coordinate: bool, decode: bool = True, mask: bool = True, sample: _Array | None = None
 ) -> Decoding:
-    """Tell how an array becomes a column.
+    """Choose the decoding of an array.
 
     Parameters
     ----------
     array : ArrayMeta
-        The array; nothing of it is read.
+        The array; the function reads no value of it.
     coordinate : bool
-        Whether it is a coordinate, where a plain unit of time makes a duration.
+        Whether the array is a coordinate. Only then does a plain unit of time make a duration.
     decode : bool
-        False: the stored type and the stored values, whatever the attributes say.
+        Whether to apply attributes. If False, the column has the stored type and values.
     mask : bool
-        False: fill values are values like others.
+        Whether fill values become null.
     sample : ndarray, optional
-        Stored values, all or at least those of the first and last chunk, where ``needs_sample`` asks for them. The
-        first of these that holds them all is chosen: Datetime("ns"), Datetime("us"), text with seconds, text with
-        microseconds, the undecoded number; for bytes, String, then Binary. Without a sample, or one in which all is
-        masked: Datetime("ns") if the epoch is in its range, else "us"; text shows microseconds unless whole seconds are
-        certain; bytes are String.
+        Stored values, the first and last chunk at least, if ``needs_sample`` is true. The first type that
+        holds them all is chosen: Datetime("ns"), Datetime("us"), text with seconds, text with microseconds, the
+        undecoded number. For bytes it is String, then Binary. Without a sample, or if all of it is masked, times are
+        Datetime("ns") if the epoch is in its range, else "us". Text then has microseconds unless whole seconds are
+        certain, and bytes are String.
 
     Returns
     -------
     Decoding
-        Its ``dtype`` is the column's; its ``decode`` turns any part of the stored values into that column.
+        Its ``dtype`` is the type of the column; its ``decode`` converts any part of the stored values.
 
     Raises
     ------
     StoreFormatError
-        If no Polars type holds the values (complex, raw, structured), or an attribute makes no sense.
+        If no Polars type holds the values (complex, raw, structured), or an attribute is invalid.
 
     Notes
     -----
-    See the module's docstring for the rules, and where xarray's differ.
+    The docstring of the module lists the rules, and the differences from xarray.
     """
     if array.dtype.kind in "SUTO":
         return _text_decoding(array, decode=decode, mask=mask, sample=sample)
@@ -239,16 +241,14 @@ def decoding_of(
 
 
 def needs_sample(array: ArrayMeta, *, decode: bool = True) -> bool:
-    """Whether the type of the column depends on values: CF times, and strings of bytes, which may not be text."""
+    """Whether the type of the column depends on values: for CF times, and for bytes that may not be text."""
     if array.dtype.kind in "SO":
         return not decode or "_Encoding" not in array.attributes
     return decode and array.dtype.kind in "iuf" and _time_clock(array) is not None
 
 
 def _no_column(array: ArrayMeta) -> StoreFormatError:
-    return StoreFormatError(
-        f"array {array.path!r} is of type {array.dtype}, which no Polars column can hold; leave it out"
-    )
+    return StoreFormatError(f"Array {array.path!r} is of type {array.dtype}, which no Polars column can hold.")
 
 
 def _text_decoding(array: ArrayMeta, *, decode: bool, mask: bool, sample: _Array | None) -> Decoding:
@@ -272,7 +272,7 @@ def _is_declared_foreign(array: ArrayMeta) -> bool:
 def _numpy_time_decoding(array: ArrayMeta) -> Decoding:
     stored = array.dtype
     if stored.kind == "M" and np.datetime_data(stored)[0] in ("Y", "M"):
-        stored = np.dtype("datetime64[D]")  # the first day of it; their lengths differ
+        stored = np.dtype("datetime64[D]")  # the first day, because years and months differ in length
     unit, multiple = np.datetime_data(stored)
     if unit not in NUMPY_NANOSECONDS:
         raise _no_column(array)
@@ -321,13 +321,13 @@ def _time_decoding(numbers: Decoding, clock: Clock, sample: _Array | None) -> De
 def _duration_or_flag_decoding(array: ArrayMeta, numbers: Decoding, *, coordinate: bool) -> Decoding:
     if (duration := _duration(array, coordinate=coordinate)) is not None:
         return replace(numbers, dtype=duration[0], clock=duration[1])
-    if array.attributes.get("dtype") == "bool":  # as xarray stores them
+    if array.attributes.get("dtype") == "bool":  # the attribute with which xarray marks a bool
         return replace(numbers, dtype=pl.Boolean())
     return numbers
 
 
 def _first_that_holds(decodings: list[Decoding], sample: _Array | None) -> Decoding:
-    """The first to decode the sample, or the last, which may be as unable as the others; without a sample, the first."""
+    """Return the first decoding that can decode the sample, else the last; without a sample, the first."""
     for decoding in decodings[:-1]:
         try:
             if sample is not None:
@@ -339,12 +339,12 @@ def _first_that_holds(decodings: list[Decoding], sample: _Array | None) -> Decod
 
 
 def _time_clock(array: ArrayMeta) -> Clock | None:
-    """The clock of CF time, or None where the attributes give none."""
+    """Return the clock of a CF time; None if the attributes declare no time."""
     return clock_since(str(array.attributes.get("units", "")), str(array.attributes.get("calendar", "standard")))
 
 
 def _duration(array: ArrayMeta, *, coordinate: bool) -> tuple[pl.Duration, Clock] | None:
-    """Type and clock of a duration, or None where the attributes declare none."""
+    """Return type and clock of a duration; None if the attributes declare no duration."""
     unit = str(array.attributes.get("units")).lower()
     tick = NANOSECONDS.get(unit)
     declared = re.fullmatch(r"timedelta64\[(\w+)\]", str(array.attributes.get("dtype")))

@@ -1,4 +1,4 @@
-"""How stored strings become text: which encoding their bytes are in, and which of them stand for nothing."""
+"""Stored strings: their encodings, their fill values, and their columns."""
 
 from base64 import b64decode
 from codecs import lookup
@@ -15,43 +15,43 @@ _UTF_8 = "utf-8"
 
 
 def encoding_of(array: ArrayMeta) -> str:
-    """Read the attribute ``_Encoding`` of an array of bytes.
+    """Return the encoding that the attribute ``_Encoding`` of an array of bytes declares.
 
     Returns
     -------
     str
-        Python's name of the encoding; "" where none is declared, or where the array holds no bytes.
+        Python's name of the encoding; "" if none is declared, or if the array does not hold bytes.
 
     Raises
     ------
     StoreFormatError
-        If Python knows no such encoding of text.
+        If Python lacks that text encoding.
     """
     declared = array.attributes.get("_Encoding") if array.dtype.kind in "SO" else None
     if declared is None:
         return ""
     try:
         if isinstance(declared, str):
-            b"a".decode(declared, "replace")  # refuses codecs that make no text
+            b"a".decode(declared, "replace")  # raises for codecs that do not return text
             return lookup(declared).name
     except (LookupError, ValueError):
         pass
     raise StoreFormatError(
-        f"array {array.path!r} has the _Encoding {declared!r:.80}, which is not an encoding of text that Python knows. "
-        "Mend the attribute, leave the array out (variables=), or read the store with decode=False."
+        f"Array {array.path!r} has the _Encoding {declared!r:.80}, which is not a text encoding of Python. Correct the "
+        "attribute, leave the array out with `variables=`, or read the store with `decode=False`."
     )
 
 
 def is_foreign(encoding: str) -> bool:
-    """Whether an encoding is not the one that Polars has."""
+    """Whether an encoding differs from UTF-8, the encoding of Polars."""
     return encoding not in ("", _UTF_8)
 
 
 def fills_of(array: ArrayMeta, declared: Iterable[Any], encoding: str) -> list[bytes]:
-    """Fill values of strings, as text in UTF-8 or as bytes.
+    """Return the fill values of strings, as UTF-8 text or as bytes.
 
-    As to xarray, the fill value of an array of Zarr v2 is compared with bytes, and never with the text that ``_Encoding``
-    makes of them. In v3 xarray writes an attribute of bytes in base64.
+    As in xarray, the ``fill_value`` of a Zarr v2 array is compared with stored bytes, never with the text that
+    ``_Encoding`` makes of them. In v3, xarray writes an attribute of bytes in base64.
     """
     fills: list[bytes] = []
     for fill in declared:
@@ -72,12 +72,12 @@ def _from_base64(text: str) -> list[bytes]:
 
 
 def as_column(flat: npt.NDArray[Any], dtype: pl.DataType, encoding: str, path: str) -> pl.Series:
-    """Make a column of flat stored strings.
+    """Return a column of flat stored strings.
 
     Raises
     ------
     StoreFormatError
-        If a value is not text in the encoding, or in UTF-8 where none is declared.
+        If a value is not text in the declared encoding, by default UTF-8.
     """
     try:
         if is_foreign(encoding):
@@ -86,19 +86,19 @@ def as_column(flat: npt.NDArray[Any], dtype: pl.DataType, encoding: str, path: s
     except (TypeError, ValueError, pl.exceptions.PolarsError):
         pass
     if encoding:
-        stored = ", or read the store with decode=False" if is_foreign(encoding) else ""
+        stored = ", or read the store with `decode=False`" if is_foreign(encoding) else ""
         raise StoreFormatError(
-            f"array {path!r} holds bytes that are not text in {encoding}, which its attribute _Encoding declares. Mend the "
-            f"attribute, leave the array out (variables=){stored}."
+            f"Array {path!r} holds bytes that are not text in {encoding}, the encoding that its attribute _Encoding "
+            f"declares. Correct the attribute, leave the array out with `variables=`{stored}."
         )
     raise StoreFormatError(
-        f"array {path!r} holds values that are not text in UTF-8, unlike those its column, {dtype!r}, was chosen by. Leave "
-        "the array out (variables=), or declare the encoding in its attribute _Encoding."
+        f"Array {path!r} holds values that are not UTF-8, unlike the sample that determined the type of its column, "
+        f"{dtype!r}. Leave the array out with `variables=`, or declare the encoding in its attribute _Encoding."
     )
 
 
 def _word(value: Any, encoding: str) -> Any:
-    """Decode bytes from which NumPy has cut the zeros at the end, which may be half a letter of UTF-16."""
+    """Decode bytes whose trailing zeros NumPy has removed; in UTF-16 these may be half a letter."""
     if not isinstance(value, bytes):
         return value
     letter = 4 if encoding.startswith("utf-32") else 2 if encoding.startswith("utf-16") else 1

@@ -17,7 +17,7 @@ from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.cache import ByteLRU
 from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.spec import StoreSpec
-from rainbear_dask.table import coordinates as coords
+from rainbear_dask.table.columns import whole_column
 from rainbear_dask.table.model import Column, Table, unknown_column
 from rainbear_dask.table.tidy import CellMask
 from rainbear_dask.typing import DtypeBackend
@@ -147,7 +147,7 @@ def _category_dtype(spec: StoreSpec, column: Column, length: int) -> Any:
 
 
 def _read_category_dtype(spec: StoreSpec, column: Column, length: int) -> Any:
-    values = coords.whole_column(spec, column, length).drop_nulls().unique().sort()
+    values = whole_column(spec, column, length).drop_nulls().unique().sort()
     if values.dtype.is_float():
         values = values.drop_nans()  # like null, NaN is not a category
     return pd.CategoricalDtype(pd.Index(_numpy_array(column, values)), ordered=True)

@@ -144,7 +144,7 @@ class ReadZarr(PartitionsFiltered, BlockwiseIO):
         facts = [f"{name}={value!r}" for name, value in shown.items() if value is not None]
         filters = " & ".join(f"({test})" for test in [*(text for text, _ in self.source.tests), *self.conditions])
         facts += [f"filters={filters!r}"] if filters else []
-        chunks = f"{plan.num_chunks_kept:,} of {plan.num_chunks:,} chunks"
+        chunks = f"{plan.counts.num_chunks_kept:,} of {plan.counts.num_chunks:,} chunks"
         return [f"{' ' * indent}ReadZarr: {self.source!r} {' '.join(facts)} ({chunks})"]
 
     # ------------------------------------------------------------------ rules of the optimizer

@@ -16,7 +16,7 @@ from rainbear_dask.dataframe.filters import Condition, to_polars
 from rainbear_dask.dataframe.partitions import home_of
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.table import coordinates as coords
+from rainbear_dask.table.columns import whole_column
 from rainbear_dask.table.model import Column, Table
 
 
@@ -79,7 +79,7 @@ class FrameSource:
         if self.schema.index is None:
             return None
         column = self.table.columns[self.schema.index]
-        values = coords.whole_column(self.table.spec, column, self.table.sizes[column.dims[0]])
+        values = whole_column(self.table.spec, column, self.table.sizes[column.dims[0]])
         labels = pd.Index(self.schema.series(column, values))
         is_sorted = labels.is_monotonic_increasing or labels.is_monotonic_decreasing
         return labels if is_sorted and len(labels) and not labels.hasnans else None

@@ -1,4 +1,4 @@
-"""What is said about a plan: the report of `explain`, as text and as HTML, and the list of its chunks."""
+"""The report of a plan, as text and as HTML, and the list of its chunks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,35 +6,35 @@ from typing import Any
 import polars as pl
 
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
-from rainbear_dask.indexing.blocks import Blocks
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.planning.plan import ReadPlan, num_chunks_kept_by
 from rainbear_dask.redaction import escaped
 from rainbear_dask.table.model import Table
 
-_WORTH_SAYING = 1.5
+MIN_REPORTED_AMPLIFICATION = 1.5
+"""Bytes read for each byte of the selected chunks, from which on the report mentions them."""
 
 
 def as_text(plan: ReadPlan) -> str:
-    """Say what will be read, and what each part of the filter does for it."""
+    """Return the report: chunks, rows, tasks, and the chunks that each conjunct of the filter keeps."""
     return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan))]))
 
 
 def as_html(plan: ReadPlan) -> str:
-    """The same report, with a picture of the chunks kept."""
+    """Return the report as HTML, with a picture of the chunks kept."""
     drawn = ""
     if plan.arrays:
-        array = plan.cut_along[0]
-        sizes = {dim: plan.table.sizes[dim] for dim in array.dims}
+        array = plan.layout.cut_along[0]
         boxes: Sequence[Box] = plan.selection.boxes
-        if plan.is_cut_short:
+        if plan.counts.is_cut_short:
             boxes = [
                 dict(zip(task.scan.dims, box, strict=True))
                 for task in plan.tasks()
                 for box in task.boxes or [task.index]
             ]
-        drawn = draw_chunks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes)
+        drawn = draw_chunks(array.grid, boxes)
     return draw_report(_title(plan), _facts(plan), drawn)
 
 
@@ -43,23 +43,26 @@ def _title(plan: ReadPlan) -> str:
 
 
 def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
-    """Lines of the report, each with its name."""
-    chunks = f"{plan.num_chunks_kept:,} of {plan.num_chunks:,}"
+    """Return the lines of the report, each with its name."""
+    counts = plan.counts
+    chunks = f"{counts.num_chunks_kept:,} of {counts.num_chunks:,}"
     facts = [
-        ("chunks", f"{chunks}, {_bytes(plan.bytes_kept)} of {_bytes(plan.bytes_total)} decoded"),
-        ("rows", f"{plan.max_rows:,} at most, of {plan.table.num_rows:,}"),
-        ("tasks", f"{plan.num_tasks:,}, each in {_bytes(plan.task_bytes_at_most)} of memory at most"),
+        ("chunks", f"{chunks}, {_bytes(counts.bytes_kept)} of {_bytes(counts.bytes_total)} decoded"),
+        ("rows", f"{counts.max_rows:,} at most, of {plan.table.num_rows:,}"),
+        ("tasks", f"{counts.num_tasks:,}, each in {_bytes(counts.task_bytes_at_most)} of memory at most"),
         ("order", _order(plan.table)),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:
-        alone = plan.chunks_left_by(conjunct)
-        note = f"; then filters rows, as it {conjunct.obstacle}" if conjunct.obstacle else ""
+        alone = num_chunks_kept_by(plan, conjunct)
+        note = f"; workers filter rows, because {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
-    if plan.is_widened:
-        facts.append(("bounds", "counts are upper bounds: the filter leaves more regions than are told apart"))
-    if (amplification := plan.amplification) > _WORTH_SAYING:
-        facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, as chunk grids differ"))
+    if not plan.selection.exact:
+        facts.append(
+            ("bounds", "counts are upper bounds, because the filter matches more regions than a selection can hold")
+        )
+    if (amplification := counts.amplification) > MIN_REPORTED_AMPLIFICATION:
+        facts.append(("reads", f"{amplification:.1f} times the bytes of its chunks, because chunk grids differ"))
     if plan.table.repeats > 1:
         facts.append(("repeats", f"{plan.table.repeats:,.3g} rows for each value of the largest variable"))
     return facts
@@ -91,50 +94,50 @@ def selected_chunks(plan: ReadPlan) -> dict[str, Any]:
     Parameters
     ----------
     plan : ReadPlan
-        What is asked about.
+        The plan.
 
     Returns
     -------
     dict
         ``{"grids": [{"dims", "variables", "chunks": [{"indices", "origin", "shape", "shards"}]}], "coord_reads"}``:
         a grid for each (dims, chunk shape, shard shape), sorted by them; chunks in C order, with their nominal shape;
-        ``shards`` has the shard that holds the chunk, clipped to the array. A coordinate's own grid is listed only if
-        no larger one has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
+        ``shards`` holds the shard of the chunk, clipped to the array. A coordinate's own grid is listed only if no
+        larger grid has its dimension. ``coord_reads`` is the number of coordinates that planning has read.
 
     Notes
     -----
-    Every chunk has an entry: for looking at a plan, not for running one.
+    Every chunk has an entry. The list is meant for debugging, not for large scans.
     """
-    grids: dict[tuple[Any, ...], list[ArrayMeta]] = {}
+    grids: dict[ChunkGrid, list[ArrayMeta]] = {}
     labels = {column.array.path for column in plan.columns if column.array and column.role == "dimension"}
     for column in plan.columns:
         if column.array is not None and column.dims:
-            array = column.array
-            grids.setdefault((array.dims, array.chunks, array.shards or ()), []).append(array)
+            grids.setdefault(column.array.grid, []).append(column.array)
     listed = []
-    for (dims, chunks, _), arrays in sorted(grids.items()):
-        covered = any(set(dims) < set(other) for other, *_ in grids)
+    for grid in sorted(grids, key=lambda grid: (grid.dims, grid.chunks, grid.shards or ())):
+        arrays, covered = grids[grid], any(set(grid.dims) < set(other.dims) for other in grids)
         if covered and all(array.path in labels for array in arrays):
             continue
-        grid = dict(zip(dims, chunks, strict=True))
-        blocks = Blocks({dim: plan.table.sizes[dim] for dim in dims}, grid, plan.selection.boxes)
-        if found := [_chunk_entry(arrays[0], place) for place in sorted(blocks.places())]:
-            listed.append({"dims": list(dims), "variables": sorted(array.path for array in arrays), "chunks": found})
+        if found := [_chunk_entry(grid, place) for place in sorted(grid.blocks(plan.selection.boxes).places())]:
+            listed.append(
+                {"dims": list(grid.dims), "variables": sorted(array.path for array in arrays), "chunks": found}
+            )
     named = {name for conjunct in plan.conjuncts for name in conjunct.expr.meta.root_names()}
     reads = sum(column.array is not None and column.role != "data" for column in plan.table.leaves(named))
     return {"grids": listed, "coord_reads": reads}
 
 
-def _chunk_entry(array: ArrayMeta, place: Sequence[int]) -> dict[str, Any]:
+def _chunk_entry(grid: ChunkGrid, place: Sequence[int]) -> dict[str, Any]:
+    origin = [start for start, _ in grid.extent(place)]
     entry: dict[str, Any] = {
         "indices": list(place),
-        "origin": [i * size for i, size in zip(place, array.chunks, strict=True)],
-        "shape": list(array.chunks),
+        "origin": origin,
+        "shape": list(grid.chunks),
         "shards": [],
     }
-    if array.shards:
-        holder = [at // size for at, size in zip(entry["origin"], array.shards, strict=True)]
-        corner = [i * size for i, size in zip(holder, array.shards, strict=True)]
-        clipped = [min(size, n - at) for at, size, n in zip(corner, array.shards, array.shape, strict=True)]
+    if grid.shards:
+        holder = [at // size for at, size in zip(origin, grid.shards, strict=True)]
+        spans = grid.stored.extent(holder)
+        corner, clipped = [start for start, _ in spans], [stop - start for start, stop in spans]
         entry["shards"] = [{"indices": holder, "origin": corner, "shape": clipped}]
     return entry

@@ -1,4 +1,4 @@
-"""A progress bar for scans, where one is asked for."""
+"""Progress bars for scans."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,12 +15,12 @@ _shown_on: list[IO[str] | None] = []
 
 @contextmanager
 def progress(file: IO[str] | None = None) -> Iterator[None]:
-    """Show a bar for each scan that runs meanwhile, on whichever thread: its tasks, how many are done, and their rows.
+    """Show a bar for each scan that runs inside the block, on any thread: finished tasks, all tasks, and rows.
 
     Parameters
     ----------
     file : text file, optional
-        Where to; by default standard error, which a notebook shows as text, without widgets.
+        Destination; by default standard error, which a notebook shows as text, without widgets.
 
     Examples
     --------
@@ -36,19 +36,19 @@ def progress(file: IO[str] | None = None) -> Iterator[None]:
 
 
 def shown(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
-    """Pass on what the tasks of a plan give, and show it on a bar if bars are wanted now.
+    """Pass on the results of the tasks of a plan, with a bar if `progress` is active.
 
     Parameters
     ----------
     values : iterator
-        One value for each task; closed with this one.
+        One result for each task; closed together with the returned iterator.
     plan : ReadPlan
-        Whose tasks they are.
+        The plan of the tasks.
 
     Returns
     -------
     iterator
-        The same values.
+        The same results.
     """
     return _counted(values, plan) if _shown_on else values
 
@@ -62,11 +62,11 @@ def _counted(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
 
 @contextmanager
 def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
-    """Show a bar for a plan, if bars are wanted now; what it gives is to be called with what each task gives."""
+    """Show a bar for a plan if `progress` is active; yield the function to call with the result of each task."""
     if not _shown_on:
         yield lambda _: None
         return
-    from tqdm import tqdm  # noqa: PLC0415  only where it is wanted
+    from tqdm import tqdm  # noqa: PLC0415  only scans with a bar need it
 
     rows = 0
 
@@ -77,6 +77,6 @@ def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
             line.set_postfix_str(f"{rows:,} rows", refresh=False)
         line.update()
 
-    total = plan.num_tasks if plan.limit is None else None
+    total = plan.counts.num_tasks if plan.limit is None else None
     with tqdm(total=total, file=_shown_on[-1], desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
         yield advance

@@ -1,27 +1,28 @@
-"""A picture of the chunks that are read, in plain SVG and HTML, as ``dask.array`` draws its own."""
+"""A picture of the chunks that a plan reads, in plain SVG and HTML, in the style of ``dask.array``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 
 import numpy as np
 
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.redaction import escaped
 
-_CELLS = 40  # drawn along a dimension at most
+_MAX_CELLS = 40  # along a dimension
 _WIDTH, _STRIP, _LINE = 240, 12, 16  # pixels
 
 
 def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> str:
-    """Lay out facts, each with a name, beside a picture.
+    """Lay out named facts beside a picture.
 
     Returns
     -------
     str
-        HTML that is well-formed XML, if the picture is.
+        HTML; well-formed XML if the picture is.
     """
     rows = "".join(
         f'<tr><th style="text-align:left">{_escape(name)}</th><td style="text-align:left">{_escape(text)}</td></tr>'
@@ -33,28 +34,26 @@ def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> s
     )
 
 
-def draw_chunks(sizes: Mapping[str, int], chunks: Mapping[str, int], boxes: Sequence[Box]) -> str:
-    """Draw which chunks of a grid some boxes reach.
+def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box]) -> str:
+    """Draw the chunks of a grid that some boxes touch.
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Length of each dimension, in the order of the array.
-    chunks : mapping of str to int
-        Chunk length along each of them.
+    grid : ChunkGrid
+        The grid of an array.
     boxes : sequence of Box
-        What is selected; each box leaves out the dimensions that it does not constrain.
+        The selection; a box leaves out the dimensions that it does not constrain.
 
     Returns
     -------
     str
-        An SVG: the last two dimensions as a grid, one coloured cell for each chunk that is reached, and above it a strip
-        for each other dimension. More than 40 chunks along a dimension share cells, which are coloured where any chunk
-        of theirs is reached.
+        An SVG. The last two dimensions are a grid, with a coloured cell for each touched chunk; above it is a strip for
+        each other dimension. More than 40 chunks along a dimension share cells. A shared cell is coloured if any of its
+        chunks is touched.
     """
-    if not all(sizes.values()):
+    if not all(grid.shape):
         boxes = ()
-    axes = [_Axis(dim, max(n, 1), max(chunks[dim], 1)) for dim, n in sizes.items()]
+    axes = [_Axis(axis.dim, max(axis.length, 1), axis.chunk) for axis in grid.axes]
     along = axes[:-2] if len(axes) > 1 else axes
     height, parts = 0, []
     for axis in along:
@@ -81,18 +80,18 @@ class _Axis:
 
     @property
     def count(self) -> int:
-        return -(-self.length // self.chunk)
+        return len(touched_chunks(0, self.length, self.chunk))
 
     @property
     def cells(self) -> int:
-        return min(self.count, _CELLS)
+        return min(self.count, _MAX_CELLS)
 
     @property
     def label(self) -> str:
         return f"{self.dim}: {self.length:,} in {self.count:,} chunk{'s' if self.count > 1 else ''}"
 
-    def reached(self, index: IndexSet | None) -> IndexSet:
-        """Cells that hold a chunk with some of the positions; all cells for None."""
+    def touched(self, index: IndexSet | None) -> IndexSet:
+        """Return the cells that hold a chunk with some of the positions; all cells for None."""
         if index is None:
             return IndexSet.span(0, self.cells)
         found = index.chunks(self.chunk)
@@ -101,8 +100,8 @@ class _Axis:
 
 
 def _strip(axis: _Axis, boxes: Sequence[Box], top: int) -> str:
-    reached = [axis.reached(index) for index in {box.get(axis.dim) for box in boxes}]
-    spans = IndexSet.union(reached) if reached else IndexSet.span(0, 0)
+    touched = [axis.touched(index) for index in {box.get(axis.dim) for box in boxes}]
+    spans = IndexSet.union(touched) if touched else IndexSet.span(0, 0)
     kept = "".join(
         f'<rect x="{start}" width="{stop - start}" height="1"/>'
         for start, stop in zip(spans.starts, spans.stops, strict=True)
@@ -112,7 +111,7 @@ def _strip(axis: _Axis, boxes: Sequence[Box], top: int) -> str:
 
 def _grid(rows: _Axis, columns: _Axis, boxes: Sequence[Box], top: int, height: int) -> str:
     kept = np.zeros((rows.cells, columns.cells), dtype=bool)
-    down, across = cache(rows.reached), cache(columns.reached)  # boxes share index sets
+    down, across = cache(rows.touched), cache(columns.touched)  # boxes share index sets
     for box in boxes:
         kept[np.ix_(down(box.get(rows.dim)).positions(), across(box.get(columns.dim)).positions())] = True
     cells = "".join(f'<rect x="{x}" y="{y}" width="1" height="1"/>' for y, x in np.argwhere(kept))
@@ -120,7 +119,7 @@ def _grid(rows: _Axis, columns: _Axis, boxes: Sequence[Box], top: int, height: i
 
 
 def _panel(kept: str, columns: int, rows: int, top: int, height: int) -> str:
-    """Coloured cells, given in cells, on a ground that shows where cells end."""
+    """Draw coloured cells, in units of cells, on a background with grid lines."""
     wide, tall = _WIDTH / columns, height / rows
     lines = "".join(f"M{x * wide:.4g} 0V{height}" for x in range(1, columns))
     lines += "".join(f"M0 {y * tall:.4g}H{_WIDTH}" for y in range(1, rows))
@@ -136,5 +135,5 @@ def _text(text: str, top: int) -> str:
 
 
 def _escape(text: str) -> str:
-    """As XML has it, which knows no control characters."""
+    """Escape text for XML, which allows no control characters."""
     return escape(escaped(text))

@@ -1,4 +1,4 @@
-"""Which versions are in use."""
+"""Versions in use."""
 
 import platform
 from contextlib import suppress
@@ -8,12 +8,12 @@ __version__ = version("rainbear-dask")
 
 
 def print_extension_info() -> str:
-    """Say which versions are in use.
+    """Return the versions in use.
 
     Returns
     -------
     str
-        One line; it is returned, and not printed.
+        One line. The function does not print it.
     """
     names = ["rainbear-dask", "zarr", "polars", "dask", "icechunk", "obstore"]
     found = []

@@ -50,7 +50,7 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
     """
     if client is None:
         client = active_client(awaited=awaited)
-        small = client is not None and not get_annotations() and plan.bytes_kept <= num_bytes("small-plan-bytes")
+        small = client is not None and not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
         return None if small else client
     if client.asynchronous and not awaited:
         raise QueryError(

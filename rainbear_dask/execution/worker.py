@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.exceptions import PanicException
 
+from rainbear_dask.chunks import cache as value_cache
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame, compact, lay_out
@@ -23,7 +24,6 @@ from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.task import Filter, ScanTask
 from rainbear_dask.resources import threads
 from rainbear_dask.storage.spec import StoreSpec
-from rainbear_dask.table import coordinates as coords
 from rainbear_dask.table.model import Column
 from rainbear_dask.table.order import in_order, sorted_rows
 from rainbear_dask.table.tidy import CellMask, nest
@@ -204,7 +204,7 @@ def read_columns(
     if sum(array.chunk_bytes for _, array, _ in kept) > MAX_CACHED_CHUNK_BYTES:
         own, kept = own + kept, []
     pieces: dict[str, list[npt.NDArray[Any]]] = {}
-    for read, requests in ((coords.read, shared), (coords.read_chunks, kept), (storage.read_regions, own)):
+    for read, requests in ((value_cache.read, shared), (value_cache.read_chunks, kept), (storage.read_regions, own)):
         found = read(spec, [request[1:] for request in requests]) if requests else []
         for (name, *_), piece in zip(requests, found, strict=True):
             pieces.setdefault(name, []).append(piece)

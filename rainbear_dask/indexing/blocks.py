@@ -1,4 +1,4 @@
-"""Counting a union of boxes in the units of a grid, without multiplying the union out."""
+"""Count and cut a union of boxes in units of a grid, without expanding the union into positions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -11,14 +11,14 @@ from rainbear_dask.indexing.index_set import IndexSet, Positions
 from rainbear_dask.indexing.selection import Box, Selection, distinct_rows
 
 MAX_EFFORT = 2**17
-"""Steps for which a selection is counted as it is: about a second."""
+"""Steps of counting, at most, before a selection is widened: about a second."""
 
 
 class Blocks:
-    """A union of boxes over the units of a grid.
+    """A union of boxes in units of a grid.
 
-    The union is never multiplied out. Dimension by dimension, units that the same boxes reach form one kind, so that
-    counts are sums of products over kinds.
+    The union is never expanded. Along each dimension, the units that the same boxes touch form one kind. Counts are
+    sums of products over kinds.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Blocks:
     grains : mapping of str to int
         Length of the grid's unit along each dimension.
     boxes : sequence of Box
-        The union. Dimensions that are not in ``sizes`` do not matter.
+        The union. Dimensions that are not in ``sizes`` are ignored.
     """
 
     def __init__(self, sizes: Mapping[str, int], grains: Mapping[str, int], boxes: Sequence[Box]) -> None:
@@ -36,7 +36,7 @@ class Blocks:
         whole = {d: IndexSet.span(0, n) for d, n in sizes.items()}
         self._boxes = [{d: box.get(d, whole[d]) for d in sizes} for box in boxes if some]
         self._every = tuple(range(len(self._boxes)))
-        # boxes share index sets, which are told apart by identity: to compare them takes longer
+        # boxes share index sets; identity distinguishes them faster than equality
         distinct = {(d, id(index)): index for box in self._boxes for d, index in box.items()}
         touched = {(d, number): index.chunks(grains[d]) for (d, number), index in distinct.items()}
         self._units = [{d: touched[d, id(index)] for d, index in box.items()} for box in self._boxes]
@@ -44,17 +44,17 @@ class Blocks:
         self._total_of: dict[tuple[int, tuple[int, ...]], int] = {}
 
     def places(self) -> Iterator[tuple[int, ...]]:
-        """Index of each unit that holds a position, once each, in no particular order."""
+        """Yield the index of each unit that holds a position, once, in no particular order."""
         return self._places(0, self._every)
 
     @property
     def num_units(self) -> int:
-        """Units of the grid that hold a position."""
+        """Number of units that hold a position."""
         return self._num_units(0, self._every) if self._boxes else 0
 
     @property
     def num_rows(self) -> int:
-        """Cells of the union: exact for one box or units of length one, else an upper bound where boxes share a unit."""
+        """Number of positions of the union; an upper bound if several boxes share a unit longer than one position."""
 
         @cache
         def rows(axis: int, active: tuple[int, ...]) -> int:
@@ -70,7 +70,7 @@ class Blocks:
         return rows(0, self._every) if self._boxes else 0
 
     def units_before(self, bounds: Positions) -> Positions:
-        """Count the units that lie before some bounds along the first dimension; bounds are numbers of units."""
+        """Return, for each bound, the number of units before it along the first dimension; bounds count in units."""
         before = np.zeros(len(bounds), dtype=np.int64)
         for kind in self._kinds(0, self._every) if self._boxes else ():
             before += kind.units.count_below(bounds) * self._num_units(1, kind.boxes)
@@ -78,11 +78,11 @@ class Blocks:
 
     @property
     def num_kinds(self) -> int:
-        """Ways in which boxes overlap along the first dimension."""
+        """Number of kinds of units along the first dimension: of ways in which boxes overlap there."""
         return len(self._kinds(0, self._every)) if self._boxes else 0
 
     def exceeds(self, effort: int) -> bool:
-        """Whether counts and blocks go through more sets and kinds of units than ``effort``."""
+        """Whether counting visits more index sets and kinds than ``effort``."""
         found, seen = 0, set()
         todo = [(0, self._every)] if self._boxes and self._dims else []
         while todo and found <= effort:
@@ -95,7 +95,7 @@ class Blocks:
         return found > effort
 
     def _num_units(self, axis: int, active: tuple[int, ...]) -> int:
-        """Units that some boxes hold from one dimension on."""
+        """Return the number of units of some boxes, over one dimension and those behind it."""
         if axis == len(self._dims):
             return 1
         if (axis, active) not in self._total_of:
@@ -113,7 +113,7 @@ class Blocks:
             yield from ((first, *rest) for first, rest in product(kind.units.positions().tolist(), inner))
 
     def _kinds(self, axis: int, active: tuple[int, ...]) -> "list[_Kind]":
-        """Units of one dimension that some boxes reach, by which of the boxes reach them."""
+        """Return the units of one dimension that some boxes touch, grouped by the boxes that touch them."""
         if (axis, active) not in self._kinds_of:
             together: dict[int, tuple[IndexSet, list[int]]] = {}
             for i in active:
@@ -124,22 +124,22 @@ class Blocks:
 
 
 def simplified(selection: Selection, sizes: Mapping[str, int], grids: Sequence[Mapping[str, int]]) -> Selection:
-    """Widen a selection whose boxes overlap in so many ways that cutting it into blocks would take long.
+    """Widen a selection if its boxes overlap in too many ways to be cut into blocks quickly.
 
     Parameters
     ----------
     selection : Selection
-        What is to be cut.
+        The selection to be cut.
     sizes : mapping of str to int
         Length of each dimension.
     grids : sequence of mapping of str to int
-        Grids by which it is to be cut: chunk lengths along some of the dimensions.
+        Grids along which it will be cut: chunk lengths along some of the dimensions.
 
     Returns
     -------
     Selection
-        The same, if it can be cut within ``MAX_EFFORT``; else with boxes rounded outwards to multiples of chunks, which
-        are longer the less is enough.
+        The same selection if it can be cut within ``MAX_EFFORT``. Otherwise boxes are rounded outwards to multiples of
+        chunks, in steps that double until the effort suffices.
     """
     if len(selection.boxes) <= 1:
         return selection
@@ -161,14 +161,14 @@ def simplified(selection: Selection, sizes: Mapping[str, int], grids: Sequence[M
 
 
 class _Kind(NamedTuple):
-    """Units of one dimension that the same boxes reach.
+    """Units of one dimension that the same boxes touch.
 
     Parameters
     ----------
     units : IndexSet
-        All of them.
+        The units.
     boxes : tuple of int
-        Boxes that reach all of the units.
+        Numbers of the boxes; each touches all of the units.
     """
 
     units: IndexSet
@@ -176,7 +176,7 @@ class _Kind(NamedTuple):
 
 
 def _kinds(sets: Sequence[IndexSet], boxes: Sequence[Sequence[int]]) -> list[_Kind]:
-    """Sort positions that some sets hold, each set being that of some boxes, by which of the sets hold them."""
+    """Group the positions of some index sets by the sets that hold them; ``boxes`` names the boxes of each set."""
     if len(sets) == 1:
         return [_Kind(sets[0], tuple(boxes[0]))]
     edges = np.unique(np.concatenate([part for one in sets for part in (one.starts, one.stops)]))

@@ -1,4 +1,4 @@
-"""Sets of positions along one dimension, as arrays of NumPy or as ranges."""
+"""Sets of positions along one dimension, as spans in NumPy arrays."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Positions = npt.NDArray[np.int64]
 class IndexSet:
     """Positions along one dimension, as sorted, disjoint, non-adjacent half-open spans.
 
-    The normal form is unique, so two sets are equal when their spans are.
+    The normal form is unique: two sets are equal if their spans are.
 
     Parameters
     ----------
@@ -31,38 +31,38 @@ class IndexSet:
     stops: Positions
 
     def __post_init__(self) -> None:
-        if len(self.starts) == 1:  # as most sets are: the general way takes ten times as long, here and below
+        if len(self.starts) == 1:  # most sets; the general case takes ten times as long, here and below
             normal = self.starts.item() < self.stops.item()
         else:
             normal = bool((self.starts < self.stops).all() and (self.stops[:-1] < self.starts[1:]).all())
         if not normal:
-            raise ValueError("spans must be non-empty, sorted, disjoint and not adjacent")
+            raise ValueError("Spans must be non-empty, sorted, disjoint and not adjacent.")
 
     @classmethod
     def from_spans(cls, spans: npt.ArrayLike) -> Self:
-        """Union of any half-open spans, in any order; empty ones are allowed."""
+        """Return the union of half-open spans, in any order; spans may be empty."""
         pairs = np.array(spans, dtype=np.int64).reshape(-1, 2)
         return cls._union(pairs[:, 0], pairs[:, 1])
 
     @classmethod
     def from_mask(cls, mask: npt.NDArray[np.bool_]) -> Self:
-        """Positions at which ``mask``, of shape (n,), is true."""
+        """Return the positions at which ``mask``, of shape (n,), is true."""
         edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0)).astype(np.int64)
         return cls(edges[::2], edges[1::2])
 
     @classmethod
     def from_positions(cls, positions: Positions) -> Self:
-        """Any positions, in any order; repeated ones are allowed."""
+        """Return the set of some positions, in any order; positions may repeat."""
         return cls._union(positions, positions + 1)
 
     @classmethod
     def span(cls, start: int, stop: int) -> Self:
-        """Positions from ``start`` up to but not including ``stop``."""
+        """Return the positions from ``start`` up to but not including ``stop``."""
         return cls._union(np.array([start], dtype=np.int64), np.array([stop], dtype=np.int64))
 
     @classmethod
     def union(cls, sets: Iterable[Self]) -> Self:
-        """Positions in any of some sets; at least one is given."""
+        """Return the positions that any of some sets holds; at least one set is given."""
         starts, stops = zip(*((one.starts, one.stops) for one in sets), strict=True)
         return cls._union(np.concatenate(starts), np.concatenate(stops))
 
@@ -81,7 +81,7 @@ class IndexSet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         ends = np.concatenate([self.starts, self.stops])
-        narrow = np.uint32 if self.hull[1] < 2**32 else np.int64  # tasks may hold those of hundreds of boxes
+        narrow = np.uint32 if self.hull[1] < 2**32 else np.int64  # a task may hold hundreds of boxes
         return _from_bytes, (ends.astype(narrow).tobytes(), np.dtype(narrow).str)
 
     def __eq__(self, other: object) -> bool:
@@ -109,7 +109,7 @@ class IndexSet:
         if len(self.starts) == len(other.starts) == 1:
             return self._union(np.maximum(self.starts, other.starts), np.minimum(self.stops, other.stops))
         if len(self.starts) > len(other.starts):
-            return other & self  # a few spans are looked up among many
+            return other & self  # look few spans up among many
         # spans first..last-1 of other overlap each span of self
         first = np.searchsorted(other.stops, self.starts, side="right")
         last = np.searchsorted(other.starts, self.stops, side="left")
@@ -123,25 +123,25 @@ class IndexSet:
 
     @property
     def hull(self) -> tuple[int, int]:
-        """Smallest span that holds every position; (0, 0) if there is none."""
+        """Smallest span that holds every position; (0, 0) if the set is empty."""
         return (int(self.starts[0]), int(self.stops[-1])) if self else (0, 0)
 
     def whole_chunks(self, size: int, length: int) -> Self:
-        """Every position of the chunks of ``size`` that hold a position of the set, of a dimension of some length."""
+        """Return all positions of the chunks that hold a position, clipped to the length of the dimension."""
         chunks = self.chunks(size)
         return type(self)(chunks.starts * size, np.minimum(chunks.stops * size, length))
 
     def within_chunks(self, chunks: Self, size: int) -> Self:
-        """Positions that lie in some chunks of ``size``, which are given by their indices."""
+        """Return the positions that lie in some chunks of ``size`` positions; ``chunks`` holds chunk indices."""
         return self & type(self)(chunks.starts * size, chunks.stops * size)
 
     def first(self, count: int) -> Self:
-        """The ``count`` lowest positions (all, if there are fewer)."""
+        """Return the ``count`` lowest positions, or all if there are fewer."""
         (lowest,) = self.split([0, max(count, 0)])
         return lowest
 
     def split(self, cuts: Sequence[int] | Positions) -> Iterator[Self]:
-        """Cut by rank: for each two neighbours of ``cuts``, the positions of which so many others are lower."""
+        """Split by rank: for each consecutive pair in ``cuts``, yield the positions whose rank lies in that half-open range."""
         before = self._before()
         firsts = np.searchsorted(before, cuts, side="right") - 1
         lasts = np.searchsorted(before, cuts, side="left")
@@ -151,27 +151,29 @@ class IndexSet:
             yield self._union(np.maximum(self.starts[some], shift + start), np.minimum(self.stops[some], shift + stop))
 
     def count_below(self, bounds: Positions) -> Positions:
-        """For each bound, the number of positions that are lower."""
+        """Return, for each bound, the number of lower positions."""
         begun = np.searchsorted(self.starts, bounds, side="left")
-        beyond = np.maximum(np.append(0, self.stops)[begun] - bounds, 0)  # of the span begun last
+        beyond = np.maximum(
+            np.append(0, self.stops)[begun] - bounds, 0
+        )  # positions of the last begun span at or above the bound
         counts: Positions = np.append(0, np.cumsum(self.stops - self.starts))[begun] - beyond
         return counts
 
     def at(self, ranks: Positions) -> Positions:
-        """For each rank, the position of which so many others are lower; a rank is less than ``len(self)``."""
+        """Return the position of each rank; a rank is less than ``len(self)``."""
         before = self._before()
         span = np.searchsorted(before, ranks, side="right") - 1
         positions: Positions = self.starts[span] + ranks - before[span]
         return positions
 
     def _before(self) -> Positions:
-        """Number of positions before each span."""
+        """Return the number of positions before each span."""
         lengths = self.stops - self.starts
         before: Positions = np.cumsum(lengths) - lengths
         return before
 
     def positions(self) -> Positions:
-        """Every position, ascending, shape (len(self),)."""
+        """Return all positions, ascending, shape (len(self),)."""
         if len(self.starts) == 1:
             return np.arange(self.starts.item(), self.stops.item(), dtype=np.int64)
         skipped = np.repeat(self.starts - self._before(), self.stops - self.starts)
@@ -179,13 +181,13 @@ class IndexSet:
         return positions
 
     def chunks(self, size: int) -> Self:
-        """Indices of the chunks of ``size`` positions that hold a position of the set."""
+        """Return the indices of the chunks of ``size`` positions that hold a position of the set."""
         return self._union(self.starts // size, -(-self.stops // size))
 
     def runs(self, size: int) -> list[tuple[int, int]]:
-        """Spans to read: one for each run of neighbouring chunks of ``size``, no wider than the set needs.
+        """Return the spans to read: one for each run of adjacent chunks of ``size``, no wider than the set needs.
 
-        Every position of the set lies in one span, and each chunk that holds one meets exactly one span.
+        Every position of the set lies in one span. Each chunk that holds a position meets exactly one span.
         """
         if len(self.starts) == 1:
             return [self.hull]

@@ -1,4 +1,4 @@
-"""Which index positions a question may touch: sets along one dimension, and unions of boxes of them."""
+"""Selections: unions of boxes that hold every row that may match."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ import numpy.typing as npt
 from rainbear_dask.indexing.index_set import IndexSet
 
 Box = Mapping[str, IndexSet]
-"""A product of index sets, by dimension; a dimension left out is not constrained."""
+"""A product of index sets, by dimension. A missing dimension is not constrained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """A union of boxes that holds every matching row, and perhaps others.
 
-    Every operation keeps that promise: past ``MAX_BOXES`` a result is widened, never narrowed.
+    Every operation keeps that promise. Beyond ``MAX_BOXES`` boxes, it widens its result and never narrows it.
 
     Parameters
     ----------
     boxes : tuple of Box
-        May overlap. No box has an empty index set.
+        The boxes; they may overlap. No box has an empty index set.
     exact : bool
-        Whether the boxes hold matching rows only, so that no filter is needed after reading.
+        Whether the boxes hold matching rows only. Then no residual filter is needed.
     """
 
     boxes: tuple[Box, ...]
@@ -34,25 +34,32 @@ class Selection:
 
     @classmethod
     def everything(cls, *, exact: bool = False) -> Self:
-        """Every row; ``exact`` if each of them is known to match."""
+        """Return the selection of every row; ``exact`` if each row is known to match."""
         return cls(({},), exact)
 
     @classmethod
     def nothing(cls) -> Self:
-        """No row: none can match."""
+        """Return the selection of no row."""
         return cls((), exact=True)
 
     @classmethod
     def along(cls, dim: str, index: IndexSet) -> Self:
-        """Exactly the rows at these positions of one dimension."""
+        """Return exactly the rows at some positions of one dimension."""
         return cls(({dim: index},), exact=True) if index else cls.nothing()
 
     @classmethod
     def where(cls, dims: Sequence[str], mask: npt.NDArray[np.bool_]) -> Self:
-        """Exactly the rows at which ``mask``, of one axis for each of ``dims``, is true, within the budget of boxes.
+        """Return exactly the rows at which a mask is true, or more rows if these take more than ``MAX_BOXES`` boxes.
 
-        Positions of the first dimension that have the same pattern along the others make one box, so that a mask that
-        is a product is one box, and a curved region on a grid of n rows is at most n boxes.
+        Positions of the first dimension that have the same pattern along the others share boxes. A mask that is a
+        product is one box; a curved region on a grid of n rows is at most n boxes.
+
+        Parameters
+        ----------
+        dims : sequence of str
+            Dimensions of the mask, one for each axis.
+        mask : ndarray of bool
+            The rows.
         """
         if not mask.any():
             return cls.nothing()
@@ -63,7 +70,7 @@ class Selection:
         rows, step, exact = mask.reshape(len(mask), -1), 1, True
         patterns, kind = distinct_rows(rows)
         while len(patterns) > cls.MAX_BOXES:
-            step, exact = 2 * step, False  # neighbours together, as if they had each other's pattern
+            step, exact = 2 * step, False  # neighbours share the union of their patterns
             joined = np.logical_or.reduceat(rows, np.arange(0, len(rows), step), axis=0)
             patterns, kind = distinct_rows(joined)
         kind = np.repeat(kind, step)[: len(mask)]
@@ -77,7 +84,7 @@ class Selection:
         return cls._union(boxes, exact=exact)
 
     def __and__(self, other: Self) -> Self:
-        """Rows that may be in both."""
+        """Return the rows that may be in both."""
         ours, theirs, exact = self.boxes, other.boxes, self.exact and other.exact
         while len(ours) * len(theirs) > self.MAX_BOXES:
             exact = False
@@ -89,11 +96,11 @@ class Selection:
         return self._union((box for box in met if all(box.values())), exact=exact)
 
     def __or__(self, other: Self) -> Self:
-        """Rows that may be in one or the other."""
+        """Return the rows that may be in one or the other."""
         return self._union((*self.boxes, *other.boxes), exact=self.exact and other.exact)
 
     def coarser(self, lengths: Mapping[str, int], sizes: Mapping[str, int]) -> Self:
-        """Rows in the same chunks as those of the boxes, along some dimensions.
+        """Round the boxes outwards to whole chunks along some dimensions.
 
         Parameters
         ----------
@@ -117,11 +124,11 @@ class Selection:
 
     @classmethod
     def _union(cls, boxes: Iterable[Box], *, exact: bool) -> Self:
-        """Union of any boxes, within the budget."""
+        """Return the union of any boxes, widened to at most ``MAX_BOXES``."""
         merged = merge_boxes(boxes)
         while len(merged) > cls.MAX_BOXES:
             merged, exact = merge_boxes(_in_pairs(merged)), False
-        if {} in merged:  # it holds all the others
+        if {} in merged:  # this box holds all others
             return cls.everything(exact=exact)
         return cls(merged, exact)
 
@@ -131,7 +138,7 @@ def _meet(a: Box, b: Box) -> Box:
 
 
 def _in_pairs(boxes: Sequence[Box]) -> tuple[Box, ...]:
-    """Half as many boxes: the smallest that hold each two that follow each other, as boxes of one region often do."""
+    """Halve the number of boxes: replace each consecutive pair, often of one region, by its smallest common box."""
     pairs = [boxes[i : i + 2] for i in range(0, len(boxes), 2)]
     return tuple(
         {d: IndexSet.union(box[d] for box in pair) for d in pair[0] if all(d in box for box in pair)} for pair in pairs
@@ -139,7 +146,7 @@ def _in_pairs(boxes: Sequence[Box]) -> tuple[Box, ...]:
 
 
 def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
-    """Join boxes that differ along one dimension only: their union is a box."""
+    """Merge boxes that differ along one dimension only, because their union is a box."""
     merged = list(boxes)
     for dim in {dim: None for box in merged for dim in box}:
         alike: dict[object, Box] = {}
@@ -152,7 +159,7 @@ def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
 
 
 def distinct_rows(rows: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
-    """The different rows of a mask, and which of them each row is."""
+    """Return the distinct rows of a mask, and for each row of the mask the number of its distinct row."""
     packed = np.ascontiguousarray(np.packbits(rows, axis=1))
     whole = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
     _, first, kind = np.unique(whole, return_index=True, return_inverse=True)

@@ -14,7 +14,7 @@ V2_DOCUMENTS = (".zarray", ".zgroup", ".zattrs")
 
 
 def documents_of(array: ArrayMeta, group: str) -> list[str]:
-    """Return the keys at which an array may have its document: its own, and those of consolidated metadata."""
+    """Return the keys at which an array may have its document: its own key, and the keys of consolidated metadata."""
     if array.zarr_format == 3:
         return [join_path(group, array.path, V3_DOCUMENT), join_path(group, V3_DOCUMENT)]
     return [join_path(group, array.path, ".zarray"), join_path(group, V2_CONSOLIDATED), V2_CONSOLIDATED]

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.storage.spec import StoreSpec
 
 MAX_ITEM_BYTES = 2**24
@@ -57,9 +59,14 @@ class ArrayMeta:
         return self.path.rpartition("/")[2]
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Return the length of each dimension by name."""
-        return dict(zip(self.dims, self.shape, strict=True))
+    def grid(self) -> ChunkGrid:
+        """The chunk grid; arrays with equal grids share one object."""
+        return _shared_grid(self.dims, self.shape, self.chunks, self.shards)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Length of each dimension, by name."""
+        return self.grid.sizes
 
     @property
     def itemsize(self) -> int:
@@ -70,14 +77,17 @@ class ArrayMeta:
     def chunk_bytes(self) -> int:
         """Return the decoded bytes of a whole chunk; for texts, of all chunks of their letters."""
         if self.letters is not None:
-            length, chunk = self.letters.shape[-1], self.letters.chunks[-1]
-            return prod(self.chunks) * -(-length // chunk) * chunk
+            letters = self.letters.grid.axes[-1]
+            return prod(self.chunks) * letters.num_chunks * letters.chunk
         return prod(self.chunks) * self.itemsize
 
     @property
     def num_chunks(self) -> int:
-        """Return the number of chunks in the whole array."""
-        return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True) if c)
+        """Chunks in the whole array."""
+        return self.grid.num_chunks
+
+
+_shared_grid = lru_cache(maxsize=2**12)(ChunkGrid)  # no field of the array, because tasks carry arrays
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def store_meta(spec: StoreSpec, nodes: Nodes) -> StoreMeta:
 
 
 def coordinates_above(spec: StoreSpec, nodes: Nodes) -> dict[str, tuple[ArrayMeta, ...]]:
-    """Parse the documents from `Documents.above`, and return those of coordinates by dimension, nearest first."""
+    """Parse the documents from `Documents.above`, and return the coordinates by dimension, nearest first."""
     found: dict[str, list[ArrayMeta]] = {}
     for path, document in nodes.items():
         level, name = path.count("../"), path.rpartition("/")[2]

@@ -1,8 +1,8 @@
-"""From a Polars predicate to the index positions that it can match.
+"""From a Polars predicate to the index positions that it may match.
 
-The tree of and, or, xor and not is read through Polars' public API. Any other node is a leaf: it goes back to Polars, to
-be evaluated on the values of the coordinates that it names, so that comparisons, casts, calendar parts, float32, NaN and
-null mean here exactly what they mean in the filter.
+The compiler reads the tree of and, or, xor and not through the public API of Polars. Any other node is a leaf. Polars
+evaluates a leaf on the values of the coordinates that it names. Comparisons, casts, calendar parts, float32, NaN and null
+therefore mean exactly what they mean in the filter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,21 +21,21 @@ from rainbear_dask.resources.limits import FILTERED_VALUES, WHOLE_VALUES
 from rainbear_dask.table.tidy import spread
 
 MAX_CELLS = 2**23
-"""Combinations of coordinates of several dimensions that planning tries at most."""
+"""Combinations of coordinate labels of several dimensions on which planning evaluates a leaf, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # == on an expression builds another one
 class Conjunct:
-    """One part of a filter; a row must pass all of them.
+    """One conjunct of a filter; a row must pass all of them.
 
     Parameters
     ----------
     expr : Expr
         A Boolean, elementwise expression.
     selection : Selection
-        What it may match.
+        The rows that may pass it.
     obstacle : str
-        Why the selection holds more than what matches; empty if it does not.
+        Why the selection may hold other rows too; empty if it is exact.
     """
 
     expr: pl.Expr
@@ -49,25 +49,30 @@ def compile_predicate(
     sizes: Mapping[str, int],
     read: Callable[[str], pl.Series],
 ) -> list[Conjunct]:
-    """Select, for each conjunct of a predicate, every row for which it is true, and perhaps others.
+    """Split a predicate into conjuncts, and select for each every row that passes it, and perhaps others.
 
     Parameters
     ----------
     predicate : Expr
         A Boolean, elementwise expression. It may fail on some values.
     coordinates : mapping of str to tuple of str
-        Dimensions of each column whose values may be read for planning.
+        Columns that planning may read, each with its dimensions.
     sizes : mapping of str to int
         Length of each dimension, in row order.
     read : callable
-        Gives all values of such a column, flat in C order of its dimensions. Called only for columns that the
+        Returns all values of such a column, flat in C order of its dimensions. Called only for columns that the
         predicate names.
 
     Returns
     -------
     list of Conjunct
-        Exact where a conjunct names coordinates alone, of one dimension or of few enough together. What is not
-        understood selects everything: a gap here costs time, never rows.
+        A conjunct is exact if it names coordinates alone and their dimensions have at most `MAX_CELLS` combinations. An
+        expression that the compiler does not understand selects everything: it costs time, never rows.
+
+    Raises
+    ------
+    PlanTooLargeError
+        If the predicate names a dimension with too many positions to filter.
     """
     parts = conjuncts_of(predicate)
     joined = _Compiler(coordinates, sizes, read).joined(parts, and_)
@@ -76,9 +81,9 @@ def compile_predicate(
         compiler = _Compiler(coordinates, sizes, read)
         try:
             selection = compiler.select(expr, outcome=True)
-        except RecursionError:  # connectives within others, hundreds deep
+        except RecursionError:  # connectives nest hundreds deep
             selection = compiler.evaluate(expr, outcome=True)
-        obstacle = "; ".join(dict.fromkeys(compiler.obstacles)) or "leaves more regions than are told apart"
+        obstacle = "; ".join(dict.fromkeys(compiler.obstacles)) or "it matches more regions than a selection can hold"
         conjuncts.append(Conjunct(expr, selection, "" if selection.exact else obstacle))
     return conjuncts
 
@@ -94,7 +99,7 @@ class _Compiler:
         self.obstacles: list[str] = []
 
     def select(self, expr: pl.Expr, *, outcome: bool) -> Selection:
-        """Rows at which ``expr`` may come out as ``outcome``; a null is neither true nor false."""
+        """Return the rows at which ``expr`` may be ``outcome``; a null is neither true nor false."""
         kind, parts = connective(expr)
         dims = self._dims(expr)
         if kind == "leaf" or (dims is not None and len(dims) <= 1):
@@ -102,7 +107,7 @@ class _Compiler:
         if kind == "not":
             return self.select(parts[0], outcome=not outcome)
         if kind == "xor":
-            odd, even = Selection.nothing(), Selection.everything(exact=True)  # of the parts so far, so many are true
+            odd, even = Selection.nothing(), Selection.everything(exact=True)  # parity of the true parts so far
             for part in parts:
                 true, false = self.select(part, outcome=True), self.select(part, outcome=False)
                 odd, even = (odd & false) | (even & true), (even & false) | (odd & true)
@@ -111,11 +116,11 @@ class _Compiler:
         if len(parts) == 1:
             return self.evaluate(expr, outcome=outcome)
         selections = [self.select(part, outcome=outcome) for part in parts]
-        # De Morgan: an "and" is false where any part is
+        # De Morgan: an "and" is false if any part is false
         return reduce(and_ if (kind == "and") == outcome else or_, selections)
 
     def joined(self, parts: Sequence[pl.Expr], connective: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> list[pl.Expr]:
-        """Put parts on the same several dimensions together, to be evaluated as one: their boxes are fewer."""
+        """Join parts that share several dimensions into one expression, because its selection has fewer boxes."""
         groups: dict[object, list[pl.Expr]] = {}
         for number, part in enumerate(parts):
             dims = self._dims(part)
@@ -124,7 +129,7 @@ class _Compiler:
         return [reduce(connective, group) for group in groups.values()]
 
     def _dims(self, expr: pl.Expr) -> tuple[str, ...] | None:
-        """Dimensions, in row order, of the coordinates that an expression names; None if it names anything else."""
+        """Return the dimensions, in row order, of the coordinates of an expression; None if it names other columns."""
         names = expr.meta.root_names()
         if any(name not in self._coordinates for name in names):
             return None
@@ -135,31 +140,33 @@ class _Compiler:
         return prod(self._sizes[dim] for dim in dims)
 
     def evaluate(self, expr: pl.Expr, *, outcome: bool) -> Selection:
-        """The same, of an expression that is not taken apart."""
+        """Return the rows at which a leaf may be ``outcome``: let Polars evaluate it on its coordinates."""
         names, dims = list(dict.fromkeys(expr.meta.root_names())), self._dims(expr)
         if dims is None:
-            return self._unknown(f"needs {', '.join(name for name in names if name not in self._coordinates)}")
+            return self._unknown(f"it needs {', '.join(name for name in names if name not in self._coordinates)}")
         box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
         if (longest := max(box.values(), default=0)) > FILTERED_VALUES:
             raise PlanTooLargeError(
-                f"The filter names {', '.join(names)}, and a dimension of it has {longest:,} positions. "
-                f"At most {FILTERED_VALUES:,} can be filtered. Filter along another dimension."
+                f"The filter names {', '.join(names)}, whose longest dimension has {longest:,} positions. A filter can "
+                f"select among at most {FILTERED_VALUES:,}. Filter along another dimension."
             )
         if len(dims) == 1 and cells > WHOLE_VALUES:
-            return self._unknown(f"{dims[0]} has {cells:,} values, {WHOLE_VALUES:,} are tried at most")
+            return self._unknown(f"{dims[0]} has {cells:,} values, and planning evaluates at most {WHOLE_VALUES:,}")
         if len(dims) > 1 and cells > MAX_CELLS:
-            return self._unknown(f"{' x '.join(dims)} has {cells:,} combinations, {MAX_CELLS:,} are tried at most")
+            return self._unknown(
+                f"{' x '.join(dims)} has {cells:,} combinations, and planning evaluates at most {MAX_CELLS:,}"
+            )
         values = [spread(self._read(name), self._coordinates[name], box) for name in names]
         try:
             result = pl.DataFrame(values or None, height=cells).select(expr).to_series()
-        except (Exception, PanicException) as error:  # noqa: BLE001  a cast, or a function of the user's, fails on a label
-            # where no other condition drops its rows, the worker fails too
+        except (Exception, PanicException) as error:  # noqa: BLE001  a cast or a user's function fails on a label
+            # the worker raises the same error, unless another conjunct drops the rows
             why = str(error).partition("\n")[0] or type(error).__name__
-            return self._unknown(f"cannot be evaluated on coordinates: {why}")
-        if len(result) == 1:  # no column, or one value: the same for every row
+            return self._unknown(f"it cannot be evaluated on coordinates: {why}")
+        if len(result) == 1:  # no column, or one value for every row
             result = result.new_from_index(0, cells)
         if result.dtype != pl.Boolean or len(result) != cells:
-            return self._unknown("does not give one Boolean for each row")
+            return self._unknown("it does not return one Boolean for each row")
         if not outcome:
             result = ~result
         if result.has_nulls():
@@ -181,12 +188,12 @@ _BINARY: dict[Connective, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 
 
 def conjuncts_of(predicate: pl.Expr) -> list[pl.Expr]:
-    """Return the operands of nested "and", from left to right; a row must pass all of them."""
+    """Return the operands of nested "and", from left to right."""
     return _operands(predicate, "and")
 
 
 def connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
-    """Say which connective an expression is, and give its operands from left to right."""
+    """Return the connective at the top of an expression, and its operands from left to right."""
     expr = _unnamed(expr)
     parts = expr.meta.pop()[::-1]  # Polars pops the last operand first
     if len(parts) == 1 and (~parts[0]).meta.eq(expr):
@@ -203,21 +210,21 @@ def connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
 
 
 def _operands(expr: pl.Expr, kind: Connective) -> list[pl.Expr]:
-    """Operands of nested uses of one connective, from left to right."""
+    """Return the operands of nested uses of one connective, from left to right."""
     found: list[pl.Expr] = []
     todo = [expr]
     while todo:
         node = _unnamed(todo.pop())
         parts = node.meta.pop()
         if len(parts) == 2 and _BINARY[kind](parts[1], parts[0]).meta.eq(node):
-            todo += parts  # the left one is last, so it is taken first
+            todo += parts  # the left operand is last, so it is popped first
         else:
             found.append(node)
     return found
 
 
 def _unnamed(expr: pl.Expr) -> pl.Expr:
-    """Return the expression without the names that it is given at the top, as those stand before a connective."""
+    """Return the expression without aliases at its top, which would hide a connective."""
     match expr.meta.pop():
         case [named] if named.alias(expr.meta.output_name(raise_if_undetermined=False) or "").meta.eq(expr):
             return _unnamed(named)

@@ -1,4 +1,4 @@
-"""What one worker reads in one go, as plain data."""
+"""`ScanTask`: the part of a scan that one worker reads at once, as plain data."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,15 +14,15 @@ from rainbear_dask.table.order import in_order
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A conjunct that is still to be applied after reading.
+    """A residual filter: a conjunct that workers apply after reading.
 
     Parameters
     ----------
     predicate : bytes
-        The expression, as Polars serializes it: ``==`` on an expression builds another expression, so a value that is
-        compared and hashed holds bytes.
+        The expression, serialized by Polars. A value that is compared and hashed cannot hold an expression, because
+        ``==`` on an expression builds another one.
     columns : tuple of Column
-        What it needs.
+        Columns that it names.
     """
 
     predicate: bytes
@@ -31,20 +31,20 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Scan:
-    """What tasks of one plan have in common.
+    """The part of a plan that its tasks share.
 
     Parameters
     ----------
     spec : StoreSpec
-        Where the arrays are.
+        The store.
     dims : tuple of str
-        Dimensions of the rows, the last one varying fastest.
+        Dimensions of the rows; the last one varies fastest.
     columns : tuple of Column
-        What a frame holds, in order.
+        Columns of the frame, in order.
     filters : tuple of Filter
-        Filters still to be applied, in the order in which they are.
+        Residual filters, in the order in which workers apply them.
     blocks : tuple of int
-        Lengths of the blocks that the order of rows follows, one for each dimension.
+        Length, along each dimension, of the blocks that row order follows.
     """
 
     spec: StoreSpec
@@ -56,18 +56,19 @@ class Scan:
 
 @dataclass(frozen=True)
 class ScanTask:
-    """The chunks that one worker reads in one go, as plain data.
+    """The rows that one worker reads at once, as plain data.
 
     Parameters
     ----------
     scan : Scan
-        What it shares with the other tasks.
+        The part that it shares with the other tasks.
     index : tuple of IndexSet
-        Positions wanted along each dimension.
+        Selected positions along each dimension.
     max_rows : int
-        Rows at most, before the filter.
+        Upper bound of the rows before the residual filters.
     boxes : tuple of tuple of IndexSet
-        The boxes whose union the rows are, each as ``index``; empty where they are the whole product of ``index``.
+        The boxes, each in the form of ``index``, whose union are the rows. Empty if the rows are the whole product of
+        ``index``.
     """
 
     scan: Scan
@@ -77,7 +78,7 @@ class ScanTask:
 
     @cached_property
     def num_rows(self) -> int:
-        """Rows before the filter, counted: of hundreds of boxes it takes some milliseconds."""
+        """Rows before the residual filters. Counting hundreds of boxes takes some milliseconds."""
         if not self.boxes:
             return self.max_rows
         dims = self.scan.dims
@@ -86,12 +87,12 @@ class ScanTask:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of the frame at most, about."""
+        """Estimated upper bound of the bytes of the frame."""
         return self.max_rows * sum(column.width for column in self.scan.columns)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that a worker needs for it at most, about: decoded chunks, the columns of the filters, and the frame."""
+        """Estimated upper bound of the bytes that a worker needs: decoded chunks, filter columns and the frame."""
         wanted = {
             c.name: c for columns in (self.scan.columns, *(f.columns for f in self.scan.filters)) for c in columns
         }
@@ -100,13 +101,12 @@ class ScanTask:
         return chunks + self.max_rows * sum(column.width for column in wanted.values())
 
     def num_chunks(self, array: ArrayMeta) -> int:
-        """Chunks of one array that hold a row of the task."""
+        """Return the number of chunks of an array that hold a row of the task."""
         boxes = [dict(zip(self.scan.dims, box, strict=True)) for box in self.boxes or [self.index]]
-        sizes = dict(zip(array.dims, array.shape, strict=True))
-        return Blocks(sizes, dict(zip(array.dims, array.chunks, strict=True)), boxes).num_units
+        return array.grid.count(boxes)
 
     def head(self, count: int) -> "ScanTask":
-        """The smallest task of this form that has the first ``count`` rows; itself where its rows are no product in C order."""
+        """Return the smallest task with the first ``count`` rows; itself if its rows are not a product in C order."""
         if self.boxes or not in_order(self.index, self.scan.blocks):
             return self
         index, wanted = list(self.index), count

@@ -1,4 +1,4 @@
-"""Cut a selection into tiles: stretches of the order of rows, one for each task."""
+"""Cut a selection into tiles: intervals of the row order, one for each task."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,36 @@ from typing import NamedTuple
 import numpy as np
 
 from rainbear_dask.indexing.blocks import Blocks
+from rainbear_dask.indexing.chunk_grid import touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet, Positions
 from rainbear_dask.indexing.selection import Box, merge_boxes
 from rainbear_dask.table.order import in_order
 
 MAX_CELLS = 2**24
-"""Cells of the product around a tile of several boxes, of which a worker makes a mask: 16 MiB."""
+"""Cells of the product around a tile of several boxes, at most. A worker builds a mask of them: 16 MiB."""
 
 MAX_SORTED = 2**18
-"""Rows at most that a worker sorts, because the tile has parts of several blocks: some milliseconds."""
+"""Rows of a tile with parts of several blocks, at most. A worker sorts them in some milliseconds."""
 
-_MAX_COMPARED = 2**16  # columns, times boxes, that are compared position by position to count tiles
+_MAX_COMPARED = 2**16
+"""Columns times index sets that are compared position by position to count tiles, at most."""
 
-_MAX_COLUMNS = 2**12  # looked at together; where there are more, neighbours are put together first
+_MAX_COLUMNS = 2**12
+"""Columns that are examined together, at most; of more columns, neighbours are merged first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Neighbours in the order of rows.
+    """Rows that are neighbours in row order.
 
     Parameters
     ----------
     index : tuple of IndexSet
         Positions along each dimension.
     max_rows : int
-        Rows at most.
+        Upper bound of the rows.
     boxes : tuple of tuple of IndexSet
-        The boxes that hold its rows, each as ``index``; empty where the rows are the whole product of ``index``.
+        The boxes that hold the rows, each in the form of ``index``. Empty if the rows are the whole product of ``index``.
     """
 
     index: tuple[IndexSet, ...]
@@ -46,24 +49,24 @@ class Tile:
 class Tiling:
     """A union of boxes, cut into tiles.
 
-    A tile is a stretch of the order of rows, so tiles and the rows in them are in the order of the table whatever was
-    selected. Neighbouring blocks, and inside a block neighbouring units of the grid along its first dimension, share a
-    tile as long as it stays within the budget.
+    A tile is an interval of the row order. Tiles and their rows are therefore in table order for every selection.
+    Neighbouring blocks share a tile within the budget; so do, inside a block, neighbouring units along its first
+    dimension.
 
     Parameters
     ----------
     sizes : mapping of str to int
         Length of each dimension, in row order.
     lengths : mapping of str to int
-        Lengths of the blocks that the order of rows follows.
+        Lengths of the blocks that row order follows.
     grains : mapping of str to int
-        Lengths of the grid's unit: a tile ends with a unit, so that no chunk is read for two tiles.
+        Lengths of the grid's unit. A tile ends with a unit, so that no chunk is read for two tiles.
     boxes : sequence of Box
         The union; boxes may overlap.
     budget : int
-        Units of a tile at most, unless it cannot be cut without leaving the order of rows.
+        Units of a tile, at most. A tile that cannot be cut within row order may have more.
     shards : mapping of str to int
-        Length that is stored together along each dimension, or 0: a tile ends with a shard where it can.
+        Length of a shard along each dimension, or 0. If possible, a tile ends with a shard.
     """
 
     def __init__(
@@ -87,28 +90,28 @@ class Tiling:
         self._boxes: list[Box] = [{d: box.get(d, whole[d]) for d in sizes} for box in boxes if all(sizes.values())]
 
     def __iter__(self) -> Iterator[Tile]:
-        """Tiles in the order of rows, made one by one as they are asked for."""
+        """Yield the tiles in row order, lazily."""
         return starmap(self._tile, self._walk(self._boxes, _Ramp(self._budget, self._budget)))
 
     def from_small(self) -> Iterator[Tile]:
-        """Tiles for a caller whom the first rows may satisfy: the first lies in one unit, and each may have twice as many."""
+        """Yield tiles that start with one unit and may double, for a caller that may stop after the first rows."""
         tiles = self._walk(self._boxes, _Ramp(1, self._budget))
         for boxes, num_units in islice(tiles, 1):
-            yield from (self._tile(some, num_units) for some in self._begun(boxes) if some)
+            yield from (self._tile(some, num_units) for some in self._split_first_unit(boxes) if some)
         yield from starmap(self._tile, tiles)
 
     @property
     def num_tiles(self) -> int:
-        """Tiles in all, counted without making them."""
+        """Number of tiles, counted without making them."""
         return self._count(self._boxes)
 
     @property
-    def most_units(self) -> int:
-        """Units in a tile at most: the budget, or what cannot be cut."""
+    def max_units(self) -> int:
+        """Upper bound of the units of a tile: the budget, or the largest part that cannot be cut."""
         uncut, several = 1, False
         for dim, grain in self._grains.items() if self._boxes else ():
             touched = len(_union(self._boxes, dim).chunks(grain))
-            uncut *= min(-(-self._lengths[dim] // grain), touched) if several else 1
+            uncut *= min(len(touched_chunks(0, self._lengths[dim], grain)), touched) if several else 1
             several = several or grain > 1
         return min(max(self._budget, uncut), Blocks(self._sizes, self._grains, self._boxes).num_units)
 
@@ -121,15 +124,15 @@ class Tiling:
         return Tile(index, max_rows, tuple(tuple(box[dim] for dim in self._sizes) for box in boxes))
 
     def _walk(self, boxes: Sequence[Box], ramp: "_Ramp") -> Iterator[tuple[Sequence[Box], int]]:
-        """Boxes of each tile, and how many units they hold."""
+        """Yield the boxes of each tile, and the number of their units."""
         if not boxes:
             return
-        columns = self._columns(boxes, ramp.now)
+        columns = self._columns(boxes, ramp.current)
         if columns is None:
             yield boxes, Blocks(self._sizes, self._grains, boxes).num_units if len(boxes) > 1 else 1
             ramp.rise()
             return
-        for start, stop, is_over in columns.stretches(ramp):
+        for start, stop, is_over in columns.runs(ramp):
             some = _within(boxes, columns.dim, columns.span(start, stop))
             if is_over:
                 yield from self._walk(some, ramp)
@@ -137,8 +140,8 @@ class Tiling:
                 yield some, int(columns.units[stop] - columns.units[start])
                 ramp.rise()
 
-    def _begun(self, boxes: Sequence[Box]) -> Iterator[Sequence[Box]]:
-        """A tile in two: its first rows, as far as they lie in one unit, and the others. One unit is read for both."""
+    def _split_first_unit(self, boxes: Sequence[Box]) -> Iterator[Sequence[Box]]:
+        """Split a tile into its first rows, as far as they lie in one unit, and the others. Both read that unit."""
         union = {dim: _union(boxes, dim) for dim in self._sizes}
         across = [dim for dim, grain in self._grains.items() if len(union[dim].chunks(grain)) > 1]
         if not across or not self._is_in_order(union):
@@ -151,18 +154,18 @@ class Tiling:
             end = (begin // self._grains[dim] + 1) * self._grains[dim] if dim == across[-1] else begin + 1
             behind.append({**first, dim: union[dim] & IndexSet.span(end, self._sizes[dim])})
             first[dim] = union[dim] & IndexSet.span(begin, end)
-        yield _met(boxes, [first])
-        yield _met(boxes, behind)
+        yield _intersection(boxes, [first])
+        yield _intersection(boxes, behind)
 
     def _count(self, boxes: Sequence[Box]) -> int:
-        """Number of tiles that `_walk` makes."""
+        """Return the number of tiles that `_walk` yields."""
         if not boxes:
             return 0
         columns = self._columns(boxes, self._budget)
         if columns is None:
             return 1
         count, over = 0, list[int]()
-        for start, _, is_over in columns.stretches(_Ramp(self._budget, self._budget)):
+        for start, _, is_over in columns.runs(_Ramp(self._budget, self._budget)):
             if is_over:
                 over.append(start)
             else:
@@ -172,7 +175,7 @@ class Tiling:
         return count
 
     def _columns(self, boxes: Sequence[Box], budget: int) -> "_Columns | None":
-        """The columns into which boxes are to be cut next; None where they are one tile."""
+        """Return the columns into which boxes are cut next; None if the boxes are one tile."""
         union = {dim: _union(boxes, dim) for dim in self._sizes}
         num_units = Blocks(self._sizes, self._grains, boxes).num_units
         num_cells = prod(len(positions) for positions in union.values())
@@ -185,10 +188,10 @@ class Tiling:
             if held > 1:
                 break
             if level.is_unit and len(positions) > 1:
-                return None  # what lies behind it cannot be cut without leaving the order of rows
+                return None  # the dimensions behind it cannot be cut within row order
         else:
             return None
-        if held > _MAX_COLUMNS:  # as many together as make a tile, so that none of the tiles is short
+        if held > _MAX_COLUMNS:  # merge as many as make a tile, so that no tile is short
             together = max(min(budget * held // num_units, max_cells * held // num_cells, held // 2), 1)
             length *= together * -(-held // (together * _MAX_COLUMNS))
         dim, grain = level.dim, self._grains[level.dim]
@@ -205,7 +208,7 @@ class Tiling:
         return in_order(tuple(union.values()), tuple(self._lengths.values()))
 
     def _may_share(self, union: Box, dim: str, num_columns: int) -> bool:
-        """Whether rows of several columns of blocks along a dimension are in the order of the product around them."""
+        """Whether the rows of several columns of blocks are in C order of the product around them."""
         dims = list(self._sizes)
         axis = dims.index(dim)
         behind = dims[axis + 1 :]
@@ -217,7 +220,7 @@ class Tiling:
 
 
 class _Level(NamedTuple):
-    """A step on the way from the table to a unit of the grid: columns of some length along one dimension."""
+    """A level of the cut, from the table down to a unit: columns of some length along one dimension."""
 
     dim: str
     length: int
@@ -227,13 +230,13 @@ class _Level(NamedTuple):
 
 @dataclass(slots=True)
 class _Ramp:
-    """A budget that doubles with each tile up to the whole one."""
+    """A budget that doubles with each tile, up to a maximum."""
 
-    now: int
-    whole: int
+    current: int
+    maximum: int
 
     def rise(self) -> None:
-        self.now = min(2 * self.now, self.whole)
+        self.current = min(2 * self.current, self.maximum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +250,11 @@ class _Columns:
     length : int
         Length of a column.
     numbers : ndarray of int64, shape (n,)
-        Which columns, ascending.
+        Numbers of the columns, ascending.
     units, cells : ndarray of int64, shape (n + 1,)
-        Units in the columns before each, and cells of the product around the boxes.
+        Units, and cells of the product around the boxes, in all columns before each.
     max_cells : int
-        Cells of several columns at most.
+        Cells of several columns together, at most.
     """
 
     dim: str
@@ -261,24 +264,24 @@ class _Columns:
     cells: Positions
     max_cells: int
 
-    def stretches(self, ramp: _Ramp) -> Iterator[tuple[int, int, bool]]:
-        """Put neighbours together: from, up to, and whether it is a single column over the budget."""
+    def runs(self, ramp: _Ramp) -> Iterator[tuple[int, int, bool]]:
+        """Yield runs of columns within the budget: start, stop, and whether it is one column over the budget."""
         start = 0
         while start < len(self.numbers):
-            by_units = np.searchsorted(self.units, self.units[start] + ramp.now, side="right")
+            by_units = np.searchsorted(self.units, self.units[start] + ramp.current, side="right")
             by_cells = np.searchsorted(self.cells, self.cells[start] + self.max_cells, side="right")
             stop = int(min(by_units, by_cells)) - 1
             yield start, max(stop, start + 1), stop <= start
             start = max(stop, start + 1)
 
     def span(self, start: int, stop: int) -> IndexSet:
-        """Positions from one column up to another."""
+        """Return the positions from one column up to another."""
         return IndexSet.span(int(self.numbers[start] * self.length), int((self.numbers[stop - 1] + 1) * self.length))
 
     def alike(self, some: Sequence[int], boxes: Sequence[Box], grain: int) -> Iterator[tuple[int, int]]:
-        """Some columns, one for all in which each box holds the same positions, with their number.
+        """Group columns in which each box holds the same positions; yield one of each group and the group's size.
 
-        Of very many, those count as alike in which each box holds as many positions.
+        Among very many columns, those in which each box holds equally many positions count as alike.
         """
         sets = _distinct(boxes, self.dim)
         starts = self.numbers[some] * self.length
@@ -302,12 +305,12 @@ def _union(boxes: Sequence[Box], dim: str) -> IndexSet:
 
 
 def _distinct(boxes: Sequence[Box], dim: str) -> Collection[IndexSet]:
-    """Index sets along a dimension, each object once: to compare hundreds takes longer."""
+    """Return the index sets along a dimension, each object once; identity is faster than equality for hundreds."""
     return {id(box[dim]): box[dim] for box in boxes}.values()
 
 
 def _within(boxes: Sequence[Box], dim: str, span: IndexSet) -> Sequence[Box]:
-    """What boxes hold of a span along one dimension."""
+    """Intersect boxes with a span along one dimension."""
     if len(boxes) == 1:
         return [{**boxes[0], dim: boxes[0][dim] & span}]
     kept = {id(one): one & span for one in _distinct(boxes, dim)}
@@ -316,7 +319,7 @@ def _within(boxes: Sequence[Box], dim: str, span: IndexSet) -> Sequence[Box]:
     return merge_boxes(some) if len(set(left)) < len(left) else some
 
 
-def _met(boxes: Sequence[Box], others: Sequence[Box]) -> Sequence[Box]:
-    """What boxes and others have in common; all name every dimension."""
+def _intersection(boxes: Sequence[Box], others: Sequence[Box]) -> Sequence[Box]:
+    """Intersect two unions of boxes that name every dimension."""
     met: list[Box] = [{dim: box[dim] & other[dim] for dim in box} for other in others for box in boxes]
     return merge_boxes(box for box in met if all(box.values()))

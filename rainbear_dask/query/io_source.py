@@ -12,7 +12,8 @@ from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.planning.build import plan_scan
-from rainbear_dask.planning.plan import Limits, ReadPlan
+from rainbear_dask.planning.limits import Limits, check_limits
+from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.pushdown import also, pushed_down, recorder_of
 from rainbear_dask.table.model import Table
 
@@ -72,7 +73,7 @@ class ZarrReader:
         todo = self.plan(with_columns, predicate, n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
         empty = pl.DataFrame(schema={name: self.table.schema[name] for name in names})
-        todo.check(self.limits)
+        check_limits(todo, self.limits)
         # Not with the first frame: Polars takes that on a thread without the caller's Dask annotations.
         frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=todo.limit), todo)
         return chain([empty], chain.from_iterable(map(_slices, frames)))

@@ -10,7 +10,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.planning.plan import Limits, ReadPlan
+from rainbear_dask.planning.limits import Limits
+from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import ZarrReader, plans_of
 from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps

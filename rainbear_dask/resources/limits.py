@@ -13,7 +13,7 @@ MAX_DOCUMENT_BYTES = 2**28
 """Bytes of a metadata document; a consolidated one of 100,000 arrays has half as many."""
 
 MAX_DOCUMENT_VALUES = 2**24
-"""Values in a metadata document, each of which takes up to 150 bytes of memory."""
+"""Values in a metadata document; one value takes up to 150 bytes of memory."""
 
 MAX_INDEX_BYTES = 2**26
 """Bytes of a shard's index, beyond twice the values of the shard."""

@@ -38,7 +38,7 @@ def connected_store(spec: StoreSpec) -> Store:
 
 
 def store_of(spec: StoreSpec) -> Store:
-    """Return the store of a recipe; errors are those of its library."""
+    """Return the store of a recipe; its library's errors pass through."""
     (store,) = _stores.get_all([spec.cache_key()], lambda _: [_connected(spec)])
     return store
 

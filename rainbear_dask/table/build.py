@@ -1,15 +1,12 @@
-"""From a group's metadata to its table, or to its tables: roles, decodings, columns."""
+"""From the metadata of a group to its table, or to its tables: roles, then decodings, then columns."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
-import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask.coding import cf
-from rainbear_dask.exceptions import ChunkReadError, RainbearError, StoreFormatError
+from rainbear_dask.exceptions import StoreFormatError
 from rainbear_dask.metadata.groups import (
     Role,
     check_lengths,
@@ -22,63 +19,63 @@ from rainbear_dask.metadata.groups import (
     with_times_of_bounds,
 )
 from rainbear_dask.metadata.model import ArrayMeta, StoreMeta
-from rainbear_dask.redaction import reason
-from rainbear_dask.resources.limits import FILTERED_VALUES
+from rainbear_dask.table.decodings import COORDINATES, Decodings, ReadArray
 from rainbear_dask.table.model import Column, Table, TableKey, unknown_column
 
-Reader = Callable[[ArrayMeta], npt.NDArray[Any]]
+MAX_COMPARED = 2**26
+"""Labels, at most, that are compared between coordinates of two groups. Longer coordinates count as different."""
 
 
 def build_table(
     meta: StoreMeta,
     *,
-    read: Reader,
-    sample: Reader,
+    read: ReadArray,
+    sample: ReadArray,
     variables: Collection[str] | None = None,
     decode: bool = True,
     mask: bool = True,
 ) -> Table:
-    """Understand a group, and the groups below it, as a table.
+    """Build the table of a group and the groups below it.
 
     Parameters
     ----------
     meta : StoreMeta
-        What the store holds.
+        Metadata of the group.
     read : callable
-        Gives all stored values of an array. Asked only for coordinates that several groups have under one name.
+        Returns all stored values of an array. Called only for coordinates that several groups have under one name.
     sample : callable
-        Gives stored values of an array, at least those of its first and last chunk. Asked only where the type of the
-        column depends on them, as the unit of times does, and where they are less than `MAX_SAMPLE_BYTES`.
+        Returns stored values of an array, its first and last chunk at least. Called only if the type of the column
+        depends on them, for example the unit of times.
     variables : collection of str, optional
-        The data variables (or any other arrays) whose dimensions make the rows. By default all data variables.
-    decode, mask : bool
-        Whether CF attributes are decoded and letters joined to texts, and masked values made null.
+        Data variables (or other arrays) whose dimensions span the rows. By default all data variables.
+    decode : bool
+        Whether to decode CF attributes and to join letters to texts.
+    mask : bool
+        Whether masked values become null.
 
     Returns
     -------
     Table
-        Rows are the product of the dimensions of the variables; without a variable, of all coordinates.
+        Its rows are the product of the dimensions of the variables; without a variable, of all coordinates.
 
     Raises
     ------
     UnknownColumnError
         If ``variables`` names an array that the group does not have.
     StoreFormatError
-        If it names one that cannot be read, or if arrays disagree on a dimension.
+        If ``variables`` names an array that cannot be read, or if arrays disagree on a dimension.
     """
-    meta = _prepared(meta, decode=decode)
-    found = _Columns(meta, roles_of(meta), read, sample, decode=decode, mask=mask)
-    asked = [path for path, role in found.roles.items() if role == "data"] if variables is None else variables
-    names = set(asked)
-    data = [path for path, array in meta.arrays.items() if path in names and found.usable(array)]
-    _check_named(variables or (), meta, found.skipped)
-    return found.table(meta, data)
+    group = _group(meta, read, sample, decode=decode, mask=mask)
+    names = {path for path, role in group.roles.items() if role == "data"} if variables is None else set(variables)
+    data = [path for path, array in group.meta.arrays.items() if path in names and group.decodings.has(array)]
+    _check_named(variables or (), group.meta, group.decodings.skipped)
+    return group.table(data)
 
 
 def build_tables(
-    meta: StoreMeta, *, read: Reader, sample: Reader, decode: bool = True, mask: bool = True
+    meta: StoreMeta, *, read: ReadArray, sample: ReadArray, decode: bool = True, mask: bool = True
 ) -> tuple[dict[TableKey, Table], dict[str, str]]:
-    """Understand a group, and the groups below it, as one table for each grid.
+    """Build one table for each grid of a group and the groups below it.
 
     Parameters
     ----------
@@ -88,170 +85,146 @@ def build_tables(
     Returns
     -------
     dict of TableKey to Table
-        In store order. Variables of one group that have the same dimensions, in whatever order, and the same lengths
-        share a table; the key is that of the first.
+        In store order. Variables of one group that have the same dimensions, in any order, and the same lengths share
+        a table; the key is that of the first.
     dict of str to str
-        Arrays that no table has, each with the reason.
+        Arrays that no table has, by path, each with the reason.
     """
-    meta = _prepared(meta, decode=decode)
-    found = _Columns(meta, roles_of(meta), read, sample, decode=decode, mask=mask)
+    group = _group(meta, read, sample, decode=decode, mask=mask)
+    skipped = group.decodings.skipped
     grids: dict[tuple[str, frozenset[tuple[str, int]]], list[ArrayMeta]] = {}
-    for path, array in meta.arrays.items():
-        if found.roles[path] == "data" and found.usable(array):
+    for path, array in group.meta.arrays.items():
+        if group.roles[path] == "data" and group.decodings.has(array):
             grids.setdefault((group_of(path), frozenset(array.sizes.items())), []).append(array)
     tables: dict[TableKey, Table] = {}
-    for (group, _), arrays in grids.items():
-        key = TableKey(group, arrays[0].dims, arrays[0].shape)
+    for (holder, _), arrays in grids.items():
+        key = TableKey(holder, arrays[0].dims, arrays[0].shape)
         try:
-            tables[key] = found.table(_fitting(meta, found.roles, key), [array.path for array in arrays])
+            tables[key] = _without_misfits(group, key).table([array.path for array in arrays])
         except StoreFormatError as err:
-            found.skipped |= dict.fromkeys((array.path for array in arrays), str(err))
-    return tables, found.skipped
+            skipped |= dict.fromkeys((array.path for array in arrays), str(err))
+    return tables, skipped
 
 
-def _fitting(meta: StoreMeta, roles: Mapping[str, Role], key: TableKey) -> StoreMeta:
-    """Leave out the coordinates of a table's group that have other lengths than the table."""
-    sizes = dict(zip(key.dims, key.shape, strict=True))
-    misfits = {
-        path
-        for path, array in meta.arrays.items()
-        if group_of(path) == key.group and roles[path] in _COORDINATES
-        if any(sizes.get(dim, length) != length for dim, length in array.sizes.items())
-    }
-    return replace(meta, arrays={path: array for path, array in meta.arrays.items() if path not in misfits})
-
-
-def _prepared(meta: StoreMeta, *, decode: bool) -> StoreMeta:
+def _group(meta: StoreMeta, read: ReadArray, sample: ReadArray, *, decode: bool, mask: bool) -> "_Group":
     meta = with_times_of_bounds(meta)
     if decode:
-        return with_texts(meta)
-    return replace(meta, above={dim: [a for a in arrays if not a.letters] for dim, arrays in meta.above.items()})
+        meta = with_texts(meta)
+    else:
+        above = {dim: [array for array in arrays if not array.letters] for dim, arrays in meta.above.items()}
+        meta = replace(meta, above=above)
+    roles = roles_of(meta)
+    return _Group(meta, roles, Decodings(meta, roles, sample, decode=decode, mask=mask), read)
 
 
-_COORDINATES = ("dimension", "auxiliary")
+def _without_misfits(group: "_Group", key: TableKey) -> "_Group":
+    """Return the group without coordinates whose lengths differ from the table's."""
+    sizes, arrays = dict(zip(key.dims, key.shape, strict=True)), group.meta.arrays
+    misfits = {
+        path
+        for path, array in arrays.items()
+        if group_of(path) == key.group and group.roles[path] in COORDINATES
+        if any(sizes.get(dim, length) != length for dim, length in array.sizes.items())
+    }
+    kept = {path: array for path, array in arrays.items() if path not in misfits}
+    return replace(group, meta=replace(group.meta, arrays=kept))
 
-MAX_SAMPLE_BYTES = 2**30
-"""Decoded bytes of the chunks that are read, at most, to choose the type of a column; else attributes alone choose it."""
 
-MAX_COMPARED = 2**26
-"""Labels of a coordinate that are compared with those of another group, at most: longer coordinates count as different."""
+@dataclass(frozen=True)
+class _Group:
+    """A group whose arrays have roles and decodings, ready to make tables."""
 
+    meta: StoreMeta
+    roles: Mapping[str, Role]
+    decodings: Decodings
+    read: ReadArray
 
-class _Columns:
-    """Arrays as columns; each is looked at once, when first asked for, however many tables it is in."""
-
-    def __init__(
-        self, meta: StoreMeta, roles: Mapping[str, Role], read: Reader, sample: Reader, *, decode: bool, mask: bool
-    ) -> None:
-        self.roles = roles
-        self.skipped = dict(meta.skipped)
-        self._read, self._sample, self._decode, self._mask = read, sample, decode, mask
-        self._decodings: dict[str, cf.Decoding] = {}
-
-    def usable(self, array: ArrayMeta) -> bool:
-        """Whether an array can be a column; else it is left out, with the reason."""
-        path, coordinate = array.path, self.roles.get(array.path, "dimension") in _COORDINATES
-        if path not in self._decodings and path not in self.skipped:
-            if coordinate and len(array.dims) == 1 and prod(array.shape) > FILTERED_VALUES:
-                self.skipped[path] = (
-                    f"it declares {prod(array.shape):,} labels; a coordinate has {FILTERED_VALUES:,} at most"
-                )
-                return False
-            try:
-                self._decodings[path] = cf.decoding_of(
-                    array, coordinate=coordinate, decode=self._decode, mask=self._mask, sample=self._sampled(array)
-                )
-            except StoreFormatError as err:
-                self.skipped[path] = str(err)
-            except RainbearError:  # of a chunk: it is the store's fault, or the network's
-                raise
-            except Exception as err:  # noqa: BLE001  whatever an attribute makes of NumPy, the others are usable
-                self.skipped[path] = f"its attributes are not understood ({reason(err)})"
-        return path in self._decodings
-
-    def _sampled(self, array: ArrayMeta) -> npt.NDArray[Any] | None:
-        """Read what the type of a column depends on, if anything; None where attributes alone have to choose it."""
-        if not cf.needs_sample(array, decode=self._decode) or _sample_bytes(array) > MAX_SAMPLE_BYTES:
-            return None
-        try:
-            return self._sample(array)
-        except ChunkReadError:  # those who read the column are told; the others need it not
-            return None
-
-    def table(self, meta: StoreMeta, data: Sequence[str]) -> Table:
-        """Make the table of some usable arrays."""
-        label, roles = meta.spec.label, self.roles
-        coordinates = [path for path in meta.arrays if roles[path] in _COORDINATES]
-        spanning = [meta.arrays[path] for path in data] or [
-            meta.arrays[path] for path in coordinates if self.usable(meta.arrays[path])
-        ]
-        sizes = sizes_of(spanning, label)
-        columns: dict[str, Column] = {}
-        for dim in sizes:
-            array = self._coordinate(dim, spanning, meta)
-            if array:
-                check_lengths(array, sizes, spanning, label)
-            columns[dim] = Column(dim, "dimension", (dim,), array, self._decodings[array.path] if array else None)
+    def table(self, data: Sequence[str]) -> Table:
+        """Make the table of some usable arrays, given by their paths."""
+        arrays = self.meta.arrays
+        coordinates = [arrays[path] for path in arrays if self.roles[path] in COORDINATES]
+        spanning = [arrays[path] for path in data] or [array for array in coordinates if self.decodings.has(array)]
+        sizes = sizes_of(spanning, self.meta.spec.label)
+        columns = self._dimension_columns(sizes, spanning)
         groups, named = {group_of(array.path) for array in spanning}, set(data)
-        beside = [path for path in coordinates if roles[path] == "auxiliary" and "/" not in path and path not in named]
-        for path in [*beside, *sorted(data, key=lambda path: "/" in path)]:
-            array = meta.arrays[path]
-            if array.dims == (array.name,) or not set(array.dims) <= sizes.keys():
-                continue  # a dimension's coordinate has its column; what has other dimensions has no row
-            if path not in named and "" not in groups and not self._belongs(array, columns, sizes, meta):
-                continue  # it is of another grid than that of the variables
-            if path in sizes:
-                self.skipped[path] = f"it has the name of a dimension and the dimensions {array.dims}"
-            elif holder := next((above for above in groups_from(group_of(path)) if above in columns), None):
-                self.skipped[path] = f"its group has the name of the column {holder!r}"
-            elif self.usable(array):
-                check_lengths(array, sizes, spanning, label)
-                role: Role = "data" if path in named else "auxiliary"
-                columns[path] = Column(path, role, array.dims, array, self._decodings[path])
-        return Table(meta.spec, sizes, columns, dict(self.skipped))
+        for array in coordinates:
+            is_auxiliary = self.roles[array.path] == "auxiliary" and "/" not in array.path and array.path not in named
+            if is_auxiliary and _has_rows(array, sizes) and ("" in groups or self._is_of_grid(array, columns, sizes)):
+                self._add(array, "auxiliary", columns, sizes, spanning)
+        for path in sorted(data, key=lambda path: "/" in path):
+            if _has_rows(arrays[path], sizes):
+                self._add(arrays[path], "data", columns, sizes, spanning)
+        return Table(self.meta.spec, sizes, columns, dict(self.decodings.skipped))
 
-    def _coordinate(self, dim: str, spanning: Iterable[ArrayMeta], meta: StoreMeta) -> ArrayMeta | None:
-        """Find the one coordinate that all variables with a dimension have."""
-        found = [coordinate_of(dim, array, meta, self.roles) for array in spanning if dim in array.dims]
-        holders = {array.path: array for array in found if array is not None and self.usable(array)}
+    def _dimension_columns(self, sizes: Mapping[str, int], spanning: Sequence[ArrayMeta]) -> dict[str, Column]:
+        """Return a column for each dimension: its coordinate, or positions."""
+        columns = {}
+        for dim in sizes:
+            array = self._coordinate(dim, spanning)
+            if array:
+                check_lengths(array, sizes, spanning, self.meta.spec.label)
+            columns[dim] = Column(dim, "dimension", (dim,), array, self.decodings[array.path] if array else None)
+        return columns
+
+    def _add(
+        self,
+        array: ArrayMeta,
+        role: Role,
+        columns: dict[str, Column],
+        sizes: Mapping[str, int],
+        spanning: Sequence[ArrayMeta],
+    ) -> None:
+        """Add the column of an array, unless another column has its name or it has no decoding."""
+        path, skipped = array.path, self.decodings.skipped
+        if path in sizes:
+            skipped[path] = f"it has the name of a dimension and the dimensions {array.dims}"
+        elif holder := next((above for above in groups_from(group_of(path)) if above in columns), None):
+            skipped[path] = f"its group has the name of the column {holder!r}"
+        elif self.decodings.has(array):
+            check_lengths(array, sizes, spanning, self.meta.spec.label)
+            columns[path] = Column(path, role, array.dims, array, self.decodings[path])
+
+    def _coordinate(self, dim: str, spanning: Iterable[ArrayMeta]) -> ArrayMeta | None:
+        """Find the one coordinate that all variables with a dimension share."""
+        found = [coordinate_of(dim, array, self.meta, self.roles) for array in spanning if dim in array.dims]
+        holders = {array.path: array for array in found if array is not None and self.decodings.has(array)}
         candidates = sorted(holders.values(), key=lambda array: array.path.count("/"))
         if not all(self._same_labels(candidates[0], other) for other in candidates[1:]):
             raise StoreFormatError(
-                f"dimension {dim!r} has different coordinates in {meta.spec.label}: {', '.join(holders)}. Scan one group at "
-                "a time with group=, name variables of one group in variables=, or call tables()."
+                f"Dimension {dim!r} has different coordinates in {self.meta.spec.label}: {', '.join(holders)}. Scan one "
+                "group with `group=`, name variables of one group in `variables=`, or call `tables()`."
             )
         return candidates[0] if candidates else None
 
     def _same_labels(self, a: ArrayMeta, b: ArrayMeta) -> bool:
         if a.shape != b.shape or prod(a.shape) > MAX_COMPARED:
             return False
-        labels = [self._decodings[array.path].decode(self._read(array)) for array in (a, b)]
+        labels = [self.decodings[array.path].decode(self.read(array)) for array in (a, b)]
         try:
             return bool(labels[0].eq_missing(labels[1]).all())
-        except pl.exceptions.PolarsError:  # a number is no text
+        except pl.exceptions.PolarsError:  # a number never equals a text
             return False
 
-    def _belongs(
-        self, array: ArrayMeta, columns: Mapping[str, Column], sizes: Mapping[str, int], meta: StoreMeta
-    ) -> bool:
-        """Whether a coordinate of another group than the variables' lies on the grid of the variables."""
+    def _is_of_grid(self, array: ArrayMeta, columns: Mapping[str, Column], sizes: Mapping[str, int]) -> bool:
+        """Whether a coordinate lies on the grid of the variables, although their groups differ."""
         for dim, length in array.sizes.items():
-            labels, held = coordinate_of(dim, array, meta, self.roles), columns[dim].array
+            labels, held = coordinate_of(dim, array, self.meta, self.roles), columns[dim].array
             if length != sizes[dim] or (labels is not None and (held is None or labels.path != held.path)):
                 return False
         return True
 
 
-def _sample_bytes(array: ArrayMeta) -> int:
-    """Decoded bytes of the chunks that a sample is taken from, at most."""
-    return array.chunk_bytes * min(array.num_chunks, 16)
+def _has_rows(array: ArrayMeta, sizes: Mapping[str, int]) -> bool:
+    """Whether an array is a column of its own: not a dimension's coordinate, and of the table's dimensions alone."""
+    return array.dims != (array.name,) and set(array.dims) <= sizes.keys()
 
 
 def _check_named(variables: Collection[str], meta: StoreMeta, skipped: Mapping[str, str]) -> None:
     for name in variables:
         if name in skipped:
             raise StoreFormatError(
-                f"array {name!r} of {meta.spec.label} cannot be read: {skipped[name]}. Leave it out of variables=."
+                f"Cannot read array {name!r} of {meta.spec.label}: {skipped[name].rstrip('.')}. Leave it out of "
+                "`variables=`."
             )
         if name not in meta.arrays:
             raise unknown_column(name, meta.arrays, meta.spec.label)

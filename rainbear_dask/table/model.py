@@ -1,4 +1,4 @@
-"""How a group of arrays is understood as one table: its dimensions, its columns and their types."""
+"""`Table` and `Column`: dimensions, columns and their types, as plain data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ class Column:
     name : str
         Name in the table; ``child/variable`` for a variable of a child group.
     role : {"dimension", "auxiliary", "data"}
-        A dimension's coordinate, another coordinate, or a data variable. (CF bounds and grid mappings are "support":
-        columns only where they are asked for, and then data.)
+        A dimension's coordinate, another coordinate, or a data variable. (CF bounds and grid mappings are "support".
+        They become columns, as data, only if ``variables`` names them.)
     dims : tuple of str
-        The array's dimensions; along the table's others it repeats.
+        Dimensions of the array. Along the other dimensions of the table, the column repeats.
     array : ArrayMeta or None
-        Where the values are stored; None for positions 0, 1, ...
+        The array of the stored values; None for positions 0, 1, ...
     decoding : Decoding or None
-        How they are decoded; None for positions.
+        The decoding of the stored values; None for positions.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Bytes of one value in a frame, about."""
+        """Estimated bytes of one value in a frame."""
         return _width(self.dtype)
 
 
@@ -65,13 +65,13 @@ class Table:
     Parameters
     ----------
     spec : StoreSpec
-        Where the arrays are.
+        The store.
     sizes : mapping of str to int
-        Length of each dimension; one row per cell of their product, the last dimension varying fastest.
+        Length of each dimension. There is one row per cell of their product; the last dimension varies fastest.
     columns : mapping of str to Column
-        Dimensions, then auxiliary coordinates, then data variables, then those of child groups.
-    left_out : mapping of str to str
-        Arrays that have no column, each with the reason.
+        Dimensions, then auxiliary coordinates, then data variables, then variables of child groups.
+    skipped : mapping of str to str
+        Arrays that have no column, by path, each with the reason.
     """
 
     spec: StoreSpec
@@ -81,33 +81,37 @@ class Table:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the whole table."""
+        """Number of rows of the whole table."""
         return prod(self.sizes.values()) if self.columns else 0
 
     @property
     def repeats(self) -> float:
-        """How often the variable that repeats least stands in the table: 1 where one spans all dimensions."""
+        """Rows for each value of the largest data variable: 1 if it spans all dimensions."""
         spans = [prod(self.sizes[d] for d in c.dims) for c in self.columns.values() if c.role == "data"]
         return self.num_rows / max(spans, default=self.num_rows) if self.num_rows else 1.0
 
+    @property
+    def data_arrays(self) -> tuple[ArrayMeta, ...]:
+        """Arrays of the data variables, in column order."""
+        return tuple(column.array for column in self.columns.values() if column.role == "data" and column.array)
+
     @cached_property
     def blocks(self) -> dict[str, int]:
-        """Lengths of the blocks that the order of rows follows (`order`); where they are ``sizes``, it is C order."""
-        data = [column.array for column in self.columns.values() if column.role == "data" and column.array]
-        return block_lengths(self.sizes, data, sum(column.width for column in self.columns.values()))
+        """Lengths of the blocks that row order follows (see `order`); if they equal ``sizes``, row order is C order."""
+        return block_lengths(self.sizes, self.data_arrays, sum(column.width for column in self.columns.values()))
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:
-        """Name and type of each column as the user sees them: a child group is one Struct."""
+        """Name and type of each column as users see them: a child group is one Struct."""
         return _nested({name: column.dtype for name, column in self.columns.items()})
 
     @cached_property
     def blank(self) -> pl.LazyFrame:
-        """A table without rows of this schema, to ask Polars what an expression would give."""
+        """A lazy table of this schema without rows, for asking Polars about the result of an expression."""
         return pl.LazyFrame(schema=self.schema)
 
     def leaves(self, names: Iterable[str] | None) -> tuple[Column, ...]:
-        """Columns behind the names that a user sees, in the order asked for; all for None.
+        """Return the columns behind names that users see, in the order of the names; all for None.
 
         Raises
         ------
@@ -126,12 +130,12 @@ class Table:
 
 
 class TableKey(NamedTuple):
-    """Names one table of a store, as `tables` gives them.
+    """The key of one table in the result of `tables`.
 
     Parameters
     ----------
     group : str
-        Path of the group that holds the variables, below the group that is opened; "" is that group itself.
+        Path of the group that holds the variables, relative to the opened group; "" is that group itself.
     dims : tuple of str
         Dimensions of the first of its variables, in array order.
     shape : tuple of int
@@ -144,11 +148,11 @@ class TableKey(NamedTuple):
 
 
 def unknown_column(name: str, available: Iterable[str], where: str) -> UnknownColumnError:
-    """Error for a name that is not there, with the nearest that are."""
+    """Return the error for an unknown name, with the most similar known names."""
     names = list(available)
     near = get_close_matches(name, names, n=3)
-    hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"It has {', '.join(names[:30])}."
-    return UnknownColumnError(f"column {name!r} is not in {where}. {hint}")
+    hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Its columns are {', '.join(names[:30])}."
+    return UnknownColumnError(f"Column {name!r} is not in {where}. {hint}")
 
 
 def _nested(leaves: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:

@@ -1,54 +1,37 @@
-"""The order of rows: a function of the table alone.
+"""Row order: a function of the table alone.
 
-Rows are in C order of blocks of whole chunks, with C order inside each block. Where blocks of 64 MiB, decoded, span all
-dimensions but the first, that is C order of the table, and the table is then one block. Nothing else enters: no filter,
-columns, limit, setting, thread or cluster.
+Rows are in C order of blocks of whole chunks, with C order inside each block. If blocks of 64 MiB, decoded, span all
+dimensions but the first, row order is C order of the table, and the table is one block. Filters, columns, limits,
+settings, threads and clusters have no influence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from math import gcd, lcm, prod
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, common_lengths, finest_lengths, longest_shards, touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Box, Selection
 from rainbear_dask.metadata.model import ArrayMeta
 
 BLOCK_BYTES = 64 * 2**20
-"""Decoded bytes of a block, where chunks are no larger. A constant and no setting, because the order depends on it."""
+"""Decoded bytes of a block, unless chunks are larger. A constant and no setting, because row order depends on it."""
 
 MAX_UNIT_BYTES = 256 * 2**20
 """Decoded bytes of the common unit of several chunk grids. A larger unit is cut, and chunks are read more than once."""
 
 FRAME_RATIO = 4
-"""How much larger than its decoded chunks the frame of a block or task may be: coordinates and repeats add to it."""
+"""Bytes of the frame of a block or task for each decoded byte, at most: coordinates and repeats add to the frame."""
 
-_MAX_MULTIPLE = 4
-_MAX_TRIED = 2**13  # blocks tried where the common unit of chunk grids is too large: some hundredths of a second
-
-
-def common_length(dim: str, size: int, arrays: Sequence[ArrayMeta]) -> int:
-    """Length in whole chunks of every array along a dimension, where that is not too long.
-
-    Where chunk lengths have no small common multiple, it is several of the longest, so that few of the shorter chunks
-    lie across a cut and are read on both sides of it.
-    """
-    lengths = {array.chunks[array.dims.index(dim)] for array in arrays if dim in array.dims}
-    if not lengths:
-        return max(size, 1)
-    most = _MAX_MULTIPLE * max(lengths)
-    return min(common if (common := lcm(*lengths)) <= most else most, max(size, 1))
-
-
-def shard_length(dim: str, arrays: Sequence[ArrayMeta]) -> int:
-    """Length that is stored together along a dimension; 0 where no array is sharded."""
-    return max((a.shards[a.dims.index(dim)] for a in arrays if a.shards and dim in a.dims), default=0)
+_MAX_TRIED_BLOCKS = 2**13
+"""Blocks that are compared, at most, if the common unit of chunk grids is too large: some hundredths of a second."""
 
 
 def block_lengths(sizes: Mapping[str, int], arrays: Sequence[ArrayMeta], row_bytes: int) -> dict[str, int]:
-    """Lengths of the blocks that the order of rows follows.
+    """Return the lengths of the blocks that row order follows.
 
     Parameters
     ----------
@@ -62,71 +45,61 @@ def block_lengths(sizes: Mapping[str, int], arrays: Sequence[ArrayMeta], row_byt
     Returns
     -------
     dict of str to int
-        Length along each dimension. Where they are those of the table, rows are in C order.
+        Length along each dimension. If they are the lengths of the table, rows are in C order.
     """
     dims = list(sizes)
     spanning = [array for array in arrays if len(array.dims) == len(dims)] or list(arrays)
-    # all variables may be asked for together, so a chunk of any of them lies in one block
-    # (those of fewer dimensions are read through a cache, which a cut across their chunks does not harm)
-    unit = {d: common_length(d, n, spanning) if arrays else 1 for d, n in sizes.items()}
+    # a query may read all variables together, so a chunk of any of them lies in one block
+    # (workers cache variables of fewer dimensions, so a cut across their chunks costs nothing)
+    grids = list({(a.dims, a.chunks): a.grid for a in spanning}.values())
+    unit = common_lengths(sizes, grids) if arrays else dict.fromkeys(sizes, 1)
+    shards = longest_shards(dims, [a.grid for a in spanning])
 
     def num_bytes(lengths: Mapping[str, int]) -> int:
         decoded = sum(prod(lengths[d] for d in a.dims) * a.itemsize for a in spanning)
         return max(decoded, prod(lengths.values()) * row_bytes // FRAME_RATIO, 1)
 
-    grids = {(a.dims, a.chunks) for a in spanning}
     if len(grids) > 1 and num_bytes(unit) > MAX_UNIT_BYTES:
-        unit = _least_rereading(sizes, unit, spanning, num_bytes)
+        unit = _least_rereading(sizes, unit, grids, num_bytes)
     left = BLOCK_BYTES // num_bytes(unit)
     lengths = dict(unit)
     for dim in reversed(dims):
-        units = max(-(-sizes[dim] // unit[dim]), 1)
+        units = max(len(touched_chunks(0, sizes[dim], unit[dim])), 1)
         most = max(1, min(left, units))
-        shard = shard_length(dim, spanning) // unit[dim]
+        shard = shards[dim] // unit[dim]
         if most < units and shard > 1:
             most = most // shard * shard if most >= shard else max(k for k in range(1, most + 1) if shard % k == 0)
         left //= most
         lengths[dim] = max(min(most * unit[dim], sizes[dim]), 1)
     first = next((axis for axis, dim in enumerate(dims) if lengths[dim] > 1), len(dims))
     if all(lengths[dim] >= sizes[dim] for dim in dims[first + 1 :]):
-        return {dim: max(n, 1) for dim, n in sizes.items()}  # C order: no seam of blocks is to cut a task short
+        return {dim: max(n, 1) for dim, n in sizes.items()}  # C order: no block boundary may cut a task short
     return lengths
 
 
 def _least_rereading(
     sizes: Mapping[str, int],
     unit: Mapping[str, int],
-    arrays: Sequence[ArrayMeta],
+    grids: Sequence[ChunkGrid],
     num_bytes: Callable[[Mapping[str, int]], int],
 ) -> dict[str, int]:
-    """Blocks within the bound in which the array that is read most often is read least often."""
-    grids = list({(array.dims, array.chunks): array for array in arrays}.values())
+    """Return the block, within `MAX_UNIT_BYTES`, that minimizes the reads per chunk of the grid that is read most."""
     tried = []
-    for dim in sizes:
-        least = min((array.chunks[array.dims.index(dim)] for array in grids if dim in array.dims), default=unit[dim])
+    for dim, least in finest_lengths(sizes, grids).items():
         parts = {max(unit[dim] // number // least, 1) * least for number in range(1, 9)}
         doubled = {least * 2**k for k in range((unit[dim] // least).bit_length())}
         tried.append(sorted({min(length, unit[dim]) for length in parts | doubled | {unit[dim]}}))
-    each = int(_MAX_TRIED ** (1 / len(tried)))
+    each = int(_MAX_TRIED_BLOCKS ** (1 / len(tried)))
     tried = [lengths[:: -(-len(lengths) // each)] for lengths in tried]
     found, best = dict(unit), None
     for lengths in product(*tried):
         block = dict(zip(sizes, lengths, strict=True))
         if num_bytes(block) <= MAX_UNIT_BYTES:
-            reread = [times_read(array, block) for array in grids]
+            reread = [grid.reads_per_chunk(block) for grid in grids]
             cost = (max(reread), sum(reread), -prod(lengths))
             if best is None or cost < best:
                 found, best = block, cost
     return found
-
-
-def times_read(array: ArrayMeta, cuts: Mapping[str, int]) -> float:
-    """How often a chunk is read, on average, if tasks are cut at multiples of some lengths.
-
-    A chunk of length c lies in (c + n - gcd(c, n)) / n of the parts of length n.
-    """
-    lengths = [(c, cuts[d]) for d, c in zip(array.dims, array.chunks, strict=True) if d in cuts]
-    return prod((c + n - gcd(c, n)) / n for c, n in lengths)
 
 
 def first_rows(sizes: Mapping[str, int], lengths: Mapping[str, int], count: int) -> Selection:
@@ -139,7 +112,7 @@ def first_rows(sizes: Mapping[str, int], lengths: Mapping[str, int], count: int)
     lengths : mapping of str to int
         Lengths of its blocks.
     count : int
-        How many rows; all of them if there are fewer.
+        Number of rows; if the table has fewer, all.
 
     Returns
     -------
@@ -149,7 +122,7 @@ def first_rows(sizes: Mapping[str, int], lengths: Mapping[str, int], count: int)
     if count >= prod(sizes.values()):
         return Selection.everything(exact=True)
     boxes: list[Box] = []
-    spans = {dim: (0, n) for dim, n in sizes.items()}  # what is still to be divided
+    spans = {dim: (0, n) for dim, n in sizes.items()}  # the part not yet divided
     for steps in (lengths, dict.fromkeys(sizes, 1)):
         for dim, step in steps.items():
             start, stop = spans[dim]
@@ -166,7 +139,7 @@ def first_rows(sizes: Mapping[str, int], lengths: Mapping[str, int], count: int)
 
 
 def in_order(index: Sequence[IndexSet], lengths: Sequence[int]) -> bool:
-    """Whether C order of a product of positions is the order of rows, blocks having these lengths."""
+    """Whether C order of a product of positions is row order, for blocks of some lengths."""
     several = False  # positions of one block along an earlier dimension
     for positions, length in zip(index, lengths, strict=True):
         blocks = len(positions.chunks(length))
@@ -179,7 +152,7 @@ def in_order(index: Sequence[IndexSet], lengths: Sequence[int]) -> bool:
 def sorted_rows(
     index: Sequence[IndexSet], lengths: Sequence[int], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Put cells of a product of positions in the order of rows.
+    """Return the permutation that puts cells of a product of positions in row order.
 
     Parameters
     ----------
@@ -188,12 +161,12 @@ def sorted_rows(
     lengths : sequence of int
         Lengths of the blocks.
     rows : ndarray of int64, shape (k,)
-        Cells, numbered in C order of the product, ascending.
+        Numbers of the cells in C order of the product, ascending.
 
     Returns
     -------
     ndarray of int64, shape (k,)
-        Where each row stands among ``rows``.
+        Indices into ``rows``, in row order.
     """
     block, left, stride = np.zeros(len(rows), dtype=np.int64), rows, 1
     for positions, length in zip(reversed(index), reversed(lengths), strict=True):

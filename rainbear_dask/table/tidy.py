@@ -1,4 +1,4 @@
-"""From arrays over some dimensions to columns with one row per cell of a box."""
+"""From arrays to columns of equal length: one value per cell of a box, or of the wanted cells."""
 
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -14,14 +14,14 @@ from rainbear_dask.resources.buffers import borrow_array
 
 
 class CellMask:
-    """Some cells of a box, or all of them.
+    """The wanted cells of a box.
 
     Parameters
     ----------
     box : mapping of str to int
         Length of each dimension, in row order.
     wanted : ndarray of bool, optional
-        Of the box's shape. By default all cells are wanted.
+        Mask of the box's shape. By default all cells are wanted.
     """
 
     def __init__(self, box: Mapping[str, int], wanted: npt.NDArray[np.bool_] | None = None) -> None:
@@ -32,16 +32,16 @@ class CellMask:
 
     @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
-        """Numbers of the wanted cells in C order of the box, ascending."""
+        """Numbers of the wanted cells, in C order of the box, ascending."""
         return np.arange(self.size) if self.wanted is None else np.flatnonzero(self.wanted)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Which cells are wanted, of the box's shape."""
+        """Mask of the wanted cells, of the box's shape."""
         return np.ones(tuple(self.box.values()), dtype=np.bool_) if self.wanted is None else self.wanted
 
     def along(self, dims: Collection[str]) -> "CellMask":
-        """The wanted cells as seen along some dimensions, the others having length one; itself where that is all."""
+        """Project the wanted cells onto some dimensions; the others get length 1. Return itself if nothing changes."""
         if all(dim in dims or n == 1 for dim, n in self.box.items()):
             return self
         box = {dim: n if dim in dims else 1 for dim, n in self.box.items()}
@@ -51,7 +51,7 @@ class CellMask:
         return CellMask(box, np.logical_or.reduce(self.wanted, axis=aside, keepdims=True))
 
     def where(self, values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Lay a Boolean for each wanted cell out over the box; cells that are not wanted are false."""
+        """Return a mask of the box from one Boolean for each wanted cell; unwanted cells are false."""
         if self.wanted is None:
             return values.reshape(tuple(self.box.values()))
         found = np.zeros(self.wanted.shape, dtype=np.bool_)
@@ -59,44 +59,43 @@ class CellMask:
         return found
 
     def project(self, dims: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-        """Which positions of some dimensions, one axis for each, have a wanted cell."""
+        """Return the mask of the positions, one axis for each of ``dims``, that have a wanted cell."""
         aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
-        some = np.logical_or.reduce(self.wanted, axis=aside)  # type: ignore[arg-type]  # only asked for as above
+        some = np.logical_or.reduce(self.wanted, axis=aside)  # type: ignore[arg-type]  # callers have checked it
         order = [dim for dim in self.box if dim in dims]
         projected: npt.NDArray[np.bool_] = some.transpose([order.index(dim) for dim in dims])
         return projected
 
     def lay_out(self, values: pl.Series, dims: tuple[str, ...]) -> pl.Series:
-        """Give an array, flat over its dimensions, one value for each wanted cell, in C order of the box."""
+        """Return one value of an array, flat over its dimensions, for each wanted cell, in C order of the box."""
         if self.wanted is None:
             return spread(values, dims, self.box)
-        if 3 * self.count > self.size:  # most are wanted: all are built faster than some are looked up
+        if 3 * self.count > self.size:  # building all is faster than looking up most
             return spread(values, dims, self.box).filter(pl.Series(self.wanted.reshape(-1)))
         return pick(values, dims, self.box, self.rows)
 
 
 def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> pl.Series:
-    """Repeat an array along the dimensions that it lacks, so that it has one value per cell of a box.
+    """Repeat an array along the dimensions that it lacks, to one value per cell of a box.
 
     Parameters
     ----------
     values : Series
         The array, flat in C order of ``dims``.
     dims : tuple of str
-        Its dimensions, in array order; each is in ``box``. None for a scalar.
+        Its dimensions, in array order; each is in ``box``. Empty for a scalar.
     box : mapping of str to int
         Lengths (n_0, n_1, ...) of the box's dimensions, in row order.
 
     Returns
     -------
     Series
-        n_0 * n_1 * ... values in C order of the box (the last dimension varies fastest). Where ``dims`` are all the
-        box's dimensions in order, it is ``values`` itself; where few numbers are repeated often, it may have its memory in
-        common with other columns, so nothing may be written there (and Polars writes nothing).
+        n_0 * n_1 * ... values in C order of the box (the last dimension varies fastest). If ``dims`` are all dimensions
+        of the box in order, it is ``values`` itself. If values repeat often, columns may share read-only memory.
 
     Notes
     -----
-    Same order as ``xarray.Dataset.to_dataframe(dim_order=list(box))``, which the tests use as the oracle.
+    The order is that of ``xarray.Dataset.to_dataframe(dim_order=list(box))``, the oracle of the tests.
     """
     if dims == tuple(box) or (all(n == 1 for d, n in box.items() if d not in dims) and _in_order(dims, box)):
         return values
@@ -110,12 +109,12 @@ def spread(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int]) -> 
 
 
 def _repeated(flat: npt.NDArray[Any], dims: tuple[str, ...], box: Mapping[str, int]) -> npt.NDArray[Any]:
-    """What `spread` makes of plain numbers. Where few are repeated often, all who ask are given one and the same memory.
+    """Repeat plain numbers as `spread` does. If they repeat often, all callers share one read-only column.
 
-    The tasks of a scan mostly differ in one dimension, and the coordinates of the others are the same in all frames.
+    Most tasks of a scan differ along one dimension only, so the coordinates of the others are equal in all frames.
     """
     shape = tuple(box.values())
-    key = (flat.dtype, flat.tobytes(), dims, shape, tuple(box)) if _OFTEN * flat.size <= prod(shape) else None
+    key = (flat.dtype, flat.tobytes(), dims, shape, tuple(box)) if REPEATS_TO_SHARE * flat.size <= prod(shape) else None
     repeated = _shared.get(key)
     if repeated is None:
         column = borrow_array(shape, flat.dtype)
@@ -127,14 +126,14 @@ def _repeated(flat: npt.NDArray[Any], dims: tuple[str, ...], box: Mapping[str, i
     return repeated
 
 
-_OFTEN = 64
-"""How often values are repeated, at least, to be looked for: what tells them apart is small beside what is made of them."""
+REPEATS_TO_SHARE = 64
+"""Repeats of each value from which on columns are shared: comparing the values is then cheap beside repeating them."""
 
 _shared: WeakValueDictionary[Any, npt.NDArray[Any]] = WeakValueDictionary()
 
 
 def pick(values: pl.Series, dims: tuple[str, ...], box: Mapping[str, int], rows: npt.NDArray[np.int64]) -> pl.Series:
-    """Give an array's values at some rows of a box: ``spread(values, dims, box).gather(rows)``, built for them alone.
+    """Return an array's values at some rows of a box: ``spread(values, dims, box).gather(rows)``, without the rest.
 
     Parameters
     ----------
@@ -165,7 +164,7 @@ def nest(frame: pl.DataFrame) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        A struct stands where its first field stood; fields keep their order.
+        A struct takes the place of its first field; fields keep their order.
     """
     if not any("/" in name for name in frame.columns):
         return frame
@@ -188,7 +187,7 @@ def _in_order(dims: tuple[str, ...], box: Mapping[str, int]) -> bool:
 
 
 def _aligned(flat: npt.NDArray[np.generic], dims: tuple[str, ...], box: Mapping[str, int]) -> npt.NDArray[np.generic]:
-    """Shape a flat array so that NumPy broadcasts it against the box."""
+    """Reshape a flat array so that NumPy broadcasts it against the box."""
     cube = flat.reshape([box[d] for d in dims])
     cube = cube.transpose(sorted(range(len(dims)), key=lambda i: list(box).index(dims[i])))
     return cube.reshape([n if d in dims else 1 for d, n in box.items()])

@@ -1,4 +1,4 @@
-"""`explain` tells the plan of every scan of a query, whatever the query does with rows: it evaluates none of it."""
+"""`explain` reports the plan of every scan of a query, and evaluates no part of the query."""
 
 import shutil
 
@@ -95,7 +95,7 @@ WITH_TWO = {
 @pytest.mark.parametrize("name", [*WITH_ONE, *WITH_TWO])
 def test_functions_are_not_called(table, other, name):
     query = (WITH_ONE | WITH_TWO)[name](table, other)
-    shown = [plan.num_chunks_kept for plan in plans_of(query)]
+    shown = [plan.counts.num_chunks_kept for plan in plans_of(query)]
     assert shown == [2] * (1 if name in WITH_ONE else 2)
     assert rd.explain(query).count("SCAN ") == len(shown)
 
@@ -109,7 +109,7 @@ def test_nothing_is_called_that_is_not_needed_to_plan(table, other):
 
 def test_a_function_of_a_coordinate_plans_as_it_reads(table):
     query = table.filter(of_values(c.x, each=True) < -5)
-    assert [plan.num_chunks_kept for plan in plans_of(query)] == [1]
+    assert [plan.counts.num_chunks_kept for plan in plans_of(query)] == [1]
     assert query.collect().height == 6
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import rainbear_dask as rd
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Selection
 
@@ -22,6 +23,10 @@ masks = {dim: st.lists(st.booleans(), min_size=n, max_size=n).filter(any).map(np
 
 def parsed(text: str) -> ET.Element:
     return ET.fromstring(text)  # noqa: S314  our own text
+
+
+def grid_of(sizes, chunks) -> ChunkGrid:
+    return ChunkGrid(tuple(sizes), tuple(sizes.values()), tuple(chunks[dim] for dim in sizes))
 
 
 def cells(picture: ET.Element) -> list[tuple[int, int]]:
@@ -41,7 +46,7 @@ def test_cells_are_the_chunks_that_hold_a_selected_position(some, tall, wide):
         selected[np.ix_(*(box.get(dim, np.ones(n, dtype=bool)) for dim, n in SIZES.items()))] = True
     boxes = [{dim: IndexSet.from_mask(mask) for dim, mask in box.items()} for box in some]
     expected = {(int(x) // wide, int(y) // tall) for y, x in np.argwhere(selected)}
-    drawn = cells(parsed(draw_chunks(SIZES, chunks, boxes)))
+    drawn = cells(parsed(draw_chunks(grid_of(SIZES, chunks), boxes)))
     assert len(drawn) == len(expected)
     assert set(drawn) == expected
 
@@ -49,7 +54,7 @@ def test_cells_are_the_chunks_that_hold_a_selected_position(some, tall, wide):
 def test_other_dimensions_are_strips_above():
     sizes = {"t": 10, "y": 4, "x": 4}
     boxes = [{"t": IndexSet.from_spans([(0, 3), (8, 9)]), "x": IndexSet.span(0, 1)}]
-    picture = parsed(draw_chunks(sizes, {"t": 2, "y": 4, "x": 2}, boxes))
+    picture = parsed(draw_chunks(grid_of(sizes, {"t": 2, "y": 4, "x": 2}), boxes))
     assert labels(picture) == ["t: 10 in 5 chunks", "y: 4 in 1 chunk (down)", "x: 4 in 2 chunks (across)"]
     strip, grid = [list(part.iter(f"{SVG}rect")) for part in picture.findall(f"{SVG}g")]
     assert [(part.get("x"), part.get("width")) for part in strip] == [("0", "2"), ("4", "1")]
@@ -58,22 +63,24 @@ def test_other_dimensions_are_strips_above():
 
 @pytest.mark.parametrize("count", [40, 41, 1_323_648])
 def test_many_chunks_share_cells_and_none_that_is_kept_is_lost(count):
+    grid = grid_of({"t": count}, {"t": 1})
+
     def drawn(position):
-        return cells(parsed(draw_chunks({"t": count}, {"t": 1}, [{"t": IndexSet.span(position, position + 1)}])))
+        return cells(parsed(draw_chunks(grid, [{"t": IndexSet.span(position, position + 1)}])))
 
     assert drawn(0) == [(0, 0)]
     assert drawn(count - 1) == [(39, 0)]
-    assert len(cells(parsed(draw_chunks({"t": count}, {"t": 1}, Selection.everything().boxes)))) == 1
+    assert len(cells(parsed(draw_chunks(grid, Selection.everything().boxes)))) == 1
 
 
 @pytest.mark.parametrize("sizes", [{}, {"t": 0}, {"t": 3, "x": 0}])
 def test_what_has_no_cell_is_drawn_empty(sizes):
-    assert cells(parsed(draw_chunks(sizes, dict.fromkeys(sizes, 1), Selection.everything().boxes))) == []
+    assert cells(parsed(draw_chunks(grid_of(sizes, dict.fromkeys(sizes, 1)), Selection.everything().boxes))) == []
 
 
 def test_names_are_text_whatever_is_in_them():
     name = '<b>&"lat"'
-    assert labels(parsed(draw_chunks({name: 3}, {name: 1}, []))) == [f"{name}: 3 in 3 chunks"]
+    assert labels(parsed(draw_chunks(grid_of({name: 3}, {name: 1}), []))) == [f"{name}: 3 in 3 chunks"]
     report = parsed(draw_report(name, [(name, name)], ""))
     assert [report.find("b").text, *(cell.text for cell in report.iter() if cell.tag in {"th", "td"})] == [name] * 3
 

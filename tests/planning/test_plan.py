@@ -14,68 +14,16 @@ from hypothesis import strategies as st
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing import blocks as blocks_module
-from rainbear_dask.indexing.blocks import Blocks, simplified
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.metadata.model import ArrayMeta, StoreMeta
-from rainbear_dask.planning.plan import Limits, build_plan
+from rainbear_dask.planning.limits import Limits, check_limits
+from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table.build import build_table
 from rainbear_dask.table.model import Table
-
-SIZES = {"t": 9, "y": 7, "x": 8}
-masks = {d: st.lists(st.booleans(), min_size=n, max_size=n).map(np.array) for d, n in SIZES.items()}
-boxes = st.lists(st.fixed_dictionaries({}, optional=masks), max_size=4)
-grids = st.fixed_dictionaries({d: st.integers(1, n) for d, n in SIZES.items()})
-
-
-def index_sets(box):
-    return {d: IndexSet.from_mask(mask) for d, mask in box.items()}
-
-
-def wanted(box) -> np.ndarray:
-    """Mask of the cells of a box."""
-    whole = np.ones(tuple(SIZES.values()), dtype=bool)
-    for axis, (dim, n) in enumerate(SIZES.items()):
-        shape = [1] * len(SIZES)
-        shape[axis] = n
-        whole &= np.asarray(box.get(dim, np.ones(n, dtype=bool))).reshape(shape)
-    return whole
-
-
-def units_of(cells: np.ndarray, grid) -> set[tuple[int, ...]]:
-    return {tuple(int(i) // grid[d] for i, d in zip(cell, SIZES, strict=True)) for cell in np.argwhere(cells)}
-
-
-@given(boxes, grids, st.lists(st.integers(0, 9), min_size=1, max_size=4))
-def test_units_of_a_union_are_counted_without_making_them(some, grid, bounds):
-    some = [box for box in some if all(mask.any() for mask in box.values())]
-    union = np.any([wanted(box) for box in some], axis=0) if some else np.zeros(tuple(SIZES.values()), dtype=bool)
-    units = units_of(union, grid)
-    blocks = Blocks(SIZES, grid, [index_sets(box) for box in some])
-    places = list(blocks.places())
-    assert set(places) == units
-    assert blocks.num_units == len(units) == len(places)
-    assert blocks.num_rows >= int(union.sum())
-    assert Blocks(SIZES, dict.fromkeys(SIZES, 1), [index_sets(box) for box in some]).num_rows == int(union.sum())
-    if len(some) == 1:
-        assert blocks.num_rows == int(union.sum())
-    assert blocks.units_before(np.array(bounds)).tolist() == [sum(u[0] < bound for u in units) for bound in bounds]
-
-
-@given(boxes, grids, st.integers(0, 40))
-def test_a_selection_that_takes_long_to_cut_is_widened(some, grid, effort):
-    some = [box for box in some if all(mask.any() for mask in box.values())]
-    selection = Selection(tuple(map(index_sets, some)), exact=True)
-    with mock.patch.object(blocks_module, "MAX_EFFORT", effort):
-        found = simplified(selection, SIZES, [{dim: grid[dim] for dim in SIZES}])
-    held = np.zeros(tuple(SIZES.values()), dtype=bool)
-    for box in found.boxes:
-        held[np.ix_(*(box[d].positions() if d in box else np.arange(n) for d, n in SIZES.items()))] = True
-    assert all((wanted(box) <= held).all() for box in some)
-    assert found is selection or not found.exact
-    assert len(found.boxes) < 2 or not Blocks(SIZES, grid, found.boxes).exceeds(effort)
+from tests.support.boxes import SIZES, boxes, index_sets, wanted
 
 
 def array(path, dims, chunks, *, shards=None, sizes=SIZES) -> ArrayMeta:
@@ -89,12 +37,12 @@ def table(*arrays: ArrayMeta) -> Table:
 
 
 def plan_of(tab: Table, *selections: Selection, **options):
-    """A plan for a filter of which each part selects so; a part that is not exact reads the first variable."""
+    """Return a plan for a filter whose conjuncts have these selections; an inexact one names the first variable."""
     variable = next(name for name, column in tab.columns.items() if column.role == "data")
     conjuncts = [
         Conjunct(pl.col("t" if s.exact else variable) > 0, s, "" if s.exact else "needs it") for s in selections
     ]
-    return build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, **options)
+    return ReadPlan(tab, tab.leaves(None), tuple(conjuncts), **options)
 
 
 def test_a_whole_table_is_cut_along_the_first_dimension_so_that_rows_are_in_c_order():
@@ -105,7 +53,7 @@ def test_a_whole_table_is_cut_along_the_first_dimension_so_that_rows_are_in_c_or
     assert {h[1:] for h in hulls} == {((0, 10), (0, 10))}
     assert [(a, b) for (a, b), *_ in hulls] == list(pairwise([a for (a, _), *_ in hulls] + [100]))
     assert 1 < len(hulls) < 100
-    assert plan.num_tasks == len(hulls)
+    assert plan.counts.num_tasks == len(hulls)
 
 
 @pytest.mark.parametrize("shards", [None, (9, 7, 8)])
@@ -113,17 +61,17 @@ def test_counts_are_those_of_the_inner_chunks(shards):
     plan = plan_of(
         table(array("v", ("t", "y", "x"), (3, 7, 2), shards=shards)), Selection.along("x", IndexSet.span(3, 5))
     )
-    assert plan.num_chunks_kept == 3 * 2
-    assert plan.num_chunks == 3 * 4
-    assert plan.bytes_kept == 6 * 3 * 7 * 2 * 4
-    assert plan.max_rows == 9 * 7 * 2
+    assert plan.counts.num_chunks_kept == 3 * 2
+    assert plan.counts.num_chunks == 3 * 4
+    assert plan.counts.bytes_kept == 6 * 3 * 7 * 2 * 4
+    assert plan.counts.max_rows == 9 * 7 * 2
 
 
 def test_sparse_positions_share_a_task():
     sizes = {"t": 10_000}
     tab = table(array("v", ("t",), (1,), sizes=sizes))
     every_100th = IndexSet.from_mask(np.arange(10_000) % 100 == 0)
-    assert plan_of(tab, Selection.along("t", every_100th)).num_tasks == 1
+    assert plan_of(tab, Selection.along("t", every_100th)).counts.num_tasks == 1
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 8, 9, 55, 56, 57, 111, 112, 113, 500, 504, 600])
@@ -175,7 +123,7 @@ def test_the_filter_sees_the_first_rows_of_the_table():
             assert cells == first
         else:
             assert cells == [cell for cell in first if cell[2] < 2]
-        assert plan.num_chunks_kept == 2
+        assert plan.counts.num_chunks_kept == 2
 
 
 def rows_of(task) -> list[tuple[int, ...]]:
@@ -202,7 +150,7 @@ def test_a_filter_is_left_out_only_where_every_row_passes_it(most, effort, parts
     ]
     conjuncts = [Conjunct(pl.col("v") > i, selection, "") for i, selection in enumerate(selections)]
     with mock.patch.object(Selection, "MAX_BOXES", most), mock.patch.object(blocks_module, "MAX_EFFORT", effort):
-        tasks = list(build_plan(tab, columns=tab.leaves(None), conjuncts=conjuncts, task_bytes=task_bytes).tasks())
+        tasks = list(ReadPlan(tab, tab.leaves(None), tuple(conjuncts), task_bytes=task_bytes).tasks())
     seen = np.zeros(tuple(SIZES.values()), dtype=int)
     for task in tasks:
         cells = tuple(np.array(rows_of(task)).T)
@@ -222,9 +170,9 @@ def test_different_chunk_grids_are_cut_at_a_common_multiple():
 
 def test_over_the_limit_of_chunks_nothing_is_run():
     plan = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2)), array("w", ("t", "y", "x"), (3, 7, 2))))
-    plan.check(Limits(chunks=12))
+    check_limits(plan, Limits(chunks=12))
     with pytest.raises(PlanTooLargeError, match="max_chunks_to_read exceeded: 12 chunks needed, limit is 11") as caught:
-        plan.check(Limits(chunks=11))
+        check_limits(plan, Limits(chunks=11))
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, pl.exceptions.ComputeError)
 
@@ -233,11 +181,11 @@ def test_the_report_says_that_counts_are_upper_bounds():
     tab = table(array("v", ("t", "y", "x"), (1, 1, 1)))
     corners = [{d: IndexSet.span(i, i + 2) for d in SIZES} for i in range(5)]
     plan = plan_of(tab, Selection(tuple(corners), exact=True))
-    assert not plan.is_widened
+    assert plan.selection.exact
     assert "upper bounds" not in as_text(plan)
     with mock.patch.object(blocks_module, "MAX_EFFORT", 20):
         rough = replace(plan)
-        assert rough.num_chunks_kept > plan.num_chunks_kept
+        assert rough.counts.num_chunks_kept > plan.counts.num_chunks_kept
         assert "counts are upper bounds" in as_text(rough)
     assert all(task.scan.filters for task in rough.tasks())
 

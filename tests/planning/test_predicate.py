@@ -34,7 +34,7 @@ def coordinate(draw, name: str) -> pl.Series:
 
 
 def leaves(names: list[str]) -> st.SearchStrategy[pl.Expr]:
-    column = st.sampled_from(names).map(lambda name: c(name))  # noqa: PLW0108  # c has any name that is asked of it
+    column = st.sampled_from(names).map(lambda name: c(name))  # noqa: PLW0108  # c has every attribute
     term = (
         column
         | column.map(lambda e: e + 1)
@@ -172,7 +172,7 @@ def test_conjuncts_say_what_stands_in_the_way():
     conjuncts = compile_predicate((c.lon < 5) & (c.v > c.u), {"lon": ("lon",)}, {"lon": 144}, lambda _: LON)
     assert [(conjunct.selection.exact, conjunct.obstacle) for conjunct in conjuncts] == [
         (True, ""),
-        (False, "needs v, u"),
+        (False, "it needs v, u"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Tiles hold each selected row once, and are stretches of the order of rows whatever is selected."""
+"""Tiles hold each selected row once, and are intervals of the row order for every selection."""
 
 from itertools import product
 from math import prod
@@ -89,7 +89,7 @@ def test_a_tile_over_its_bounds_cannot_be_cut(found, limited):
     cut, _, lengths, grains, budget = found
     with mock.patch.multiple(tiling, **limited):
         tiles = list(cut)
-        most = cut.most_units
+        most = cut.max_units
     for tile in tiles:
         units = {tuple(i // grains[d] for i, d in zip(cell, SIZES, strict=True)) for cell in rows_of(tile)}
         product_cells = prod(map(len, tile.index))

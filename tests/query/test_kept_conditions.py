@@ -74,7 +74,7 @@ def test_a_condition_that_polars_keeps_prunes(url, counted, name, engine):
     assert_frame_equal(actual, ask(expected_frame(url).lazy()).collect())
     assert len(counted.chunks("v")) == 2
     plans = plans_of(ask(rd.scan_zarr(url)))
-    assert [plan.num_chunks / plan.num_chunks_kept for plan in plans] == [5]
+    assert [plan.counts.num_chunks / plan.counts.num_chunks_kept for plan in plans] == [5]
 
 
 def test_plans_and_backends_prune_by_it(url, counted):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rainbear_dask.chunks import cache as values_cache
 from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.metadata import zarr_arrays as documents
 from rainbear_dask.resources import cache as caches
@@ -19,7 +20,6 @@ from rainbear_dask.resources import openings
 from rainbear_dask.resources.buffers import borrow_array
 from rainbear_dask.resources.cache import ByteLRU, bytes_of_array, remembered
 from rainbear_dask.resources.openings import arrived_opening, new_opening, opening, when_gone
-from rainbear_dask.table import coordinates as coords
 
 
 def new_cache(max_bytes=10) -> ByteLRU:
@@ -123,13 +123,13 @@ def traced(make) -> tuple[int, object]:
 
 
 def small_pieces(count):
-    return [coords._Key(f"opening-{n}", "shared", f"array/{n}", ((n, n + 1),)) for n in range(count)]
+    return [values_cache._Key(f"opening-{n}", "shared", f"array/{n}", ((n, n + 1),)) for n in range(count)]
 
 
 def small_columns(count):
     number = np.dtype("f8")
     return [
-        coords._Key(f"opening-{n}", "decoded", Decoding(f"array/{n}", pl.Float64(), number, number), ())
+        values_cache._Key(f"opening-{n}", "decoded", repr(Decoding(f"array/{n}", pl.Float64(), number, number)), ())
         for n in range(count)
     ]
 
@@ -137,7 +137,7 @@ def small_columns(count):
 @pytest.mark.parametrize("make", [small_pieces, small_columns])
 def test_small_entries_are_counted_with_all_that_they_cost(make):
     """Each belongs to an opening of its own, and its value is a number."""
-    kept = ByteLRU(lambda: 2**30, coords._sizeof, lambda key: (key.opening_id, key.kind))
+    kept = ByteLRU(lambda: 2**30, values_cache._sizeof, lambda key: (key.opening_id, key.kind))
 
     def fill():
         for key in make(2000):

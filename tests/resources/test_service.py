@@ -19,11 +19,11 @@ import pytest
 import zarr
 
 import rainbear_dask as rd
+from rainbear_dask.chunks import cache as values_cache
 from rainbear_dask.chunks import fetch, pipeline
 from rainbear_dask.chunks import read as storage
 from rainbear_dask.resources import openings
 from rainbear_dask.storage import connect, credentials, stores
-from rainbear_dask.table import coordinates as coords
 
 c = pl.col
 
@@ -122,7 +122,7 @@ KINDS = [
 
 def by_opening() -> int:
     """Bytes, and connections, that are kept for openings."""
-    kept = (coords.CACHE, stores._stores, pipeline._arrays, connect._indexed_stores, credentials._sealed)
+    kept = (values_cache.CACHE, stores._stores, pipeline._arrays, connect._indexed_stores, credentials._sealed)
     return sum(each.bytes for each in kept)
 
 
@@ -132,7 +132,7 @@ def quiet(monkeypatch):
     monkeypatch.setattr(openings, "_arrived", openings.OrderedDict())
     gc.collect()
     storage.disconnect()
-    coords.CACHE.clear()
+    values_cache.CACHE.clear()
 
 
 @pytest.mark.usefixtures("quiet")
@@ -160,12 +160,12 @@ def test_what_can_still_be_asked_for_is_kept(tmp_path):
     holders["plan"].collect()
     for name in list(holders):
         gc.collect()
-        before = coords.CACHE.bytes
+        before = values_cache.CACHE.bytes
         assert before > 0
         del holders[name]
         gc.collect()
-        assert coords.CACHE.bytes < before
-    assert coords.CACHE.bytes == 0
+        assert values_cache.CACHE.bytes < before
+    assert values_cache.CACHE.bytes == 0
 
 
 def bytes_of_a_scan(folder: str) -> float:

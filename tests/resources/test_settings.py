@@ -10,10 +10,10 @@ import pytest
 from distributed import LocalCluster
 
 import rainbear_dask as rd
+from rainbear_dask.chunks import cache as values_cache
 from rainbear_dask.exceptions import SettingError
 from rainbear_dask.plugin import WorkerSettings
 from rainbear_dask.resources.settings import DEFAULTS, num_bytes, num_threads
-from rainbear_dask.table import coordinates as coords
 from tests.support.stores import write_field
 
 MB = 2**20
@@ -104,5 +104,5 @@ def test_a_plugin_sets_workers_that_are_there_and_workers_that_come(url):
         backend = rd.ZarrBackendSync.from_url(url)
         with dask.config.set({"rainbear-dask.small-plan-bytes": 0}):
             backend.scan_zarr_sync(pl.col("t2m") > 280)
-        kept = client.run(coords.usage, backend.cached.opened.openings)
+        kept = client.run(values_cache.usage, backend.cached.opened.openings)
         assert [usage["coord_entries"] for usage in kept.values()] == [0, 0]

@@ -25,6 +25,7 @@ import rainbear_dask as rd
 from rainbear_dask.cli.parser import main
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.exceptions import RainbearError, StoreError
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.redaction import escaped, reason, safe_cause, warn
 from tests.support.errors import caught
 
@@ -113,7 +114,7 @@ def test_an_escaped_text_is_printable_and_says_as_repr_does_what_was_there(text)
 
 @given(st.text(st.characters(codec=None)))
 def test_what_is_drawn_is_well_formed_xml(text):
-    report = ET.fromstring(draw_report(text, [(text, text)], draw_chunks({text: 4}, {text: 2}, [])))  # noqa: S314
+    report = ET.fromstring(draw_report(text, [(text, text)], draw_chunks(ChunkGrid((text,), (4,), (2,)), [])))  # noqa: S314
     assert report.find("b").text in {escaped(text), None}
 
 

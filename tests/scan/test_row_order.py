@@ -241,7 +241,7 @@ def test_a_filter_is_evaluated_once_for_each_cell_of_its_own_dimensions(path, wh
 
 def test_a_task_of_several_boxes_reads_only_chunks_that_hold_a_row(path):
     (plan,) = plans_of(rd.scan_zarr(path).filter((c.t < 2) & (c.x < 5) | (c.t >= 6) & (c.x >= 5)).select("v"))
-    assert sum(task.num_chunks(plan.arrays[0]) for task in plan.tasks()) == plan.num_chunks_kept == 4
+    assert sum(task.num_chunks(plan.arrays[0]) for task in plan.tasks()) == plan.counts.num_chunks_kept == 4
     (task,) = plan.tasks()
     assert isinstance(task, ScanTask)
     assert len(task.boxes) == 2

@@ -205,7 +205,7 @@ FAULTS = [
     Fault(
         "what fails on a label selects nothing",
         "planning/predicate query/test_kept_conditions",
-        '            return self._unknown(f"cannot be evaluated on coordinates: {why}")',
+        '            return self._unknown(f"it cannot be evaluated on coordinates: {why}")',
         "            return Selection.nothing()",
     ),
     # Where tasks run
@@ -288,11 +288,36 @@ FAULTS = [
         "(*self.boxes, *other.boxes), exact=self.exact and other.exact",
         "(*self.boxes, *other.boxes), exact=True",
     ),
+    # The chunk grid
+    Fault(
+        "the last chunk of a region is missing",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "-(-stop // size)",
+        "stop // size + (start // size == stop // size)",
+    ),
+    Fault(
+        "a part of a region goes to the place of a whole chunk",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "slice(max(i * size - start, 0), ",
+        "slice(i * size, ",
+    ),
+    Fault(
+        "the last chunk reaches beyond the array",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "min((i + 1) * size, length)) for",
+        "(i + 1) * size) for",
+    ),
+    Fault(
+        "a chunk is never read for two parts",
+        "indexing/chunk_grid indexing/test_chunk_grid",
+        "(c + n - gcd(c, n)) / n for",
+        "max(c, n) / n for",
+    ),
     # The plan
     Fault(
         "a limit cuts tasks that are still to be filtered",
-        "planning/plan planning/test_plan",
-        "wanted is None or self.filters",
+        "planning/layout planning/test_plan",
+        "wanted is None or self.scan.filters",
         "wanted is None",
     ),
     Fault(
@@ -309,9 +334,9 @@ FAULTS = [
     ),
     Fault(
         "tasks as small as if all rows of their chunks were wanted",
-        "planning/plan planning/test_task_sizes cut",
-        "made = self._rows_in_unit *",
-        "made = prod(grains.values()) *",
+        "planning/layout planning/test_task_sizes cut",
+        "frame_bytes = self.unit_rows *",
+        "frame_bytes = prod(self.unit.values()) *",
     ),
     Fault(
         "the memory of a task without its chunks",
@@ -321,19 +346,19 @@ FAULTS = [
     ),
     Fault(
         "boxes rounded inwards where there are too many",
-        "indexing/index_set planning/test_plan",
+        "indexing/index_set indexing/test_blocks",
         "chunks.starts * size, np.minimum(chunks.stops * size, length)",
         "chunks.starts * size, np.minimum((chunks.stops - 1) * size + 1, length)",
     ),
     Fault(
         "a rounded selection stays exact",
-        "indexing/selection planning/test_plan",
+        "indexing/selection indexing/test_blocks",
         "return self._union(boxes, exact=False)",
         "return self._union(boxes, exact=self.exact)",
     ),
     Fault(
         "a limit refuses what it allows",
-        "planning/plan planning/test_plan",
+        "planning/limits planning/test_plan",
         "needed > limit",
         "needed >= limit",
     ),
@@ -378,8 +403,8 @@ FAULTS = [
     ),
     Fault(
         "blocks cut at one grid of several",
-        "table/order planning/test_plan multiple",
-        "common if (common := lcm(*lengths)) <= most else most",
+        "indexing/chunk_grid planning/test_plan multiple",
+        "min(lcm(*lengths), _MAX_MULTIPLE * max(lengths))",
         "max(lengths)",
     ),
     Fault(
@@ -444,9 +469,9 @@ FAULTS = [
     ),
     Fault(
         "a limit reads a whole first task",
-        "planning/plan planning/test_predicate_forms ten",
-        "if wanted is None or not self.conjuncts else self.tiling.from_small()",
-        "",
+        "planning/layout planning/test_predicate_forms ten",
+        "self.tiling.from_small() if self.starts_small else self.tiling",
+        "self.tiling",
     ),
     Fault(
         "rows of overlapping boxes are counted twice",

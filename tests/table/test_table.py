@@ -119,7 +119,7 @@ def test_columns_are_dimensions_then_coordinates_then_data_in_store_order(store)
 
 
 def test_bounds_of_times_are_times_as_to_xarray(store):
-    """Unit and calendar are those of the coordinate, unless the bounds name their own."""
+    """Bounds have the unit and calendar of their coordinate, unless they declare their own."""
     time = {"units": "days since 2000-02-28", "calendar": "noleap"}
     write(
         store,
