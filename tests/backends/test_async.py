@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 import rainbear_dask as rd
 from rainbear_dask.backends import cached_store as backends
-from rainbear_dask.chunks import read as storage
+from rainbear_dask.chunks import cache
 from rainbear_dask.exceptions import PlanTooLargeError, StoreError, StoreNotFoundError, UnknownColumnError
 from rainbear_dask.execution import wire
 from rainbear_dask.execution.run import iter_frames
@@ -170,7 +170,7 @@ def test_the_event_loop_runs_on_while_chunks_are_read(gated):
     assert asyncio.run(main()).height == TASKS * 2**19
 
 
-WORK = [(opening, "_read_meta"), (storage, "read_regions"), (backends, "open_table"), (build, "compile_predicate"),
+WORK = [(opening, "_read_meta"), (cache, "read_regions"), (backends, "open_table"), (build, "compile_predicate"),
         (wire, "nest"), (tidy, "spread"), (pl, "concat")]  # fmt: skip
 
 

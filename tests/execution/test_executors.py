@@ -19,7 +19,7 @@ from tests.support.stores import write_field
 @pytest.fixture
 def tasks(tmp_path):
     write_field(str(tmp_path / "field.zarr"), chunks=(2, 12, 20))
-    return list(replace(rd.plan(tmp_path / "field.zarr"), task_bytes=1).tasks())
+    return list(replace(rd.plan(tmp_path / "field.zarr").read_plan, task_bytes=1).tasks())
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_memory_of_a_full_scan_is_more_than_its_table(tmp_path):
     values = 2 * 24 * 181 * 360
     memory = memory_of(str(tmp_path / "slabs.zarr"), "slabs", "full scan", "rainbear_dask")
     assert memory.answer == pytest.approx((values / 2 * 24 + values * 4) / 1e6)
-    assert memory.peak > memory.opening_id + memory.answer
+    assert memory.peak > memory.opened + memory.answer
     assert 2 < memory.read / (values / 1e6) < 5  # floats of noise, compressed a little
 
 
@@ -186,7 +186,7 @@ def test_targets_are_compared_with_what_was_reached():
 
 def test_memory_is_shown_where_it_was_measured():
     measures = [Measure("slabs", query, reader, "right", [1.0]) for query in ("box", "count") for reader in READERS]
-    measures[0].memory = Memory(opening_id=200, peak=1234.5, answer=1000, read=67.8)
+    measures[0].memory = Memory(opened=200, peak=1234.5, answer=1000, read=67.8)
     header, _, row = report_memory(measures).splitlines()
     assert header.count("MB") == header.count("read by") == len(READERS)
     assert "1,234" in row
