@@ -40,6 +40,8 @@ class ChunkForm:
 
     def values(self, decoded: Buffer, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """View the decoded bytes of a chunk as values, with the axes of the array."""
+        if self.order == tuple(range(len(shape))):
+            return decoded.view(self.dtype).reshape(shape)
         chunk = decoded.view(self.dtype).reshape([shape[axis] for axis in self.order])
         return chunk.transpose(np.argsort(self.order))
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rainbear_dask.chunks.array import ChunkedArray, StoredPart, chunked_array
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm, beyond_end
-from rainbear_dask.codecs.decompress import Buffer
+from rainbear_dask.codecs.decompress import Buffer, decode_small_zstd, decode_zstd
 from rainbear_dask.indexing.chunk_grid import Region, part_of_region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources import buffers, threads
@@ -31,6 +31,9 @@ THREAD_BYTES = 2**21
 
 _CODEC_BYTES = 2**10
 """Bytes beyond its values that a chunk may have in the loop of small chunks; a longer one is read as a large one."""
+
+_GROUP_BYTES = 2**19
+"""Decoded bytes of small chunks that one call decodes."""
 
 _MAX_READ_BYTES = 2**18
 """Bytes of a shard that one read takes together, if they are several adjacent chunks."""
@@ -147,27 +150,46 @@ class _SmallChunks:
     root: str
 
     def read(self, scratch: buffers.Scratch) -> None:
-        array, out, folder = self.array, self.out, f"{self.root}/"
-        decode, size, missing = array.chunk_form.decode, array.meta.chunk_bytes + _CODEC_BYTES, False
-        decoded = scratch.decoded(array.meta.chunk_bytes)
-        chunk = array.chunk_form.values(decoded, array.meta.chunks)
+        array, out, folder, missing = self.array, self.out, f"{self.root}/", False
+        form, shape, size = array.chunk_form, array.meta.chunks, array.meta.chunk_bytes
+        decoded = scratch.decoded(size)
         along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.inside)]
-        for steps in product(*along):
-            place: tuple[Any, ...] = (*[step.place for step in steps], ...)
-            try:
-                raw = read_start(folder + array.key_of([step.number for step in steps]), size)
-                decode(np.frombuffer(raw, np.uint8), decoded)
-            except FileNotFoundError:
-                missing = True
-                out[place] = array.fill_value
-            except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
-                index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
-                _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch())
-            else:
-                out[place] = chunk[tuple([step.part for step in steps])]
+        cells = product(*along)
+        while group := list(islice(cells, max(_GROUP_BYTES // size, 1))):
+            found = [_stored(folder + array.key_of([step.number for step in steps]), size) for steps in group]
+            # one call for a group: other threads wait for Python's lock less often
+            many = decode_small_zstd([raw for raw in found if raw], size) if form.decode is decode_zstd else None
+            values = iter(many or ())
+            for steps, raw in zip(group, found, strict=True):
+                place: tuple[Any, ...] = (*[step.place for step in steps], ...)
+                if raw is None:
+                    missing = True
+                    out[place] = array.fill_value
+                    continue
+                try:
+                    if many is None or not raw:
+                        form.decode(np.frombuffer(raw, np.uint8), decoded)
+                        chunk = form.values(decoded, shape)
+                    else:
+                        chunk = form.values(np.frombuffer(next(values), np.uint8), shape)
+                except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
+                    index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
+                    _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch())
+                else:
+                    out[place] = chunk[tuple([step.part for step in steps])]
         if missing:
             with locate_error(array, tuple(cells[0].index for cells in along)):
                 _check_array_exists(self.root, array)
+
+
+def _stored(path: str, chunk_bytes: int) -> bytes | None:
+    """Return the bytes of a small chunk: None if there is no file, nothing if one step does not read it."""
+    try:
+        return read_start(path, chunk_bytes + _CODEC_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import bz2
 import lzma
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +135,44 @@ def decode_zstd(raw: Buffer, out: Buffer) -> None:
     if content != len(out):  # numcodecs does not return how much it wrote
         raw = np.concatenate([raw, _ZSTD_EMPTY_FRAME])
     zstd.decompress(raw, out)
+
+
+def decode_small_zstd(raws: Sequence[bytes], size: int) -> Sequence[Any] | None:
+    """Decode small chunks in one call, without Python's lock.
+
+    Parameters
+    ----------
+    raws : sequence of bytes
+        Stored chunks.
+    size : int
+        Decoded bytes of each chunk.
+
+    Returns
+    -------
+    sequence of buffers, or None
+        Decoded chunks; None if one of them is damaged, or is not a single frame of a single block.
+    """
+    if not raws or not all(_is_one_zstd_block(raw, size) for raw in raws):
+        return None
+    sizes = np.full(len(raws), size, dtype=np.uint64)
+    with suppress(zstandard.ZstdError):
+        return cast(
+            Sequence[Any],
+            _contexts.zstd.multi_decompress_to_buffer(list(raws), decompressed_sizes=sizes.data, threads=1),
+        )
+    return None
+
+
+def _is_one_zstd_block(raw: bytes, size: int) -> bool:
+    """Whether a chunk is one frame of one block that states its decoded size, and ends with that block."""
+    stated, start = zstd_header(raw)
+    if stated != size:
+        return False
+    block = int.from_bytes(raw[start : start + 3], "little")
+    kind, length = block >> 1 & 3, block >> 3
+    stored = (length, 1, length, 0)[kind]  # raw, repeated byte, compressed
+    checksum = 4 * (raw[4] >> 2 & 1)
+    return block & 1 == 1 and kind != 3 and start + 3 + stored + checksum == len(raw)
 
 
 def decode_blosc(raw: Buffer, out: Buffer) -> None:
