@@ -13,7 +13,7 @@ from zarr.codecs import ShardingCodec
 
 from rainbear_dask.chunks.decoders import ChunkForm, chunk_form
 from rainbear_dask.chunks.sharding import IndexForm, index_form
-from rainbear_dask.codecs.decompress import Buffer
+from rainbear_dask.codecs.decompress import Buffer, decode_small_zstd, decode_zstd
 from rainbear_dask.indexing.chunk_grid import ChunkGrid, Region
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
@@ -139,40 +139,62 @@ class ChunkedArray:
         if len(todo) < len(located):
             out[...] = self.fill_value
         todo.sort(key=lambda one: one[0])  # writers may use any order, and mostly leave no gaps
-        put, at = self._putter(out, scratch), 0
+        destination, at = _Destination(self, out, scratch), 0
         while at < len(todo):
             (first, last), until = todo[at][0], at + 1
             while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= max_read_bytes:
                 last, until = todo[until][0][1], until + 1
             raw = read(first, last - first)
             for (start, stop), steps in todo[at:until]:
-                put(
+                destination.put(
                     raw[start - first : stop - first],
                     tuple([part for part, _ in steps]),
                     tuple([place for _, place in steps]),
                 )
             at = until
+        destination.flush()
 
-    def _putter(
-        self, out: npt.NDArray[Any], scratch: Scratch
-    ) -> Callable[[Buffer, tuple[slice, ...], tuple[slice, ...]], None]:
-        """Return a function that decodes a part of a chunk to its place. It does shared steps of small chunks once."""
-        form, meta = self.chunk_form, self.meta
-        if meta.chunk_bytes >= MIN_POOLED_BYTES:
 
-            def put_large(raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
-                inside = tuple([(along.start, along.stop) for along in part])
-                self.decode(raw, inside, out[(*cast(Any, place), ...)], scratch)
+class _Destination:
+    """Decodes chunks of a shard to their places; small chunks of zstd in groups, one call for each group.
 
-            return put_large
-        decode, decoded = form.decode, scratch.decoded(meta.chunk_bytes)
-        chunk = form.values(decoded, meta.chunks)
+    Other threads wait for Python's lock less often if a call decodes several chunks.
+    """
 
-        def put(raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
-            decode(raw, decoded)
-            out[place] = chunk[part]
+    def __init__(self, array: ChunkedArray, out: npt.NDArray[Any], scratch: Scratch) -> None:
+        self._array, self._out, self._scratch = array, out, scratch
+        size, form = array.meta.chunk_bytes, array.chunk_form
+        is_grouped = size < MIN_POOLED_BYTES and form.decode is decode_zstd
+        self._group_length = max(GROUP_BYTES // size, 1) if is_grouped else 0
+        self._group = list[tuple[bytes, tuple[slice, ...], tuple[slice, ...]]]()
 
-        return put
+    def put(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
+        """Decode a part of a chunk to its place, at once or with its group."""
+        if not self._group_length:
+            self._decode(raw, part, place)
+            return
+        self._group.append((raw.tobytes(), part, place))
+        if len(self._group) == self._group_length:
+            self.flush()
+
+    def flush(self) -> None:
+        """Decode the group."""
+        meta, form = self._array.meta, self._array.chunk_form
+        decoded = decode_small_zstd([raw for raw, *_ in self._group], meta.chunk_bytes)
+        for number, (raw, part, place) in enumerate(self._group):
+            if decoded is None:
+                self._decode(np.frombuffer(raw, np.uint8), part, place)
+            else:
+                self._out[place] = form.values(np.frombuffer(decoded[number], np.uint8), meta.chunks)[part]
+        self._group.clear()
+
+    def _decode(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
+        inside = tuple([(along.start, along.stop) for along in part])
+        self._array.decode(raw, inside, self._out[(*cast(Any, place), ...)], self._scratch)
+
+
+GROUP_BYTES = 2**19
+"""Decoded bytes of small chunks that one call decodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rainbear_dask.chunks.array import ChunkedArray, StoredPart, chunked_array
+from rainbear_dask.chunks.array import GROUP_BYTES, ChunkedArray, StoredPart, chunked_array
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm, beyond_end
 from rainbear_dask.codecs.decompress import Buffer, decode_small_zstd, decode_zstd
@@ -31,9 +31,6 @@ THREAD_BYTES = 2**21
 
 _CODEC_BYTES = 2**10
 """Bytes beyond its values that a chunk may have in the loop of small chunks; a longer one is read as a large one."""
-
-_GROUP_BYTES = 2**19
-"""Decoded bytes of small chunks that one call decodes."""
 
 _MAX_READ_BYTES = 2**18
 """Bytes of a shard that one read takes together, if they are several adjacent chunks."""
@@ -155,7 +152,7 @@ class _SmallChunks:
         decoded = scratch.decoded(size)
         along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.inside)]
         cells = product(*along)
-        while group := list(islice(cells, max(_GROUP_BYTES // size, 1))):
+        while group := list(islice(cells, max(GROUP_BYTES // size, 1))):
             found = [_stored(folder + array.key_of([step.number for step in steps]), size) for steps in group]
             # one call for a group: other threads wait for Python's lock less often
             many = decode_small_zstd([raw for raw in found if raw], size) if form.decode is decode_zstd else None
