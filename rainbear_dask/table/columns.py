@@ -1,10 +1,12 @@
 """Whole columns: the decoded values of coordinates, for planners and indexes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import polars as pl
 
 from rainbear_dask.chunks import cache
+from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.resources.limits import WHOLE_VALUES
 from rainbear_dask.storage.spec import StoreSpec
@@ -47,9 +49,15 @@ def whole_column(spec: StoreSpec, column: Column, length: int) -> pl.Series:
     array, decoding = column.array, column.decoding
     if array is None or decoding is None:
         return pl.int_range(length, dtype=pl.Int64, eager=True).alias(column.name)
-    values = cache.decoded(spec, repr(decoding), lambda: decoding.decode(cache.whole(spec, array)))
+    values = cache.decoded(spec, _text_of(decoding), lambda: decoding.decode(cache.whole(spec, array)))
     return values.alias(column.name)
 
 
 def _is_decoded(spec: StoreSpec, column: Column) -> bool:
-    return column.decoding is not None and cache.is_decoded(spec, repr(column.decoding))
+    return column.decoding is not None and cache.is_decoded(spec, _text_of(column.decoding))
+
+
+@lru_cache(maxsize=2**10)
+def _text_of(decoding: Decoding) -> str:
+    """Return a text that identifies a decoding; to build it takes longer than to look it up."""
+    return repr(decoding)
