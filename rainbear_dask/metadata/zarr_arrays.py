@@ -37,7 +37,7 @@ def open_array(store: Store, path: str, document: str) -> AsyncArray[Any]:
 
 def document_bytes(document: str) -> int:
     """Return an upper bound on the memory of a document together with zarr's metadata of it, in bytes."""
-    return 8192 + 16 * len(document)
+    return 6144 + 16 * len(document)
 
 
 @remembered(2**25, lambda arguments, _: document_bytes(*arguments))
