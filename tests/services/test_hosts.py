@@ -80,7 +80,7 @@ from tests.support.oracle import expected_frame
 from tests.support.stores import write_field
 
 hosts, url = sys.argv[1:]
-write_field(url)
+write_field(url, chunks=(2, 12, 20))  # a task for each chunk
 warm = pl.col("t2m") > 280
 here = rd.plan(url, warm).collect()
 assert_frame_equal(here, expected_frame(url).filter(warm), check_row_order=False)

@@ -75,7 +75,7 @@ def configuration(slurm, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("slurm") / "field.zarr")
-    write_field(path)
+    write_field(path, chunks=(2, 12, 20))  # a task for each chunk, in row order
     return path
 
 
