@@ -108,6 +108,29 @@ class ChunkedArray:
         if not in_place:
             out[...] = form.values(decoded, meta.chunks)[tuple(slice(*span) for span in inside)]
 
+    @property
+    def group_length(self) -> int:
+        """Number of small chunks that one call decodes; 1 if each chunk is decoded alone."""
+        is_grouped = self.meta.chunk_bytes < MIN_POOLED_BYTES and self.chunk_form.decode is decode_zstd
+        return max(GROUP_BYTES // self.meta.chunk_bytes, 1) if is_grouped else 1
+
+    def decode_group(self, raws: Sequence[bytes]) -> list[npt.NDArray[Any]] | None:
+        """Decode whole small chunks in one call, so that threads wait for the interpreter lock less often.
+
+        Parameters
+        ----------
+        raws : sequence of bytes
+            Stored bytes of the chunks.
+
+        Returns
+        -------
+        list of ndarray, or None
+            Values of each chunk; None if each chunk has to be decoded alone.
+        """
+        form, meta = self.chunk_form, self.meta
+        decoded = decode_small_zstd(raws, meta.chunk_bytes) if self.group_length > 1 else None
+        return None if decoded is None else [form.values(np.frombuffer(one, np.uint8), meta.chunks) for one in decoded]
+
     def decode_shard(
         self,
         spans: npt.NDArray[np.uint64],
@@ -156,21 +179,16 @@ class ChunkedArray:
 
 
 class _Destination:
-    """Decodes chunks of a shard to their places; small chunks of zstd in groups, one call for each group.
-
-    Other threads wait for Python's lock less often if a call decodes several chunks.
-    """
+    """Decodes chunks of a shard to their places, small ones in groups."""
 
     def __init__(self, array: ChunkedArray, out: npt.NDArray[Any], scratch: Scratch) -> None:
         self._array, self._out, self._scratch = array, out, scratch
-        size, form = array.meta.chunk_bytes, array.chunk_form
-        is_grouped = size < MIN_POOLED_BYTES and form.decode is decode_zstd
-        self._group_length = max(GROUP_BYTES // size, 1) if is_grouped else 0
+        self._group_length = array.group_length
         self._group = list[tuple[bytes, tuple[slice, ...], tuple[slice, ...]]]()
 
     def put(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
         """Decode a part of a chunk to its place, at once or with its group."""
-        if not self._group_length:
+        if self._group_length == 1:
             self._decode(raw, part, place)
             return
         self._group.append((raw.tobytes(), part, place))
@@ -179,13 +197,12 @@ class _Destination:
 
     def flush(self) -> None:
         """Decode the group."""
-        meta, form = self._array.meta, self._array.chunk_form
-        decoded = decode_small_zstd([raw for raw, *_ in self._group], meta.chunk_bytes)
+        chunks = self._array.decode_group([raw for raw, *_ in self._group])
         for number, (raw, part, place) in enumerate(self._group):
-            if decoded is None:
+            if chunks is None:
                 self._decode(np.frombuffer(raw, np.uint8), part, place)
             else:
-                self._out[place] = form.values(np.frombuffer(decoded[number], np.uint8), meta.chunks)[part]
+                self._out[place] = chunks[number][part]
         self._group.clear()
 
     def _decode(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rainbear_dask.chunks.array import GROUP_BYTES, ChunkedArray, StoredPart, chunked_array
+from rainbear_dask.chunks.array import ChunkedArray, StoredPart, chunked_array
 from rainbear_dask.chunks.errors import locate_error
 from rainbear_dask.chunks.sharding import IndexForm, beyond_end
-from rainbear_dask.codecs.decompress import Buffer, decode_small_zstd, decode_zstd
+from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import Region, part_of_region
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources import buffers, threads
@@ -152,11 +152,10 @@ class _SmallChunks:
         decoded = scratch.decoded(size)
         along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.inside)]
         cells = product(*along)
-        while group := list(islice(cells, max(GROUP_BYTES // size, 1))):
+        while group := list(islice(cells, array.group_length)):
             found = [_stored(folder + array.key_of([step.number for step in steps]), size) for steps in group]
-            # one call for a group: other threads wait for Python's lock less often
-            many = decode_small_zstd([raw for raw in found if raw], size) if form.decode is decode_zstd else None
-            values = iter(many or ())
+            chunks = array.decode_group([raw for raw in found if raw])
+            values = iter(chunks or ())
             for steps, raw in zip(group, found, strict=True):
                 place: tuple[Any, ...] = (*[step.place for step in steps], ...)
                 if raw is None:
@@ -164,11 +163,11 @@ class _SmallChunks:
                     out[place] = array.fill_value
                     continue
                 try:
-                    if many is None or not raw:
+                    if chunks is None or not raw:
                         form.decode(np.frombuffer(raw, np.uint8), decoded)
                         chunk = form.values(decoded, shape)
                     else:
-                        chunk = form.values(np.frombuffer(next(values), np.uint8), shape)
+                        chunk = next(values)
                 except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
                     index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
                     _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch())

@@ -211,11 +211,6 @@ def _bz2(raw: Buffer, limit: int) -> Any:
     return _streams(raw, limit, bz2.BZ2Decompressor, several=True)
 
 
-def inflate_deflated(raw: Buffer, limit: int) -> Any:
-    """Inflate a member of a zip archive."""
-    return _streams(raw, limit, lambda: zlib.decompressobj(-15), several=False)
-
-
 def inflate_lzma(raw: Buffer, limit: int, form: int = lzma.FORMAT_XZ, filters: Any = None) -> Any:
     """Inflate LZMA with a dictionary of at most 64 MiB.
 

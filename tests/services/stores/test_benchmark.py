@@ -18,4 +18,4 @@ def test_readers_of_a_late_store_agree(services, tmp_path):
     assert set(found) == set(ways)
     requests = {name: count for name, (_, count, _) in found.items()}
     assert requests["rainbear_dask, obstore"] == 25 == min(requests.values())
-    assert requests["rainbear_dask, s3fs"] == 25  # it is asked for ranges, so it asks for no sizes before
+    assert requests["rainbear_dask, s3fs"] == 25  # the reader requests ranges, so s3fs requests no sizes first
