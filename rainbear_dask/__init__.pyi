@@ -1,6 +1,6 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
-from rainbear_dask import exceptions, store
+from rainbear_dask import exceptions, geo, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.backends.cached_store import BackendOptions
@@ -21,6 +21,7 @@ __all__ = [
     "configure_zarr_codecs",
     "exceptions",
     "explain",
+    "geo",
     "plan",
     "print_extension_info",
     "progress",
