@@ -27,6 +27,7 @@ _HOMES = {
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
+    "zonal": "api.zonal",
 }
 __all__ = list(_HOMES)
 

@@ -3,6 +3,7 @@
 from rainbear_dask import exceptions, geo, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.api.zonal import zonal
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
@@ -31,4 +32,5 @@ __all__ = [
     "store",
     "tables",
     "to_dask_dataframe",
+    "zonal",
 ]

@@ -55,6 +55,14 @@ def check_crs(crs: str, table: Table, x: str, y: str, what: str) -> None:
     )
 
 
+def counts_degrees(table: Table, x: str, y: str, crs: str) -> bool:
+    """Whether two columns are longitude and latitude, by the store, else by the CRS of geometries, else by their name."""
+    grid = crs_of_grid(table, x, y)
+    if grid == _PROJECTED:
+        return False
+    return is_lonlat(grid or crs) if grid or crs else "lon" in x.lower()
+
+
 def _shown(crs: str) -> str:
     return crs if crs == _PROJECTED or len(crs) < 40 else names_of(crs)[0]
 

@@ -65,6 +65,7 @@ def test_the_public_names():
         "store",
         "tables",
         "to_dask_dataframe",
+        "zonal",
     ]
 
 
