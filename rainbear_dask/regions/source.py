@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from math import gcd
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,17 @@ class ZonalSource:
         client = client_for(self.plan(list(query.names), predicate, n_rows), self.client)
         return _finished(query.frames(client), names, predicate)
 
+    @cached_property
+    def _chunks(self) -> Selection:
+        """The chunks along the spatial axes that hold a cell of a zone; cells would take many more boxes."""
+        grids = [column.array.grid for column in self.columns if column.array is not None]
+        tall, wide = (gcd(*(grid.lengths[axis.dim] for grid in grids)) for axis in (self.y, self.x))
+        rows, columns = len(self.y.centers), len(self.x.centers)
+        held = np.zeros((-(-rows // tall), -(-columns // wide)), dtype=np.bool_)
+        held[self.coverage.row // tall, self.coverage.column // wide] = True
+        mask = held.repeat(tall, axis=0).repeat(wide, axis=1)[:rows, :columns]
+        return Selection.where((self.y.dim, self.x.dim), mask)
+
     def _boxes(self, predicate: pl.Expr | None, n_rows: int | None) -> tuple[Box, ...]:
         """Return boxes of the other dimensions that hold all rows of the result."""
         if predicate is None or n_rows is not None:  # a limit counts the rows before the filter
@@ -116,10 +128,8 @@ class ZonalSource:
         """Return a plan that reads the same chunks, for reports and for the choice of a client."""
         outputs = self.outputs
         wanted = [outputs[name][0] for name in (columns or outputs) if name in outputs]
-        mask = np.zeros((len(self.y.centers), len(self.x.centers)), dtype=bool)
-        mask[self.coverage.row, self.coverage.column] = True
-        cells = Selection.where((self.y.dim, self.x.dim), mask)
-        zones = Conjunct(pl.lit(f"the cells of {len(self.zones.ids):,} zones"), replace(cells, exact=True), "")
+        name = pl.lit(f"the cells of {len(self.zones.ids):,} zones")
+        zones = Conjunct(name, replace(self._chunks, exact=True), "")
         found = tuple(dict.fromkeys(wanted))
         if predicate is None or n_rows is not None:
             return ReadPlan(self.table, found, (zones,))
