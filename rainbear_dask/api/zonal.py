@@ -107,7 +107,7 @@ def zonal(
     across, down = find_axis(table, used, "x", lon), find_axis(table, used, "y", lat)
     found = _spatial(table, found, {across.name, down.name}, named=wanted is not None)
     areas = read_zones(zones, by)
-    check_crs(areas.crs, table, across.name, down.name, "The zones")
+    check_crs(areas.crs, table, across.name, down.name, "the zones")
     lonlat = counts_degrees(table, across.name, down.name, areas.crs)
     x = read_axis(table, across, turn=lonlat, pole=False)
     y = read_axis(table, down, turn=False, pole=lonlat)

@@ -24,7 +24,7 @@ def check_geometries(predicate: pl.Expr, table: Table) -> None:
         if len(parts) == 2 and (crs := crs_of_points(parts[1], parts[0])):  # Polars pops the last one first
             columns = [part.meta.root_names() for part in parts]
             if all(len(names) == 1 and _is_column(part) for part, names in zip(parts, columns, strict=True)):
-                check_crs(crs, table, columns[1][0], columns[0][0], "The geometry of the filter")
+                check_crs(crs, table, columns[1][0], columns[0][0], "the filter's geometry")
 
 
 def _is_column(aliased: pl.Expr) -> bool:

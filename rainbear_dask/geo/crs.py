@@ -49,7 +49,7 @@ def check_crs(crs: str, table: Table, x: str, y: str, what: str) -> None:
         return
     target = "the CRS of the grid" if grid == _PROJECTED else names_of(grid)[1]
     raise GeometryError(
-        f"{what} is in {_shown(crs)}, but the columns {x!r} and {y!r} of {table.spec.label} are in {_shown(grid)}. "
+        f"The CRS of {what} is {_shown(crs)}, but {x!r} and {y!r} of {table.spec.label} are in {_shown(grid)}. "
         f'Convert it first, for example GeoSeries([polygon], crs=...).to_crs("{target}"), or convert the columns with '
         "`rd.geo.transform`."
     )

@@ -71,6 +71,12 @@ def _areas(x: Axis, y: Axis, *, lonlat: bool) -> Floats:
     return np.asarray(heights * np.radians(1.0) * EARTH_RADIUS**2)
 
 
+_SLACK = 1e-9
+"""Units by which the box of a zone is wider, because arithmetic rounds."""
+
+_BLOCK_CELLS = 2**20
+"""Cells whose centres are tested at once."""
+
 _Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]
 """Zone, cell (C order of y and x) and covered share, each of shape (n,)."""
 
@@ -79,13 +85,17 @@ def _centers(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> _C
     shapely, found = require("shapely", extra="geo"), []
     for number, wkb in enumerate(polygons):
         if wkb:
-            _, south, _, north = shapely.from_wkb(wkb).bounds
-            rows = np.flatnonzero((y.centers >= south) & (y.centers <= north))
-            across = np.tile(x.centers, len(rows))
-            inside = Within(wkb, lonlat, strict=False).test(across, np.repeat(y.centers[rows], len(x.centers)))
-            at = np.flatnonzero(inside)
-            cells = rows[at // len(x.centers)] * len(x.centers) + at % len(x.centers)
-            found.append((np.full(len(at), number), cells, np.ones(len(at))))
+            west, south, east, north = shapely.from_wkb(wkb).bounds
+            all_rows = np.flatnonzero((y.centers >= south) & (y.centers <= north))
+            offset = x.centers - west + _SLACK
+            offset = offset % 360 if lonlat else offset
+            columns = np.flatnonzero((offset >= 0) & (offset <= east - west + 2 * _SLACK))
+            step = max(_BLOCK_CELLS // max(len(columns), 1), 1)
+            for rows in (all_rows[first : first + step] for first in range(0, len(all_rows), step)):
+                across, down = np.tile(x.centers[columns], len(rows)), np.repeat(y.centers[rows], len(columns))
+                at = np.flatnonzero(Within(wkb, lonlat, strict=False).test(across, down))
+                cells = rows[at // len(columns)] * len(x.centers) + columns[at % len(columns)]
+                found.append((np.full(len(at), number), cells, np.ones(len(at))))
     return _concatenated(found)
 
 

@@ -460,7 +460,7 @@ def test_projected_grids(tmp_path):
     compare(actual, reference(ds.t.values[None], frame, **extent))
     area = rd.zonal(str(tmp_path / "a.zarr"), frame, stats="sum", weights="area").collect()
     assert area["t_sum"].item() == pytest.approx(actual["t_sum"].item() * 1e8)
-    with pytest.raises(GeometryError, match=r"The zones is in|The zones are in"):
+    with pytest.raises(GeometryError, match="The CRS of the zones is EPSG:4326"):
         rd.zonal(str(tmp_path / "a.zarr"), frame.to_crs(4326))
     with pytest.raises(GeometryError, match="EPSG:32633"):
         rd.zonal(str(tmp_path / "a.zarr"), json.loads(frame.to_crs(4326).to_json()))
