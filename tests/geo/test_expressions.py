@@ -22,6 +22,7 @@ from rainbear_dask.planning import build, predicate
 from tests.support.stores import write_field
 
 ROTATED = {"grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_latitude": 39.25}
+FEWER = settings.default.max_examples // 2
 CAPE = shapely.Polygon([(-70, -60), (-40, -60), (-20, 10), (-60, 70)], [[(-55, -40), (-45, -40), (-45, 0)]])
 
 
@@ -58,6 +59,7 @@ def expected_of(polygon, lon, lat, *, strict):
     return np.logical_or.reduce([test(turn, points) for turn in turns])
 
 
+@settings(max_examples=FEWER)
 @given(polygons(), st.sampled_from(sorted(GRIDS)), st.sampled_from(["include", "exclude"]))
 def test_within_equals_covers_and_contains_on_every_cell(polygon, grid, boundary):
     lon, lat = (axis.ravel() for axis in np.meshgrid(*GRIDS[grid]))
@@ -66,34 +68,50 @@ def test_within_equals_covers_and_contains_on_every_cell(polygon, grid, boundary
     np.testing.assert_array_equal(actual, expected_of(polygon, lon, lat, strict=boundary == "exclude"))
 
 
-@pytest.mark.parametrize("grid", ["descending", "0 to 360", "projected", "curvilinear"])
-def test_chunks_kept_are_those_that_hold_a_cell(grid, tmp_path):
-    y, x = np.arange(50, 20, -1.0), np.arange(170, 200, 1.0)
-    names, dims = ("lon", "lat"), ("lat", "lon")
-    polygons = [shapely.Point(181.3, 35.2).buffer(size) for size in (0.9, 4, 9)]
-    polygons += [shapely.box(-179, 22, -175, 25), shapely.box(0, 0, 9, 9)]
+def write_grid(path, grid):
+    """Write a grid of 5 degrees, or 500 km, in chunks of 4 x 5 cells. Return the names of x and y."""
+    y, x = np.arange(87.5, -90, -5.0), np.arange(2.5, 360, 5.0)
+    names, dims, coords = ("lon", "lat"), ("lat", "lon"), {"lat": y, "lon": x}
     if grid == "descending":
-        x = x - 360
-    coords = {"lat": y, "lon": x}
+        coords["lon"] = x - 180
     if grid == "projected":
-        dims, names, coords = ("y", "x"), ("x", "y"), {"y": y, "x": x}
+        names, dims, coords = ("x", "y"), ("y", "x"), {"y": y * 1e5, "x": (x - 180) * 1e5}
     if grid == "curvilinear":
         dims = ("j", "i")
-        coords = {"lat": (dims, y[:, None] + x / 100), "lon": (dims, x + y[:, None] / 50)}
-    values = np.arange(900.0).reshape(30, 30)
+        coords = {"lat": (dims, y[:, None] + x / 100 - 1.8), "lon": (dims, x + y[:, None] / 50)}
+    values = np.arange(36 * 72.0).reshape(36, 72)
     ds = xr.Dataset({"t": (dims, values)}, coords)
-    ds.to_zarr(tmp_path / "a.zarr", encoding={"t": {"chunks": (4, 5)}}, zarr_format=2)
-    lon, lat = (np.broadcast_to(c, (30, 30)) for c in (ds[names[0]], ds[names[1]].values.reshape(30, -1)))
-    for polygon in polygons:
-        inside = (
-            shapely.covers(polygon, shapely.points(lon, lat))
-            if grid == "projected"
-            else expected_of(polygon, lon, lat, strict=False)
-        )
-        plan = rd.plan(str(tmp_path / "a.zarr"), rd.geo.within(polygon, *names))
-        places = {(int(j) // 4, int(i) // 5) for j, i in np.argwhere(inside)}
-        assert plan.num_chunks_kept == len(places)
-        np.testing.assert_array_equal(plan.collect()["t"].to_numpy(), values[inside])
+    ds.to_zarr(path, encoding={"t": {"chunks": (4, 5)}}, zarr_format=2)
+    return names
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory):
+    """Path, names of x and y, and x and y of each cell, by name of the grid."""
+    found = {}
+    for grid in ("descending", "0 to 360", "projected", "curvilinear"):
+        path = str(tmp_path_factory.mktemp("grids") / "a.zarr")
+        names = write_grid(path, grid)
+        with xr.open_zarr(path) as ds:
+            y, x = ds[names[1]].values, ds[names[0]].values
+        across, down = (x, y) if x.ndim == 2 else np.meshgrid(x, y)
+        found[grid] = path, names, across, down
+    return found
+
+
+@settings(max_examples=FEWER)
+@given(polygons(), st.sampled_from(["descending", "0 to 360", "projected", "curvilinear"]), st.booleans())
+def test_chunks_kept_are_those_that_hold_a_cell(grids, polygon, grid, strict):
+    path, names, x, y = grids[grid]
+    if grid == "projected":
+        polygon = shapely.transform(polygon, lambda xy: xy * 1e5)
+        inside = (shapely.contains if strict else shapely.covers)(polygon, shapely.points(x, y))
+    else:
+        inside = expected_of(polygon, x, y, strict=strict)
+    expr = rd.geo.within(polygon, *names, boundary="exclude" if strict else "include")
+    plan = rd.plan(path, expr, columns=["t"])
+    assert plan.num_chunks_kept == len({(int(j) // 4, int(i) // 5) for j, i in np.argwhere(inside)})
+    assert plan.collect()["t"].to_list() == np.flatnonzero(inside).tolist()
 
 
 def test_large_grids_prune_by_single_coordinates(tmp_path, monkeypatch):
@@ -206,6 +224,7 @@ def test_integers_and_narrow_floats_are_coordinates():
         frame.cast(pl.String).select(rd.geo.within(CAPE))
 
 
+@settings(max_examples=FEWER)
 @given(
     st.tuples(st.floats(-180, 180), st.sampled_from([-90.0, -89.5, -45.0, 0.0, 60.0, 90.0])),
     st.floats(0, 2.1e7),
