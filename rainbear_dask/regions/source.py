@@ -128,7 +128,7 @@ class ZonalSource:
         """Return a plan that reads the same chunks, for reports and for the choice of a client."""
         outputs = self.outputs
         wanted = [outputs[name][0] for name in (columns or outputs) if name in outputs]
-        name = pl.lit(f"the cells of {len(self.zones.ids):,} zones")
+        name = pl.lit(f"cells of zones ({len(self.zones.ids):,})")
         zones = Conjunct(name, replace(self._chunks, exact=True), "")
         found = tuple(dict.fromkeys(wanted))
         if predicate is None or n_rows is not None:

@@ -2,8 +2,10 @@
 
 import json
 import pickle
+from dataclasses import replace
 from math import prod
 
+import cloudpickle
 import dask
 import geopandas
 import numpy as np
@@ -317,29 +319,35 @@ def test_bits_do_not_depend_on_threads_or_workers(tmp_path, monkeypatch, client,
     assert pickle.loads(pickle.dumps(query)).collect().equals(there)
 
 
+def tasks_of(monkeypatch, path, areas, stats):
+    """The tasks of a query."""
+    source, needs = source_of(monkeypatch, path, areas, stats=stats), layout.Needs.of(stats)
+    groups = layout.groups_of(
+        source.table, source.columns, source.coverage, y="lat", x="lon", needs=needs, task_bytes=2**26
+    )
+    whole = {"time": (0, 12), "level": (0, 3)}
+    return [task for group in groups for _, task in group.tasks(whole, [{}])]
+
+
 def test_tasks_have_keys_from_their_content(tmp_path, monkeypatch):
     path = written(tmp_path / "a.zarr")
 
     def keys(stats, areas):
-        source = source_of(monkeypatch, path, areas, stats=stats)
-        groups = layout.groups_of(
-            source.table,
-            source.columns,
-            source.coverage,
-            y="lat",
-            x="lon",
-            needs=layout.Needs.of(stats),
-            task_bytes=2**26,
-        )
-        whole = {"time": (0, 12), "level": (0, 3)}
-        tasks = [task for group in groups for _, task in group.tasks(whole, [{}])]
-        assert sum(task.frame_bytes for task in tasks) > 0
-        return list(build_graph(tasks, layout.ZonalTask))
+        return list(build_graph(tasks_of(monkeypatch, path, areas, stats), layout.ZonalTask))
 
     first = keys(("mean",), AREAS)
     assert first == keys(("sum",), AREAS)  # the same sums
     assert len(set(first)) == len(first) >= 1
     assert not set(first) & {*keys(("std",), AREAS), *keys(("mean",), {"west": AREAS["west"].buffer(1)})}
+
+
+def test_no_task_holds_a_secret(tmp_path, monkeypatch):
+    (task,) = tasks_of(monkeypatch, written(tmp_path / "a.zarr"), AREAS, ("mean",))
+    assert task.frame_bytes > 0
+    spec = replace(task.scan.spec, source="s3://bucket/a.zarr", options={"key": "me", "secret": "hunter2"})
+    held = replace(task, scan=replace(task.scan, spec=spec))
+    assert b"hunter2" in cloudpickle.dumps(held)
+    assert b"hunter2" not in cloudpickle.dumps(build_graph([held], layout.ZonalTask))
 
 
 def test_zones_without_a_cell_and_zones_without_a_value(tmp_path):
@@ -518,7 +526,7 @@ def test_the_query_is_lazy_and_explained(tmp_path):
     assert "ZONAL" in optimized_steps(query)[0].upper() or "PYTHON" in optimized_steps(query)[0]
     text = rd.explain(query.filter(pl.col("time") < 5))
     assert "chunks   12 of 72" in text
-    assert "the cells of 4 zones" in text
+    assert "cells of zones (4)" in text
     monthly = query.group_by(pl.col("time") // 6, "id").agg(pl.col("t_mean").mean())
     assert monthly.collect().shape == (8, 3)
 
