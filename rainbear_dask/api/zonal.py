@@ -103,6 +103,12 @@ def zonal(
     table, scanned = _table_of(source)
     wanted = [columns] if isinstance(columns, str) else columns
     found = _variables(table, scanned if wanted is None else wanted)
+    if not found:
+        raise QueryError(
+            f"There is no variable to compute statistics of: {table.spec.label} has "
+            f"{', '.join(name for name, c in table.columns.items() if c.role == 'data') or 'no data variable'}. Name numeric "
+            "data variables in `columns=`."
+        )
     used = [dim for dim in table.sizes if any(dim in column.dims for column in found)]
     across, down = find_axis(table, used, "x", lon), find_axis(table, used, "y", lat)
     found = _spatial(table, found, {across.name, down.name}, named=wanted is not None)

@@ -150,7 +150,8 @@ class Sums:
             if name == "count":
                 return self.count
             if name == "coverage":
-                return self.weight / whole
+                share = self.weight / whole
+                return np.where(np.abs(share - 1) < 1e-12, 1, share)  # the two sums have different orders
             if name in ("min", "max"):
                 extreme = self.low if name == "min" else self.high
                 return np.where(some, extreme, np.nan)  # type: ignore[arg-type]  # `needs` has asked for it

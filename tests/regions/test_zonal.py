@@ -118,6 +118,9 @@ def test_statistics_equal_those_of_exactextract(tmp_path_factory, field, frame, 
     actual = pl.concat([found[0], found[1].drop("time", "id")], how="horizontal")
     assert actual.columns == all_at_once.columns == ["time", "id", *[f"t_{stat}" for stat in THEIRS]]
     compare(all_at_once, reference(values, frame))
+    if not np.isnan(values).any():
+        whole = rd.zonal(str(path), frame, stats="coverage").collect()["t_coverage"]
+        assert set(whole.drop_nulls()) <= {1.0}
     assert actual["id"].to_list() == frame["id"].tolist() * len(values)
     assert actual["time"].to_list() == np.repeat(np.arange(len(values)), len(frame)).tolist()
     compare(actual, reference(values, frame))
@@ -500,6 +503,7 @@ BAD = {
     "repeated": (QueryError, "repeated", lambda path: rd.zonal(path, AREAS, stats=("mean", "mean"))),
     "weights": (QueryError, "There are no weights", lambda path: rd.zonal(path, AREAS, weights="centre")),
     "column": (KeyError, "Did you mean", lambda path: rd.zonal(path, AREAS, "tt")),
+    "no column": (QueryError, "There is no variable", lambda path: rd.zonal(path, AREAS, [])),
     "coordinate": (QueryError, "data variables", lambda path: rd.zonal(path, AREAS, "lat")),
     "lon": (KeyError, "Did you mean", lambda path: rd.zonal(path, AREAS, lon="lom")),
     "other lon": (GeometryError, "not the coordinate", lambda path: rd.zonal(path, AREAS, lon="t")),
