@@ -694,6 +694,79 @@ FAULTS = [
         "return None if is_local(store) else _refetch",
         "return None",
     ),
+    # Regions
+    Fault(
+        "a polygon wider than a turn tested once",
+        "geo/kernels geo/test_expressions",
+        "            if not self.wraps:\n                break",
+        "            break",
+    ),
+    Fault(
+        "a null coordinate is outside a polygon",
+        "geo/kernels geo/test_expressions",
+        "return _with_nulls(pl.Series(points.name, self.test(x, y)), absent)",
+        "return pl.Series(points.name, self.test(x, y))",
+    ),
+    Fault(
+        "two halves of a polygon have a boundary between them",
+        "geo/kernels geo/test_expressions",
+        "if wraps and strict and east - west >= 360:",
+        "if wraps and strict and east - west >= 720:",
+    ),
+    Fault(
+        "a polygon in another CRS is compared",
+        "geo/checks geo/test_expressions",
+        'check_crs(crs, table, columns[1][0], columns[0][0], "the filter\'s geometry")',
+        "pass",
+    ),
+    Fault(
+        "a circle is narrow at high latitudes",
+        "geo/expressions geo/test_expressions",
+        "asin(min(sin(angle) / cos(radians(latitude)), 1))",
+        "angle",
+    ),
+    Fault(
+        "a share of a cell at a pole is that of a whole cell",
+        "regions/coverage regions/test_zonal",
+        "share = fraction * stretch_y[row] * stretch_x[column]",
+        "share = fraction",
+    ),
+    Fault(
+        "rows of a zone counted from the north on any axis",
+        "regions/coverage regions/test_zonal",
+        "row = shape[0] - 1 - row if not uniform or y.nominal[-1] > y.nominal[0] else row",
+        "row = shape[0] - 1 - row if not uniform else row",
+    ),
+    Fault(
+        "no vertex where a polygon crosses a cell",
+        "regions/coverage regions/test_zonal",
+        "    return np.insert(ring, segment + 1, crossings, axis=0)",
+        "    return ring",
+    ),
+    Fault(
+        "variances joined as if means were equal",
+        "regions/statistics regions/test_zonal",
+        "self.squares[place] += other.squares + between",
+        "self.squares[place] += other.squares",
+    ),
+    Fault(
+        "a task of zones read whole for one position of a filter",
+        "regions/layout regions/test_zonal",
+        "chunk, length = self.chunks[dim], self.lengths[dim]",
+        "chunk, length = self.lengths[dim], self.lengths[dim]",
+    ),
+    Fault(
+        "keys of tasks of zones without their weights",
+        "regions/task regions/test_zonal",
+        "[part.token for part in task.parts], task.y",
+        "len(task.parts), task.y",
+    ),
+    Fault(
+        "a variable without the first dimension read for the first band alone",
+        "regions/source regions/test_zonal",
+        "kept = {name: each for name, each in sums.items() if self._is_constant(name)}",
+        "kept = {}",
+    ),
 ]
 
 
