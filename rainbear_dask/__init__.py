@@ -21,6 +21,7 @@ _HOMES = {
     "print_extension_info": "diagnostics.versions",
     "progress": "diagnostics.progress",
     "read_zarr": "api.dataframe",
+    "sample": "api.sample",
     "scan_zarr": "api.scan",
     "scan_zarr_async": "backends.zarr",
     "store": "store",

@@ -1,6 +1,6 @@
-"""Where scan tasks run: one protocol, implemented by threads of this process and by the workers of a Dask cluster.
+"""Where tasks run: one protocol, implemented by threads of this process and by the workers of a Dask cluster.
 
-An executor takes `ScanTask` objects and returns a `Job` for each. `execution.run` and `execution.run_async` decide how
+An executor takes tasks, `ScanTask` objects for example, and returns a `Job` for each. `execution.run` and `execution.run_async` decide how
 many jobs are in flight, and in which order their results arrive.
 """
 
@@ -15,7 +15,7 @@ from dask.base import annotate, get_annotations
 from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, is_direct
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job
-from rainbear_dask.planning.task import ScanTask
+from rainbear_dask.planning.task import Task
 
 if TYPE_CHECKING:
     import distributed
@@ -48,15 +48,15 @@ class Work(Generic[T]):
     args: tuple[Callable[..., Any], ...] = ()
     annotations: Mapping[str, Any] = field(default_factory=get_annotations)
 
-    def run_here(self, task: ScanTask) -> T:
+    def run_here(self, task: Task) -> T:
         """Do the work for one task on the calling thread."""
         return self.receive(self.run(task, *self.args))
 
 
 class Executor(Protocol[T]):
-    """Runs scan tasks. Its methods may block, so call them outside of an event loop; `close` never blocks."""
+    """Runs tasks. Its methods may block, so call them outside of an event loop; `close` never blocks."""
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Start tasks together and return a job for each, in the same order."""
         ...
 
@@ -84,7 +84,7 @@ class ThreadExecutor(Generic[T]):
         self._work, self._num_threads = work, num_threads
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan-zarr-task")
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Queue tasks for the threads."""
         return [self._job(self._pool.submit(self._work.run_here, task)) for task in tasks]
 
@@ -119,7 +119,7 @@ class DaskExecutor(Generic[T]):
         self._unfetched: set[distributed.Future[Any]] = set()
         self._is_closed = False
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Bring the workers the credentials of the stores, then submit the tasks with the caller's annotations."""
         for spec in {task.scan.spec for task in tasks}:
             check_reaches(self._client, spec)

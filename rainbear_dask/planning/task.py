@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any, ClassVar, Protocol
 
 from rainbear_dask.indexing.blocks import Blocks
 from rainbear_dask.indexing.index_set import IndexSet
@@ -52,6 +53,20 @@ class Scan:
     columns: tuple[Column, ...]
     filters: tuple[Filter, ...] = ()
     blocks: tuple[int, ...] = ()
+
+
+class Task(Protocol):
+    """The part of any task, a dataclass of plain data, that executors know."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def scan(self) -> Scan:
+        """The part that it shares with other tasks: the store above all."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Estimated upper bound of the bytes of the result."""
 
 
 @dataclass(frozen=True)
