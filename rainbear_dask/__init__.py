@@ -35,6 +35,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_HOMES[name]}")
+    if _HOMES[name].startswith("api."):
+        import_module(f"{__name__}.api.namespace")  # registers `lf.zarr`
     globals()[name] = value = home if name == _HOMES[name] else getattr(home, name)
     return value
 

@@ -1,7 +1,7 @@
 """Where tasks run: one protocol, implemented by threads of this process and by the workers of a Dask cluster.
 
-An executor takes tasks, `ScanTask` objects for example, and returns a `Job` for each. `execution.run` and `execution.run_async` decide how
-many jobs are in flight, and in which order their results arrive.
+An executor takes tasks, for example `ScanTask` objects, and returns a `Job` for each. `execution.run` and
+`execution.run_async` decide how many jobs are in flight, and in which order their results arrive.
 """
 
 from collections.abc import Callable, Mapping, Sequence

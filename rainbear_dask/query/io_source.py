@@ -94,7 +94,7 @@ def _slices(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:
 
 
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
-    """Return the plan of each source of a query that reads Zarr, in the order in which Polars starts them; no task runs."""
+    """Return the plan of each Zarr source of a query, in the order in which Polars starts them; no task runs."""
     return [_plan(request) for request in pushed_down(lf)]
 
 

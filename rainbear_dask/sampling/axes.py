@@ -191,7 +191,8 @@ def fitting_type(labels: pl.Series, dtype: pl.DataType) -> pl.DataType:
     own = labels.dtype
     if not is_time(own) or not is_time(dtype) or labels.null_count() == len(labels):
         return dtype
-    most = max(abs(int(end)) for end in (labels.to_physical().min(), labels.to_physical().max()))  # type: ignore[arg-type]
+    ticks = labels.drop_nulls().to_physical().to_numpy()
+    most = max(-int(ticks.min()), int(ticks.max()))
     return dtype if most * (_UNITS[dtype.time_unit] // _UNITS[own.time_unit]) <= _LARGEST else own
 
 

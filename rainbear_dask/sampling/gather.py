@@ -296,8 +296,8 @@ class Gathered:
     values : DataFrame
         Values of each column, in any order.
     where : ndarray of int64
-        Row in ``values``: along the points, then along the positions of each stencil unless points are finished, then along
-        the dimensions that points do not have.
+        Row in ``values``: along the points, then along the positions of each stencil unless points are finished, then
+        along the dimensions that points do not have.
     """
 
     gathering: Gathering

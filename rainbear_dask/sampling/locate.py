@@ -12,9 +12,10 @@ import polars as pl
 
 from rainbear_dask.exceptions import PointsError
 from rainbear_dask.indexing.index_set import Positions
+from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.sampling.axes import Axis, Valid, axis_of, fitting_type, numbers_of, period_of
-from rainbear_dask.sampling.request import Match, Request, dim_of, sphere_pair
+from rainbear_dask.sampling.request import Match, Request, check_request, dim_of, sphere_pair
 from rainbear_dask.sampling.sphere import SphereIndex, metres, sphere_index, unit_vectors
 from rainbear_dask.sampling.stencils import LOOKUPS, Stencil, interpolation, lookup
 from rainbear_dask.sampling.task import only_where
@@ -131,8 +132,8 @@ def _axis(match: Match, values: pl.Series, wanted: Positions) -> tuple[Axis, pl.
     axis = axis_of(match.coordinate.dims[0], values, wanted, dtype, period)
     if axis.has_repeats and match.method not in LOOKUPS:
         raise PointsError(
-            f"Labels of {match.coordinate.name!r} repeat, so method={match.method!r} has no curve. Use method='nearest' "
-            "or 'exact', which take the first of equal labels."
+            f"Labels of {match.coordinate.name!r} repeat, so method={match.method!r} has no curve. "
+            "Use method='nearest' or 'exact', which take the first of equal labels."
         )
     return axis, dtype
 
@@ -229,8 +230,8 @@ def _along(found: Coordinates, match: Match, points: pl.Series) -> tuple[Stencil
 def _outside_error(match: Match, points: pl.Series, bad: Valid, where: str) -> PointsError:
     first = int(bad.argmax())
     return PointsError(
-        f"{int(bad.sum()):,} of {len(bad):,} points are outside of {match.coordinate.name!r}; the first one is {points[first]} in row "
-        f"{first} of {match.key!r}. Filter the points to {where}, or use outside='null' or 'nearest'."
+        f"{int(bad.sum()):,} of {len(bad):,} points are outside of {match.coordinate.name!r}; "
+        f"the first one is {points[first]} in row {first} of {match.key!r}. Filter the points to {where}, or use outside='null' or 'nearest'."
     )
 
 
@@ -269,3 +270,43 @@ def _distances(
         ends.append((own, cell.cast(pl.Float64).fill_null(np.nan).to_numpy()))
     (lon, cell_lon), (lat, cell_lat) = ends
     return metres(np.linalg.norm(unit_vectors(lon, lat) - unit_vectors(cell_lon, cell_lat), axis=-1))
+
+
+def nearest_labels(plan: ReadPlan, name: str, values: pl.Series) -> pl.Series:
+    """Return the distinct labels of a coordinate that are nearest to some values.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        A scan; labels that its conditions on one dimension exclude do not exist.
+    name : str
+        A coordinate of one dimension.
+    values : Series
+        The values.
+
+    Raises
+    ------
+    PointsError
+        If a value is outside of the labels, null, or of another type.
+    UnknownColumnError
+        If the table has no such coordinate.
+    """
+    points = pl.DataFrame([values.alias(name)])
+    request = check_request(
+        plan,
+        dict(points.schema),
+        name,
+        method="nearest",
+        columns=(),
+        tolerance=None,
+        outside="error",
+        wrap="auto",
+        distance=None,
+        coordinates=True,
+        suffix=" label",
+    )
+    found = locate(read_coordinates(request), points)
+    if len(found.rows) < len(values):
+        missing = set(range(len(values))).difference(found.rows.tolist())
+        raise PointsError(f"Value {values[min(missing)]!r} of {name!r} has no nearest label. Give a number or a time.")
+    return found.cells[name].unique(maintain_order=True)

@@ -243,7 +243,7 @@ def _pairs(
         free = [name for name in flat if not {*table.columns[name].dims} & {*names}]
         if not names and not free:
             raise UnknownColumnError(
-                f"No column of the points has the name of a dimension of {table.spec.label} ({', '.join(table.sizes)}). "
+                f"No column of the points is named like a dimension of {table.spec.label} ({', '.join(table.sizes)}). "
                 f"Name them: on={{{next(iter(table.sizes), 'dim')!r}: {next(iter(schema), 'column')!r}}}."
             )
         return {name: name for name in (*names, *free)}
@@ -336,8 +336,8 @@ def _check_grid(table: Table, matches: Sequence[Match]) -> None:
     flat = [match for match in matches if not match.is_line]
     if flat and (len(flat) != 2 or sphere_pair(flat) is None or flat[0].method != flat[1].method):
         raise PointsError(
-            f"{flat[0].coordinate.name!r} has two dimensions. Name a longitude and a latitude of them in `on`, with one "
-            "method."
+            f"{flat[0].coordinate.name!r} has two dimensions. Name a longitude and a latitude of them in `on`, "
+            "with one method."
         )
     if flat and flat[0].tolerance is not None and flat[1].tolerance not in (None, flat[0].tolerance):
         raise PointsError("Both coordinates of two dimensions have a tolerance, in metres. Give one of them.")

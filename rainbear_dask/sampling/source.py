@@ -1,6 +1,7 @@
 """The IO source that Polars calls for sampled points: batch by batch, in the order of the points."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from math import prod
 from operator import and_
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import conjuncts_of
 from rainbear_dask.query.pushdown import recorder_of
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _MAX_CELLS = 2**23
-"""Cells that the points of one batch need, at most, unless a single point needs more. Each batch reads its chunks once."""
+"""Cells that the points of one batch need, at most, unless a single point needs more."""
 
 
 class SampleReader:
@@ -37,13 +40,17 @@ class SampleReader:
         The points.
     client : distributed.Client, optional
         The client that the caller asked for.
+    limits : Limits, optional
+        Bounds on each batch.
     """
 
-    def __init__(self, request: Request, points: pl.LazyFrame, client: "Client | None" = None) -> None:
-        self.request, self.points, self.client = request, points, client
+    def __init__(
+        self, request: Request, points: pl.LazyFrame, client: "Client | None" = None, limits: Limits | None = None
+    ) -> None:
+        self.request, self.points, self.client, self.limits = request, points, client, limits or Limits()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return recorder_of(self) or (SampleReader, (self.request, self.points))
+        return recorder_of(self) or (SampleReader, (self.request, self.points, None, self.limits))
 
     def __call__(
         self,
@@ -66,10 +73,19 @@ class SampleReader:
         of_match = [num_corners(found.axes[m.coordinate.name][0], m.method) for m in self.request.matches if m.is_line]
         size = max(_MAX_CELLS // max(found.rows_per_point * prod(of_match), 1), 1)
         for some in _batches(points, size):
+            self._check_limits(found, some, needed)
             frame = sample_batch(found, some, needed, place)
             if n_rows is not None:
                 frame, n_rows = frame.head(n_rows), max(n_rows - frame.height, 0)
             yield (frame.filter(reduce(and_, late)) if late else frame).select(names)
+
+    def _check_limits(self, found: Coordinates, points: pl.DataFrame, names: Sequence[str]) -> None:
+        """Refuse a batch that exceeds a limit, before any of its chunks is read."""
+        count, most = points.height * found.rows_per_point, self.limits.rows
+        if most is not None and count > most:
+            raise PlanTooLargeError(f"max_rows exceeded: {count} rows needed, limit is {most}. Filter the points.")
+        if self.limits != Limits(rows=most):
+            check_limits(plan_of_points(found, points, names), replace(self.limits, rows=None))
 
     def _first_points(
         self, found: Coordinates, predicate: pl.Expr | None, n_rows: int | None
@@ -94,10 +110,12 @@ class SampleReader:
         return plan_of_points(found, points.collect(), list(self.request.result_schema) if columns is None else columns)
 
 
-def lazy_points(request: Request, points: pl.LazyFrame, client: "Client | None" = None) -> pl.LazyFrame:
+def lazy_points(
+    request: Request, points: pl.LazyFrame, client: "Client | None" = None, limits: Limits | None = None
+) -> pl.LazyFrame:
     """Return sampled points as a LazyFrame; nothing is read."""
     return register_io_source(
-        SampleReader(request, points, client),
+        SampleReader(request, points, client, limits),
         schema=request.result_schema,
         is_pure=True,
         explain_name="SAMPLE ZARR",

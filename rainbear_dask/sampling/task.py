@@ -40,7 +40,8 @@ class SampleTask:
     regions : tuple of Region
         One for each chunk.
     stencils : tuple of Stencil
-        For each dimension of points, in the order of the arrays: the points that one chunk answers alone, chunk by chunk.
+        For each dimension of points, in the order of the arrays: the points that one chunk answers alone, chunk by
+        chunk.
     num_points : ndarray of int64
         Number of these points in each chunk.
     cells : tuple of ndarray

@@ -223,6 +223,9 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, 
         ["scan", "x", "--head", "q"],
         ["scan", "x", "--head", "-3"],
         ["scan", "x", "--max-rows", "-1"],
+        ["sample", "x"],
+        ["sample", "x", "p.csv", "--tolerance", "lat=far"],
+        ["sample", "x", "p.csv", "--head", "3"],
     ],
 )
 def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
@@ -232,7 +235,7 @@ def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
     assert capsys.readouterr().err.startswith("usage: rainbear-dask")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["scan"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["sample"], ["scan"]])
 def test_help_has_examples_and_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as info:
         main([*command, "--help"])
@@ -249,7 +252,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 def test_the_examples_of_the_help_are_commands():
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("rainbear-dask")]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
 

@@ -411,6 +411,53 @@ def test_keys_of_tasks_follow_from_their_content(url):
     assert first.isdisjoint(keys(track(9, seed=1)))
 
 
+# ---------------------------------------------------------------------- lf.zarr
+
+
+def test_nearest_labels_become_a_filter_that_prunes(url, ds):
+    counted = CountingStore(LocalStore(url, read_only=True))
+    lazy = rd.scan_zarr(counted).zarr.nearest(lat=51.0, lon=[-19.0, 341, 40], time=datetime(2020, 2, 1, 0, 20))
+    at = ds.sel(lat=51.0, lon=[36, 342], time="2020-02-01T00:00", method="nearest")
+    out = lazy.collect()
+    assert out.select("lat", "lon").rows() == [(at.lat.item(), 36.0), (at.lat.item(), 342.0)]
+    assert out["t2m"].to_list() == at.t2m.values.ravel().tolist()
+    assert len(counted.chunks("t2m")) == 2
+    several = rd.scan_zarr(url).filter(c.time.dt.hour() == 0).with_columns(a=c.t2m * 2)
+    assert several.zarr.nearest(time=datetime(2020, 2, 1, 9)).select(c.time.unique()).collect().rows() == [
+        (datetime(2020, 2, 1),)
+    ]
+
+
+def test_points_by_the_namespace(url):
+    scan = rd.scan_zarr(url).filter(c.lat > 0)
+    assert_frame_equal(
+        scan.zarr.sample(track(9), method="linear").collect(), rd.sample(scan, track(9), method="linear").collect()
+    )
+
+
+def test_labels_that_do_not_exist(url):
+    lazy = rd.scan_zarr(url)
+    caught(PointsError, lambda: lazy.zarr.nearest(lat=99.0), "'lat'", "99.0")
+    caught(PointsError, lambda: lazy.zarr.nearest(lat=[1.0, None]), "None", "'lat'")
+    caught(PointsError, lambda: lazy.zarr.nearest(time="2020-02-01"), "to_datetime")
+    caught(PointsError, lazy.zarr.nearest, "at least one dimension")
+    caught(UnknownColumnError, lambda: lazy.zarr.nearest(latt=1.0), "'lat'")
+    caught(QueryError, lambda: pl.LazyFrame({"lat": [1.0]}).zarr.nearest(lat=1.0), "one Zarr scan")
+
+
+# ---------------------------------------------------------------------- limits
+
+
+def test_the_limits_of_a_scan_hold_for_points(url):
+    scan = rd.scan_zarr(url, max_chunks_to_read=5)
+    assert rd.sample(scan, track(3)).collect().height == 3
+    for limit in ({"max_chunks_to_read": 5}, {"max_rows": 99}, {"max_bytes": 5000}):
+        counted = CountingStore(LocalStore(url, read_only=True))
+        lazy = rd.sample(rd.scan_zarr(counted, **limit), track(100))
+        caught(rd.exceptions.PlanTooLargeError, lazy.collect, f"{next(iter(limit))} exceeded")
+        assert not counted.chunks("t2m")
+
+
 # ---------------------------------------------------------------------- reports
 
 
