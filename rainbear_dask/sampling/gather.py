@@ -23,6 +23,9 @@ from rainbear_dask.table.model import Column
 MIN_TASK_BYTES, NUM_TASKS = 4 * 2**20, 16
 """A task has a sixteenth of all decoded bytes, within a lower bound and the setting ``task-bytes``."""
 
+_MAX_MASK = 2**26
+"""Chunks of a grid, of which a report tells the used ones exactly."""
+
 _MAX_TASK_ENTRIES = 2**17
 """Points and cells after which a task ends: they travel with it."""
 
@@ -70,25 +73,34 @@ class Gathering:
         """Decoded bytes of one chunk of each array."""
         return sum(column.array.chunk_bytes for column in self.columns if column.array)
 
-    @cached_property
-    def _inside(self) -> npt.NDArray[np.bool_]:
-        """Which points need a single chunk (along the dimensions of points)."""
-        inside = np.full(self.count, self.whole)
-        for stencil, size in self._sized:
-            chunks = stencil.places // size
-            inside &= (chunks == chunks[:, :1]).all(axis=1)
-        return inside
-
     @property
     def _sized(self) -> Iterator[tuple[Stencil, int]]:
         return ((stencil, self.grid.lengths[stencil.dim]) for stencil in self.stencils)
 
     @cached_property
+    def _inside(self) -> npt.NDArray[np.bool_]:
+        """Which points need a single chunk (along the dimensions of points)."""
+        inside = np.full(self.count, self.whole)
+        for stencil, size in self._sized:
+            first = stencil.places[:, 0] // size
+            for corner in range(1, stencil.width):
+                inside &= stencil.places[:, corner] // size == first
+        return inside
+
+    @cached_property
+    def _points(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+        """Points that one chunk answers, by chunk, and the number of the chunk of each."""
+        rows = np.flatnonzero(self._inside)
+        firsts = [stencil.places[:, 0] for stencil in self.stencils]
+        order, numbers = self._by_chunk(
+            firsts if len(rows) == self.count else [first[rows] for first in firsts], len(rows)
+        )
+        return rows[order], numbers
+
+    @property
     def points(self) -> npt.NDArray[np.int64]:
         """Points that one chunk answers, by chunk."""
-        rows = np.flatnonzero(self._inside)
-        numbers = self._chunk_numbers([stencil.places[rows, 0] for stencil in self.stencils], len(rows))
-        return rows[np.argsort(numbers, kind="stable")]
+        return self._points[0]
 
     @cached_property
     def split(self) -> npt.NDArray[np.int64]:
@@ -96,8 +108,8 @@ class Gathering:
         return np.flatnonzero(~self._inside)
 
     @cached_property
-    def _cells(self) -> tuple[list[Positions], npt.NDArray[np.int64]]:
-        """The cells of these points along each dimension, by chunk, and the place of each in the points' own order."""
+    def _cells(self) -> tuple[list[Positions], npt.NDArray[np.int64], npt.NDArray[Any]]:
+        """The cells of these points along each dimension, by chunk; their places in the points' own order; numbers."""
         shape = (len(self.split), *[stencil.width for stencil in self.stencils])
         along = []
         for axis, stencil in enumerate(self.stencils):
@@ -105,15 +117,21 @@ class Gathering:
             aside = [1] * len(self.stencils)
             aside[axis] = stencil.width
             along.append(np.broadcast_to(places.reshape(len(places), *aside), shape).reshape(-1))
-        order = np.argsort(self._chunk_numbers(along, prod(shape)), kind="stable")
-        return [places[order] for places in along], order
+        order, numbers = self._by_chunk(along, prod(shape))
+        return [places[order] for places in along], order, numbers
 
-    def _chunk_numbers(self, places: Sequence[Positions], count: int) -> npt.NDArray[np.int64]:
-        """Return the number of the chunk of each cell, in C order of the grid along the dimensions of points."""
-        numbers = np.zeros(count, np.int64)
+    def _by_chunk(self, places: Sequence[Positions], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+        """Return the order of cells by chunk, and the number of the chunk of each cell in this order.
+
+        Numbers are in C order of the grid along the dimensions of points. NumPy sorts narrow ones several times as fast.
+        """
+        numbers, total = np.zeros(count, np.int64), 1
         for (stencil, size), at in zip(self._sized, places, strict=True):
-            numbers = numbers * self.grid.along(stencil.dim).num_chunks + at // size
-        return numbers
+            num_chunks = self.grid.along(stencil.dim).num_chunks
+            numbers, total = numbers * num_chunks + at // size, total * num_chunks
+        narrow = numbers.astype(np.min_scalar_type(total))
+        order = np.argsort(narrow, kind="stable")
+        return order, narrow[order]
 
     @cached_property
     def _kept_chunks(self) -> list[list[tuple[int, slice, Positions]]]:
@@ -135,11 +153,10 @@ class Gathering:
     @cached_property
     def _numbers(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Numbers of the chunks along the dimensions of points; ends of their points, and of their cells."""
-        of_points = self._chunk_numbers([s.places[self.points, 0] for s in self.stencils], len(self.points))
-        along, order = self._cells
-        of_cells = self._chunk_numbers(along, len(order))
-        numbers = np.union1d(of_points, of_cells)
-        return numbers, np.searchsorted(of_points, numbers, "right"), np.searchsorted(of_cells, numbers, "right")
+        of_points, of_cells = self._points[1], self._cells[2]
+        numbers = np.union1d(_distinct(of_points), _distinct(of_cells))
+        ends = [np.searchsorted(some, numbers, "right") for some in (of_points, of_cells)]
+        return numbers.astype(np.int64), ends[0], ends[1]
 
     @property
     def num_chunks(self) -> int:
@@ -155,10 +172,18 @@ class Gathering:
     def selection(self) -> Selection:
         """All cells of the chunks; perhaps more if these take many boxes."""
         axes = [self.grid.along(stencil.dim) for stencil in self.stencils]
-        used = np.zeros([axis.num_chunks for axis in axes], np.bool_)
-        used.reshape(-1)[self._numbers[0]] = True
+        shape = [axis.num_chunks for axis in axes]
+        if not axes:
+            found = Selection.everything(exact=True)
+        elif prod(shape) <= _MAX_MASK:
+            used = np.zeros(shape, np.bool_)
+            used.reshape(-1)[self._numbers[0]] = True
+            found = Selection.where([axis.dim for axis in axes], used)
+        else:
+            places = np.unravel_index(self._numbers[0], shape)
+            box = {axis.dim: IndexSet.from_positions(at) for axis, at in zip(axes, places, strict=True)}
+            found = Selection((box,), exact=False)
         beside = {dim: IndexSet.from_positions(positions) for dim, positions in self.kept.items()}
-        found = Selection.where([axis.dim for axis in axes], used) if axes else Selection.everything(exact=True)
         boxes = [
             beside | {a.dim: _whole(box[a.dim], a) if a.dim in box else IndexSet.span(0, a.length) for a in axes}
             for box in found.boxes
@@ -182,6 +207,14 @@ class Gathering:
                 region = self.grid.extent([chunk[dim] for dim in self.grid.dims])
                 yield _Unit(region, slice(*points), slice(*cells), parts)
 
+    @cached_property
+    def _narrow(self) -> list[Stencil]:
+        """The stencils with positions inside of chunks."""
+        return [
+            replace(stencil, places=(stencil.places % size).astype(np.min_scalar_type(size)))
+            for stencil, size in self._sized
+        ]
+
     def tasks(self, task_bytes: int) -> "Iterator[tuple[SampleTask, list[_Unit]]]":
         """Yield the tasks, each with its chunks; adjacent chunks share a task."""
         scan = Scan(self.spec, self.grid.dims, self.columns)
@@ -202,16 +235,16 @@ class Gathering:
         num_cells = np.array([unit.num_cells for unit in units])
         rows = self.points[_joined([unit.points for unit in units])]
         some = _joined([unit.cells for unit in units])
-        stencils, cells = [], []
-        for (stencil, size), along in zip(self._sized, self._cells[0], strict=True):
-            narrow = np.min_scalar_type(size)
-            stencils.append(replace(own := stencil.take(rows), places=(own.places % size).astype(narrow)))
-            cells.append((along[some] % size).astype(narrow))
+        stencils = tuple(stencil.take(rows) for stencil in self._narrow)
+        cells = [
+            (along[some] % size).astype(np.min_scalar_type(size))
+            for (_, size), along in zip(self._sized, self._cells[0], strict=True)
+        ]
         num_values = sum((u.num_points + u.num_cells) * prod(len(at) for *_, at in u.beside) for u in units)
         return SampleTask(
             scan,
             tuple(unit.region for unit in units),
-            tuple(stencils),
+            stencils,
             num_points,
             tuple(cells),
             num_cells,
@@ -252,6 +285,12 @@ class Gathering:
 
 def _whole(chunks: IndexSet, axis: Axis) -> IndexSet:
     return IndexSet(chunks.starts * axis.chunk, np.minimum(chunks.stops * axis.chunk, axis.length))
+
+
+def _distinct(ascending: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    is_new = np.ones(len(ascending), np.bool_)
+    is_new[1:] = ascending[1:] != ascending[:-1]
+    return ascending[is_new]
 
 
 def _joined(parts: Sequence[slice]) -> npt.NDArray[np.int64]:

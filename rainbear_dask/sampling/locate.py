@@ -215,7 +215,9 @@ def _along(found: Coordinates, match: Match, points: pl.Series) -> tuple[Stencil
     keys = np.where(valid, keys, axis.labels[0]) if not valid.all() else keys
     if interpolates:
         stencil, has_value, beyond = interpolation(axis, keys, match.method, outside)
-        near, labels, *_ = lookup(axis, keys, exact=False, outside="nearest")
+        near, labels = stencil, keys
+        if match.tolerance is not None or found.request.cells or found.request.distance is not None:
+            near, labels, *_ = lookup(axis, keys, exact=False, outside="nearest")
     else:
         near, labels, has_value, beyond = lookup(axis, keys, exact=match.method == "exact", outside=outside)
         stencil = near
