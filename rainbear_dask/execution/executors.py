@@ -4,7 +4,7 @@ An executor takes tasks, for example `ScanTask` objects, and returns a `Job` for
 `execution.run_async` decide how many jobs are in flight, and in which order their results arrive.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 8 * 2**20
+"""Bytes of tasks that are submitted together, unless one task has more. Dask warns of messages of 10 MB."""
 
 _NUM_FETCH_THREADS = 4
 """Threads per scan that fetch results from a cluster."""
@@ -51,6 +54,17 @@ class Work(Generic[T]):
     def run_here(self, task: Task) -> T:
         """Do the work for one task on the calling thread."""
         return self.receive(self.run(task, *self.args))
+
+
+def _messages(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """Split tasks into those that one message carries."""
+    start = size = 0
+    for number, task in enumerate(tasks):
+        size += task.sent_bytes
+        if size > MAX_MESSAGE_BYTES and number > start:
+            yield tasks[start:number]
+            start, size = number, task.sent_bytes
+    yield tasks[start:]
 
 
 class Executor(Protocol[T]):
@@ -124,8 +138,10 @@ class DaskExecutor(Generic[T]):
         for spec in {task.scan.spec for task in tasks}:
             check_reaches(self._client, spec)
             bring_credentials(self._client, spec)
+        futures: list[distributed.Future[Any]] = []
         with annotate(**self._work.annotations):
-            futures = submit(self._client, tasks, self._work.run, *self._work.args)
+            for some in _messages(tasks):
+                futures += submit(self._client, some, self._work.run, *self._work.args)
         self._unfetched.update(futures)
         if self._is_closed:  # on another thread meanwhile
             self._release_all()

@@ -68,6 +68,10 @@ class Task(Protocol):
     def frame_bytes(self) -> int:
         """Estimated upper bound of the bytes of the result."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """Estimated bytes of the task itself, beside the part that it shares."""
+
 
 @dataclass(frozen=True)
 class ScanTask:
@@ -104,6 +108,11 @@ class ScanTask:
     def frame_bytes(self) -> int:
         """Estimated upper bound of the bytes of the frame."""
         return self.max_rows * sum(column.width for column in self.scan.columns)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Estimated bytes of the task itself, beside the part that it shares."""
+        return sum(along.starts.nbytes + along.stops.nbytes for box in (self.index, *self.boxes) for along in box)
 
     @property
     def memory_bytes(self) -> int:

@@ -145,6 +145,16 @@ def _ticks(values: pl.Series, unit: str) -> npt.NDArray[np.int64]:
     )
 
 
+def are_whole(values: pl.Series, dtype: pl.DataType) -> Valid:
+    """Whether values are whole numbers of the unit of time of an axis, so that `numbers_of` does not round them."""
+    if not is_time(dtype) or not is_time(values.dtype) or _UNITS[dtype.time_unit] >= _UNITS[values.dtype.time_unit]:
+        return np.ones(len(values), np.bool_)
+    whole: Valid = (
+        _ticks(values, values.dtype.time_unit) % (_UNITS[values.dtype.time_unit] // _UNITS[dtype.time_unit]) == 0
+    )
+    return whole
+
+
 def key_type(labels: pl.DataType, keys: pl.DataType, where: str, *, interpolates: bool) -> pl.DataType:
     """Return the type in which labels and keys are compared.
 

@@ -123,7 +123,7 @@ class Gathering:
     def _by_chunk(self, places: Sequence[Positions], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
         """Return the order of cells by chunk, and the number of the chunk of each cell in this order.
 
-        Numbers are in C order of the grid along the dimensions of points. NumPy sorts narrow ones several times as fast.
+        Numbers are in C order of the grid along the dimensions of points. NumPy sorts narrow ones faster.
         """
         numbers, total = np.zeros(count, np.int64), 1
         for (stencil, size), at in zip(self._sized, places, strict=True):

@@ -14,7 +14,7 @@ from rainbear_dask.exceptions import PointsError
 from rainbear_dask.indexing.index_set import Positions
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct
-from rainbear_dask.sampling.axes import Axis, Valid, axis_of, fitting_type, numbers_of, period_of
+from rainbear_dask.sampling.axes import Axis, Valid, are_whole, axis_of, fitting_type, numbers_of, period_of
 from rainbear_dask.sampling.request import Match, Request, check_request, dim_of, sphere_pair
 from rainbear_dask.sampling.sphere import SphereIndex, metres, sphere_index, unit_vectors
 from rainbear_dask.sampling.stencils import LOOKUPS, Stencil, interpolation, lookup
@@ -209,6 +209,8 @@ def _along(found: Coordinates, match: Match, points: pl.Series) -> tuple[Stencil
     keys, valid = numbers_of(points, dtype)
     if axis.circle is not None:
         valid = valid & np.isfinite(keys)
+    if match.method == "exact":
+        valid = valid & are_whole(points, dtype)
     if not len(axis.labels):
         zeros = np.zeros(len(keys), np.int64)
         return Stencil(axis.dim, "exact", zeros[:, None]), zeros, zeros > 0
@@ -233,7 +235,8 @@ def _outside_error(match: Match, points: pl.Series, bad: Valid, where: str) -> P
     first = int(bad.argmax())
     return PointsError(
         f"{int(bad.sum()):,} of {len(bad):,} points are outside of {match.coordinate.name!r}; "
-        f"the first one is {points[first]} in row {first} of {match.key!r}. Filter the points to {where}, or use outside='null' or 'nearest'."
+        f"the first one is {points[first]} in row {first} of {match.key!r}. "
+        f"Filter the points to {where}, or use outside='null' or 'nearest'."
     )
 
 

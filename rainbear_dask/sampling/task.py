@@ -64,6 +64,13 @@ class SampleTask:
     kept: tuple[tuple[npt.NDArray[np.int64], ...], ...]
     frame_bytes: int
 
+    @property
+    def sent_bytes(self) -> int:
+        """Estimated bytes of the task itself, beside the part that it shares."""
+        arrays = [array for s in self.stencils for array in (s.places, s.factors)] + [*self.cells]
+        of_kept = {id(along): along.nbytes for chunk in self.kept for along in chunk}  # chunks share them
+        return sum(int(array.nbytes) for array in arrays if array is not None) + sum(of_kept.values())
+
     def __dask_tokenize__(self) -> tuple[str, str]:
         rest = (self.regions, self.stencils, self.num_points, self.cells, self.num_cells, self.kept)
         return token_of(self.scan), str(tokenize(rest))

@@ -299,16 +299,21 @@ def test_keys_of_another_unit_of_time(url, ds, unit):
     assert out.schema["time"] == pl.Datetime(unit)
 
 
-def test_a_finer_key_is_not_rounded_to_a_label():
-    times = np.array(["2020-01-01", "2020-01-02"], dtype="M8[s]")
+@pytest.mark.parametrize("last", ["2020-01-02", "3000-01-01"])
+def test_a_finer_key_is_not_rounded_to_a_label(last):
+    """Nanoseconds cannot count to the year 3000."""
     store = MemoryStore()
-    ds = xr.Dataset({"a": ("time", [1.0, 2.0])}, {"time": times})
-    ds.to_zarr(store, zarr_format=3, consolidated=False)
+    group = zarr.open_group(store, mode="w", zarr_format=2)
+    times = np.array(["2020-01-01", last], dtype="M8[us]")
+    for name, values in {"time": times, "a": np.array([1.0, 2.0])}.items():
+        group.create_array(name, data=values, chunks=(2,), attributes={"_ARRAY_DIMENSIONS": ["time"]})
+    assert rd.scan_zarr(store).collect_schema()["time"] == pl.Datetime("us")
     keys = pl.DataFrame({"time": pl.Series([1577836800000000001, 1577836800000000000]).cast(pl.Datetime("ns"))})
     assert rd.sample(store, keys, method="exact").collect()["a"].to_list() == [None, 1.0]
-    assert rd.sample(store, pl.DataFrame({"time": [date(2020, 1, 2)]}), method="exact").collect()["a"].to_list() == [
-        2.0
-    ]
+    days = pl.DataFrame({"time": [date.fromisoformat(last)]})
+    assert rd.sample(store, days, method="exact").collect()["a"].to_list() == [2.0]
+    late = pl.DataFrame({"time": pl.Series([datetime(9999, 1, 1)]).cast(pl.Datetime("us"))})
+    assert rd.sample(store, late, outside="nearest").collect()["a"].to_list() == [2.0]
 
 
 def test_float_keys_are_rounded_to_float32_labels():
@@ -361,6 +366,16 @@ def test_workers_give_the_rows_of_threads(url, client, method):
     lazy = rd.sample(url, points.lazy(), method=method, client=client)
     assert_frame_equal(lazy.collect(engine="streaming"), here[0], check_exact=True)
     assert_frame_equal(pickle.loads(pickle.dumps(lazy)).collect(), here[0], check_exact=True)
+
+
+@pytest.mark.cluster
+def test_many_points_travel_in_several_messages(url, client, monkeypatch):
+    """Dask warns of large messages."""
+    monkeypatch.setattr("rainbear_dask.sampling.gather._MAX_TASK_ENTRIES", 500)
+    monkeypatch.setattr("rainbear_dask.execution.executors.MAX_MESSAGE_BYTES", 10_000)
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "40 kB"}):
+        found = rd.sample(url, track(20_000), method="linear").collect()
+    assert_frame_equal(found, rd.sample(url, track(20_000), method="linear").filter(c.id >= 0).collect())
 
 
 @pytest.mark.cluster

@@ -76,7 +76,9 @@ def keys(draw, labels, count, *, inside=False, holes=True):
     step = HOUR // 4 if labels.dtype.kind == "M" else 0.125
     span = max(int((high - low) / step), 0)
     margin = 0 if inside else 12
-    places = draw(st.lists(st.integers(-margin, span + margin), min_size=count, max_size=count))
+    ends = [end for end in (-3, -2, -1, 0, span, span + 1, span + 2, span + 3) if -margin <= end <= span + margin]
+    place = st.integers(-margin, span + margin) | st.sampled_from(ends)
+    places = draw(st.lists(place, min_size=count, max_size=count))
     found = low + np.array(places) * step if labels.dtype.kind == "M" else float(low) + np.array(places) * step
     series = pl.Series(found)
     if holes and draw(st.booleans()) and count:
