@@ -24,7 +24,7 @@ MIN_TASK_BYTES, NUM_TASKS = 4 * 2**20, 16
 """A task has a sixteenth of all decoded bytes, within a lower bound and the setting ``task-bytes``."""
 
 _MAX_MASK = 2**26
-"""Chunks of a grid, of which a report tells the used ones exactly."""
+"""Chunks of a grid up to which a report tells the used ones exactly."""
 
 _MAX_TASK_ENTRIES = 2**17
 """Points and cells after which a task ends: they travel with it."""
