@@ -62,12 +62,18 @@ class Axis:
     circle: tuple[float, float] | None = None
     has_repeats: bool = False
 
-    def onto(self, keys: Values) -> Values:
-        """Return keys shifted by whole periods onto the circle. Keys that are there already do not change."""
+    def keys_of(self, points: pl.Series, dtype: pl.DataType) -> tuple[Values, Valid]:
+        """Return keys in the type of the labels, as `numbers_of` does, shifted by whole periods onto the circle.
+
+        Keys that are there already do not change. Others are shifted before they are rounded to the type of the labels.
+        """
         if self.circle is None:
-            return keys
+            return numbers_of(points, dtype)
+        keys, valid = numbers_of(points, pl.Float64())
         start, period = self.circle
-        return keys - period * np.floor((keys - start) / period)
+        valid = valid & np.isfinite(keys)
+        keys = np.where(valid, keys, start)
+        return (keys - period * np.floor((keys - start) / period)).astype(self.labels.dtype), valid
 
 
 def axis_of(dim: str, values: pl.Series, positions: Positions, dtype: pl.DataType, period: float | None) -> Axis:

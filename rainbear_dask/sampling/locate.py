@@ -206,9 +206,7 @@ def _along(found: Coordinates, match: Match, points: pl.Series) -> tuple[Stencil
     """Return the stencil of all points, the nearest positions, and which points have a value."""
     axis, dtype = found.axes[match.coordinate.name]
     outside, interpolates = found.request.outside, match.method not in LOOKUPS
-    keys, valid = numbers_of(points, dtype)
-    if axis.circle is not None:
-        valid = valid & np.isfinite(keys)
+    keys, valid = axis.keys_of(points, dtype)
     if match.method == "exact":
         valid = valid & are_whole(points, dtype)
     if not len(axis.labels):
@@ -227,7 +225,7 @@ def _along(found: Coordinates, match: Match, points: pl.Series) -> tuple[Stencil
         raise _outside_error(match, points, bad, f"the labels from {axis.labels[0]} to {axis.labels[-1]}")
     valid = valid & has_value
     if match.tolerance is not None:
-        valid &= ~(np.abs(labels - axis.onto(keys)) > match.tolerance)
+        valid &= ~(np.abs(labels - keys) > match.tolerance)
     return stencil, near.places[:, 0], valid
 
 
@@ -235,7 +233,7 @@ def _outside_error(match: Match, points: pl.Series, bad: Valid, where: str) -> P
     first = int(bad.argmax())
     return PointsError(
         f"{int(bad.sum()):,} of {len(bad):,} points are outside of {match.coordinate.name!r}; "
-        f"the first one is {points[first]} in row {first} of {match.key!r}. "
+        f"the first one has {points[first]} in {match.key!r}. "
         f"Filter the points to {where}, or use outside='null' or 'nearest'."
     )
 

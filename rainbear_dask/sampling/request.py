@@ -294,7 +294,8 @@ def _match(coordinate: Column, key: str, keys: pl.DataType, method: Method, *, t
     if tolerance is not None and method == "exact":
         raise PointsError(f"tolerance={tolerance!r} contradicts method='exact' of {name!r}. Use method='nearest'.")
     known = (None, False, "auto")
-    if wrap not in known and not (isinstance(wrap, int | float) and wrap > 0 and dtype.is_numeric()):
+    is_period = isinstance(wrap, int | float) and wrap is not True and wrap > 0 and dtype.is_numeric()
+    if wrap not in known and not is_period:
         raise PointsError(f"wrap={wrap!r} of {name!r} is neither 'auto', nor None, nor the period of numbers.")
     period = None if wrap in (None, False) else True if wrap == "auto" else float(wrap)
     limit = _limit(tolerance, pl.Float64() if flat else dtype, name)

@@ -70,7 +70,7 @@ def lookup(axis: Axis, keys: Values, *, exact: bool, outside: Outside) -> tuple[
     axis : Axis
         At least one label.
     keys : ndarray, shape (n,)
-        In the type of the axis, without NaN.
+        In the type of the axis and on its circle, without NaN.
     exact : bool
         Whether other keys than labels match nothing.
     outside : Outside
@@ -88,7 +88,6 @@ def lookup(axis: Axis, keys: Values, *, exact: bool, outside: Outside) -> tuple[
         Which keys are more than half a step beyond an end; with ``exact``, which keys are no label.
     """
     labels, last = axis.labels, len(axis.labels) - 1
-    keys = axis.onto(keys)
     after = np.searchsorted(labels, keys)
     right = np.minimum(after, last)
     if exact:
@@ -122,7 +121,7 @@ def interpolation(axis: Axis, keys: Values, method: Method, outside: Outside) ->
     axis : Axis
         At least one label, and no label at several positions.
     keys : ndarray, shape (n,)
-        In the type of the axis, without NaN.
+        In the type of the axis and on its circle, without NaN.
     method : Method
         One that interpolates.
     outside : Outside
@@ -147,7 +146,6 @@ def interpolation(axis: Axis, keys: Values, method: Method, outside: Outside) ->
     labels, count = axis.labels, len(axis.labels)
     if method == "cubic" and count < 4:
         raise PointsError(f"Cubic needs four labels of {axis.dim!r}, which has {count}. Use method='linear'.")
-    keys = axis.onto(keys)
     beyond = (keys < labels[0]) | (keys > labels[-1])
     found = ~beyond if outside in {"null", "error"} else np.ones(len(keys), np.bool_)
     if outside != "extrapolate" or count == 1:
