@@ -342,6 +342,18 @@ def test_large_integers_and_texts_are_compared_exactly():
     caught(PointsError, lambda: rd.sample(store, pl.DataFrame({"x": ["bern"]})), "no distances", "exact")
 
 
+@pytest.mark.parametrize("labels", [np.array([0.0, 1.0, 3.0]), np.array([0, 2, 6]), np.array([3.0, 1.0, 0.0], "f4")])
+def test_half_a_step_beyond_the_ends_is_inside(labels):
+    store = in_memory(xr.Dataset({"a": ("x", labels.astype("f8"))}, {"x": labels}))
+    low, high = float(labels.min()) - (1 if labels.dtype.kind == "i" else 0.5), float(labels.max()) * 4 / 3
+    keys = pl.DataFrame({"x": [low, low - 0.001, high, high + 0.001]})
+    ends = [float(labels.min()), None, float(labels.max()), None]
+    assert rd.sample(store, keys).collect()["a"].to_list() == ends
+    whole = pl.DataFrame({"x": [-1, -2, 8, 9]})
+    if labels.dtype.kind == "i":
+        assert rd.sample(store, whole).collect()["a"].to_list() == ends
+
+
 def test_a_single_label_is_near_everything_but_only_within_a_tolerance():
     store = in_memory(xr.Dataset({"a": ("time", [1.0])}, {"time": np.array(["2020-01-01"], "M8[ns]")}))
     points = pl.DataFrame({"time": [datetime(2020, 1, 1, 5), datetime(2021, 1, 1)]})
