@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-regions bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -93,7 +93,7 @@ check: lint types layers test test-second test-stores test-stores-second test-se
 laws: $(VENV)/.installed  ## Run the laws of selections, planning and regions on 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
-	    tests/geo/test_expressions.py tests/regions/test_zonal.py $(ARGS)
+	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
@@ -121,6 +121,12 @@ bench-cluster: .venv-bench/.installed  ## Measure a cluster of two processes: sp
 	.venv-bench/bin/python -m benchmarks.cluster
 	.venv-bench/bin/python -m benchmarks.latency
 	.venv-bench/bin/python -m benchmarks.streaming
+
+bench-points: .venv-bench/.installed  ## Measure values at points beside xarray: speed, memory, latency, two workers (ten minutes)
+	.venv-bench/bin/python -m benchmarks.points $(ARGS)
+	.venv-bench/bin/python -m benchmarks.points memory $(ARGS)
+	.venv-bench/bin/python -m benchmarks.points latency $(ARGS)
+	.venv-bench/bin/python -m benchmarks.points cluster $(ARGS)
 
 bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)

@@ -22,6 +22,7 @@ _HOMES = {
     "print_extension_info": "diagnostics.versions",
     "progress": "diagnostics.progress",
     "read_zarr": "api.dataframe",
+    "sample": "api.sample",
     "scan_zarr": "api.scan",
     "scan_zarr_async": "backends.zarr",
     "store": "store",
@@ -36,6 +37,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_HOMES[name]}")
+    if _HOMES[name].startswith("api."):
+        import_module(f"{__name__}.api.namespace")  # registers `lf.zarr`
     globals()[name] = value = home if name == _HOMES[name] else getattr(home, name)
     return value
 

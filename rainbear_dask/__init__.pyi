@@ -2,6 +2,7 @@
 
 from rainbear_dask import exceptions, geo, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
+from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.backends.cached_store import BackendOptions
@@ -27,6 +28,7 @@ __all__ = [
     "print_extension_info",
     "progress",
     "read_zarr",
+    "sample",
     "scan_zarr",
     "scan_zarr_async",
     "store",

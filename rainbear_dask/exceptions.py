@@ -15,6 +15,7 @@
     └── QueryError                      the query is at fault
         ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
+        ├── PointsError                 also ValueError: correct the points, or how they are matched
         ├── UnknownOptionError          also TypeError: correct the keyword
         ├── GeometryError               also ValueError: correct the geometry, or convert it to the grid's CRS
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
@@ -84,6 +85,10 @@ class UnknownColumnError(QueryError, KeyError):
 
 class PredicateError(QueryError, TypeError):
     """A filter is not an expression with one Boolean per row."""
+
+
+class PointsError(QueryError, ValueError):
+    """Points cannot be matched with the coordinates of a table as asked."""
 
 
 class UnknownOptionError(QueryError, TypeError):

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import xarray as xr
 from fsspec.registry import _registry as file_systems
@@ -39,6 +40,7 @@ def with_library(address, library):
     return rd.scan_zarr(address, storage_options={"library": library})
 
 
+POINTS = pl.DataFrame({"x": [0.5]})
 USES = [
     ("dataframe", ["dask.dataframe"], rd.read_zarr),
     ("dataframe", ["dask.dataframe"], lambda url: rd.to_dask_dataframe(rd.scan_zarr(url))),
@@ -55,6 +57,7 @@ USES = [
     ("obstore", ["obstore"], lambda _: with_library("gs://bucket/a.zarr", "obstore")),
     ("obstore", ["obstore"], lambda _: with_library("s3://bucket/a.zarr", "obstore")),
     ("s3", ["obstore", "s3fs"], lambda _: rd.scan_zarr("s3://bucket/a.zarr")),
+    ("sample", ["scipy.interpolate"], lambda url: rd.sample(url, POINTS, method="cubic").collect()),
     ("xarray", ["xarray"], lambda url: rd.plan(url).to_xarray()),
 ]
 

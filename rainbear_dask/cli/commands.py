@@ -1,4 +1,4 @@
-"""The subcommands of ``rainbear-dask``: describe a store, plan a query, and write its rows to a file."""
+"""The subcommands of ``rainbear-dask``: describe a store, plan a query, write its rows or values at points to a file."""
 
 import argparse
 import logging
@@ -17,6 +17,7 @@ import dask.config
 import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
+from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.cli.outputs import check_output, open_output
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster"):
+    for name in ("output", "cluster", "points"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
     # users need the message only, not the line of code
     warnings.showwarning = partial(_print_warning, secrets)
@@ -134,7 +135,24 @@ def _zonal(args: argparse.Namespace) -> None:
         write(lf if args.where is None else _filtered(lf, args.where, lf.collect_schema(), presentable(args.url)))
 
 
-_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan, "zonal": _zonal}
+def _sample(args: argparse.Namespace) -> None:
+    write, points = _sink(args.output, args.format), _points(args.points)
+    options = {name: getattr(args, name) for name in ("method", "tolerance", "outside", "coordinates", "distance")}
+    with _cluster(args) as client:
+        write(sample(_query(args, client), points, args.on, client=client, **options))
+
+
+def _points(path: str) -> pl.LazyFrame:
+    """Open a file of points, whose suffix names its format."""
+    form = _SUFFIXES.get(Path(path).suffix.lower())
+    if form is None:
+        raise QueryError(f"The suffix of {path} names no format of points. Use one of {', '.join(_SUFFIXES)}.")
+    if "://" not in path and not Path(path).is_file():
+        raise QueryError(f"There is no file of points {path}.")
+    return _SOURCES[form](path)
+
+
+_COMMANDS = {"info": _info, "plan": _plan, "sample": _sample, "scan": _scan, "zonal": _zonal}
 
 
 def _source(args: argparse.Namespace) -> dict[str, Any]:
@@ -216,6 +234,11 @@ _SINKS: dict[str, Callable[[pl.LazyFrame, Any], None]] = {
     "parquet": pl.LazyFrame.sink_parquet,
     "csv": pl.LazyFrame.sink_csv,
     "ipc": pl.LazyFrame.sink_ipc,
+}
+_SOURCES: dict[str, Callable[[str], pl.LazyFrame]] = {
+    "parquet": pl.scan_parquet,
+    "csv": partial(pl.scan_csv, try_parse_dates=True),
+    "ipc": pl.scan_ipc,
 }
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ipc": "ipc", ".arrow": "ipc", ".feather": "ipc"}
 

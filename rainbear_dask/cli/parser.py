@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -15,6 +17,7 @@ examples:
   rainbear-dask plan sst.zarr --where "latitude BETWEEN 30 AND 60 AND time >= '2008-06-01'"
   rainbear-dask scan sst.zarr --where "MONTH(time) IN (6, 7, 8) AND sst > 300" --select time,sst --output summer.parquet
   rainbear-dask scan sst.zarr --where "sst > 303" --head 10
+  rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet
   rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
   rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
   rainbear-dask zonal sst.zarr counties.geojson --by name --stats mean,max --output counties.parquet
@@ -108,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     query = _Parser(add_help=False)
     query.add_argument("--where", metavar="SQL", help=_WHERE)
     query.add_argument("--select", metavar="A,B", type=_names, help="columns of the result; by default all")
-    query.add_argument("--head", metavar="N", type=_count, help="upper bound on rows, from the first")
     query.add_argument("--max-chunks", metavar="N", type=_count, help="refuse queries that need more chunks")
     query.add_argument("--max-rows", metavar="N", type=_count, help="refuse queries that read more rows")
     query.add_argument("--max-bytes", metavar="N", type=_count, help="refuse queries that decode more bytes")
@@ -123,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     place.add_argument("--wait", metavar="TIME", help="longest wait for a first worker: 30s, 2h; by default 10 minutes")
 
+    head = _Parser(add_help=False)
+    head.add_argument("--head", metavar="N", type=_count, help="upper bound on rows, from the first")
     regions, output = _regions(), _output()
 
     def command(name: str, text: str, *parents: _Parser) -> Any:
@@ -137,12 +141,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command("info", "show the columns and chunks of a store", source)
     # It needs no cluster, but accepts the options of one, so that users can plan the command line of a scan unchanged.
-    command("plan", "show what a query would read, without reading it", source, query, place)
-    command("scan", "run a query, and write the rows", source, query, place, output)
+    command("plan", "show what a query would read, without reading it", source, query, head, place)
+    scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
+    _add_progress(scan)
+    _add_points(command("sample", "write the values at points", source, query, place, output))
     zonal = command("zonal", "compute statistics over polygons, and write the rows", source, regions, place, output)
     zonal.add_argument(
         "zones", metavar="ZONES", help="a file of polygons: GeoJSON, GeoParquet, GeoPackage, shapefile, ..."
     )
+    _add_progress(zonal)
     return parser
 
 
@@ -188,12 +195,73 @@ def _output() -> "_Parser":
         choices=["parquet", "csv", "ipc"],
         help="by default the suffix of FILE decides, and standard output is csv",
     )
-    output.add_argument(
+    return output
+
+
+def _add_progress(parser: Any) -> None:
+    parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="show a progress bar on standard error; by default if that is a terminal",
     )
-    return output
+
+
+def _add_points(sample: Any) -> None:
+    """Add the arguments of the command that samples points."""
+    sample.set_defaults(head=None)
+    sample.add_argument("points", metavar="POINTS", help="a file of points: Parquet, CSV or Arrow IPC, by its suffix")
+    sample.add_argument(
+        "--on",
+        metavar="DIM=COLUMN,...",
+        type=_pairs,
+        help="column of the points for each coordinate; by default columns with the names of dimensions",
+    )
+    sample.add_argument(
+        "--method",
+        metavar="NAME or DIM=NAME,...",
+        type=_method,
+        default="nearest",
+        help="exact, nearest, linear, pchip, akima, makima or cubic; by default nearest",
+    )
+    sample.add_argument(
+        "--tolerance",
+        metavar="DIM=LIMIT,...",
+        type=_tolerance,
+        help="largest distance of a label: a number, or a time such as 90min, 6h, 1d",
+    )
+    sample.add_argument("--outside", default="null", help="null, nearest, error or extrapolate; by default null")
+    sample.add_argument("--coordinates", action="store_true", help="also write the labels of the cell")
+    sample.add_argument("--distance", metavar="COLUMN", help="also write the distance to the cell, in metres")
+
+
+def _pairs(text: str) -> dict[str, str]:
+    found = dict[str, str]()
+    for part in _names(text):
+        key, _, value = part.partition("=")
+        found[key] = value or key
+    return found
+
+
+def _method(text: str) -> str | dict[str, str]:
+    return _pairs(text) if "=" in text else text
+
+
+def _tolerance(text: str) -> dict[str, float | timedelta]:
+    found = dict[str, float | timedelta]()
+    for part in _names(text):
+        key, _, limit = part.partition("=")
+        number = re.fullmatch(r"([0-9.]+(?:e-?[0-9]+)?)\s*([a-z]*)", limit)
+        if number is None or number[2] not in _SECONDS:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not DIM=LIMIT, with a number or a time such as 90min, 6h, 1d"
+            )
+        seconds = _SECONDS[number[2]]
+        found[key] = float(number[1]) if seconds is None else timedelta(seconds=float(number[1]) * seconds)
+    return found
+
+
+_SECONDS = {"": None, "s": 1, "min": 60, "h": 3600, "d": 86_400}
+"""Units of time of a tolerance; a plain number is in units of the labels."""
 
 
 def _names(text: str) -> list[str]:

@@ -48,10 +48,16 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
     QueryError
         If the caller's client is asynchronous and this is the thread of its event loop, which would wait for itself.
     """
+    chosen = chosen_client(client, awaited=awaited)
+    if client is not None or chosen is None or get_annotations():
+        return chosen
+    return None if plan.counts.bytes_kept <= num_bytes("small-plan-bytes") else chosen
+
+
+def chosen_client(client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":
+    """Return the caller's client, else the active one, as `client_for` does for a large plan."""
     if client is None:
-        client = active_client(awaited=awaited)
-        small = client is not None and not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
-        return None if small else client
+        return active_client(awaited=awaited)
     if client.asynchronous and not awaited:
         raise QueryError(
             "This Dask client is asynchronous, and its event loop would wait for itself. Await the scan: "

@@ -1,10 +1,10 @@
-"""Where scan tasks run: one protocol, implemented by threads of this process and by the workers of a Dask cluster.
+"""Where tasks run: one protocol, implemented by threads of this process and by the workers of a Dask cluster.
 
-An executor takes `ScanTask` objects and returns a `Job` for each. `execution.run` and `execution.run_async` decide how
-many jobs are in flight, and in which order their results arrive.
+An executor takes tasks, for example `ScanTask` objects, and returns a `Job` for each. `execution.run` and
+`execution.run_async` decide how many jobs are in flight, and in which order their results arrive.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +15,16 @@ from dask.base import annotate, get_annotations
 from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, is_direct
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job
-from rainbear_dask.planning.task import ScanTask
+from rainbear_dask.planning.task import Task
 
 if TYPE_CHECKING:
     import distributed
     from distributed import Client
 
 T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 8 * 2**20
+"""Bytes of tasks that are submitted together, unless one task has more. Dask warns of messages of 10 MB."""
 
 _NUM_FETCH_THREADS = 4
 """Threads per scan that fetch results from a cluster."""
@@ -48,15 +51,26 @@ class Work(Generic[T]):
     args: tuple[Callable[..., Any], ...] = ()
     annotations: Mapping[str, Any] = field(default_factory=get_annotations)
 
-    def run_here(self, task: ScanTask) -> T:
+    def run_here(self, task: Task) -> T:
         """Do the work for one task on the calling thread."""
         return self.receive(self.run(task, *self.args))
 
 
-class Executor(Protocol[T]):
-    """Runs scan tasks. Its methods may block, so call them outside of an event loop; `close` never blocks."""
+def _messages(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """Split tasks into those that one message carries."""
+    start = size = 0
+    for number, task in enumerate(tasks):
+        size += task.sent_bytes
+        if size > MAX_MESSAGE_BYTES and number > start:
+            yield tasks[start:number]
+            start, size = number, task.sent_bytes
+    yield tasks[start:]
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+
+class Executor(Protocol[T]):
+    """Runs tasks. Its methods may block, so call them outside of an event loop; `close` never blocks."""
+
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Start tasks together and return a job for each, in the same order."""
         ...
 
@@ -84,7 +98,7 @@ class ThreadExecutor(Generic[T]):
         self._work, self._num_threads = work, num_threads
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="scan-zarr-task")
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Queue tasks for the threads."""
         return [self._job(self._pool.submit(self._work.run_here, task)) for task in tasks]
 
@@ -119,13 +133,15 @@ class DaskExecutor(Generic[T]):
         self._unfetched: set[distributed.Future[Any]] = set()
         self._is_closed = False
 
-    def submit(self, tasks: Sequence[ScanTask]) -> list[Job[T]]:
+    def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Bring the workers the credentials of the stores, then submit the tasks with the caller's annotations."""
         for spec in {task.scan.spec for task in tasks}:
             check_reaches(self._client, spec)
             bring_credentials(self._client, spec)
+        futures: list[distributed.Future[Any]] = []
         with annotate(**self._work.annotations):
-            futures = submit(self._client, tasks, self._work.run, *self._work.args)
+            for some in _messages(tasks):
+                futures += submit(self._client, some, self._work.run, *self._work.args)
         self._unfetched.update(futures)
         if self._is_closed:  # on another thread meanwhile
             self._release_all()

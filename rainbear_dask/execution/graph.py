@@ -1,9 +1,9 @@
-"""Turn scan tasks into Dask tasks whose keys depend on content alone."""
+"""Turn tasks into Dask tasks whose keys depend on content alone."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,21 +15,24 @@ from dask.typing import Key
 from dask.utils import funcname
 
 from rainbear_dask.planning.task import Scan, ScanTask
+from rainbear_dask.planning.task import Task as AnyTask
 from rainbear_dask.storage.credentials import seal
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+T = TypeVar("T", bound=AnyTask)
 
-def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]) -> dict[Key, Task]:
-    """Build a graph of one independent Dask task per scan task, in the same order.
+
+def build_graph(tasks: Iterable[AnyTask], run: Callable[..., Any], *args: Callable[..., Any]) -> dict[Key, Task]:
+    """Build a graph of one independent Dask task per task, in the same order.
 
     Parameters
     ----------
-    tasks : iterable of ScanTask
+    tasks : iterable of Task
         The tasks to run.
     run : callable
-        A top-level function of a scan task and of ``args``.
+        A top-level function of a task and of ``args``.
     *args : callable
         Functions of the user. If Dask cannot tokenize one of them by content, its keys differ each time.
 
@@ -45,7 +48,7 @@ def build_graph(tasks: Iterable[ScanTask], run: Callable[..., Any], *args: Calla
 
 
 def submit(
-    client: "Client", tasks: Sequence[ScanTask], run: Callable[..., Any], *args: Callable[..., Any]
+    client: "Client", tasks: Sequence[AnyTask], run: Callable[..., Any], *args: Callable[..., Any]
 ) -> "list[Future[Any]]":
     """Submit several tasks together, with the keys of `build_graph`; the cluster starts them in order.
 
@@ -69,12 +72,12 @@ def submit(
     )
 
 
-def _key(task: ScanTask, run: Callable[..., Any], args: Sequence[Callable[..., Any]]) -> Key:
+def _key(task: AnyTask, run: Callable[..., Any], args: Sequence[Callable[..., Any]]) -> Key:
     name = "-".join(["scan-zarr", _short_name(task), *map(funcname, args)])
     return (name, tokenize(run, task, *args, ensure_deterministic=not args))
 
 
-def _run(run: Callable[..., Any], task: ScanTask, *args: Callable[..., Any]) -> Any:
+def _run(run: Callable[..., Any], task: AnyTask, *args: Callable[..., Any]) -> Any:
     """Run a task. Workers import this module for it, which registers the size of frames before the first one exists."""
     return run(task, *args)
 
@@ -87,7 +90,7 @@ def _bytes_of_frame(frame: pl.DataFrame) -> int:
 sizeof.register(pl.DataFrame, _bytes_of_frame)
 
 
-def _sealed(task: ScanTask) -> ScanTask:
+def _sealed(task: T) -> T:
     """Return the task without credentials, which `execution.plugins` brings to the workers."""
     scan = _sealed_scan(task.scan)
     return task if scan is task.scan else replace(task, scan=scan)
@@ -98,13 +101,14 @@ def _content(task: ScanTask) -> tuple[str, str]:
     positions = [one for product in (task.index, *task.boxes) for one in product]
     lengths = np.array([len(one.starts) for one in positions])
     ends = [ends.tobytes() for one in positions for ends in (one.starts, one.stops)]  # sometimes hundreds of boxes
-    return _token(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
+    return token_of(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
 
 
 normalize_token.register(ScanTask, _content)
 
 
-def _token(scan: Scan) -> str:
+def token_of(scan: Scan) -> str:
+    """Return the token of the part that tasks share, which is computed once."""
     found = _tokens.get(scan)
     if found is None:
         found = _tokens[scan] = str(tokenize(scan, ensure_deterministic=True))
@@ -123,7 +127,7 @@ _tokens: WeakKeyDictionary[Scan, str] = WeakKeyDictionary()
 _sealed_scans: WeakKeyDictionary[Scan, tuple[Scan, ...]] = WeakKeyDictionary()  # empty if a scan holds no credentials
 
 
-def _short_name(task: ScanTask) -> str:
+def _short_name(task: AnyTask) -> str:
     """Return the last word of the store's address and group."""
     words = re.findall(r"[\w.]+", f"{task.scan.spec.label}/{task.scan.spec.group}".replace(".zarr", ""))
     return str(words[-1] if words else "store")[:40]

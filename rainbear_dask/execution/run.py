@@ -11,7 +11,7 @@ from rainbear_dask.execution.executors import DaskExecutor, Executor, ThreadExec
 from rainbear_dask.execution.stream import stream
 from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import apply_to_frame, run_task
-from rainbear_dask.planning.task import ScanTask
+from rainbear_dask.planning.task import ScanTask, Task
 from rainbear_dask.resources.settings import num_bytes, num_threads
 from rainbear_dask.storage.stores import is_remote
 
@@ -54,8 +54,8 @@ def iter_frames(
     """
     work = Work(run_task, CompactFrame.to_polars)
     if limit is None:
-        return _stream(tasks, client, work, max_in_flight=max_concurrency, ordered=ordered)
-    frames = _stream(tasks, client, work, ramp_up=True, max_in_flight=max_concurrency, ordered=ordered)
+        return run_tasks(tasks, client, work, max_in_flight=max_concurrency, ordered=ordered)
+    frames = run_tasks(tasks, client, work, ramp_up=True, max_in_flight=max_concurrency, ordered=ordered)
     return _first_rows(frames, limit)
 
 
@@ -76,7 +76,7 @@ def iter_compact_frames(
     iterator of CompactFrame
         One per task, with the bounds of `iter_frames`.
     """
-    return _stream(tasks, client, Work(run_task, _identity), ramp_up=ramp_up)
+    return run_tasks(tasks, client, Work(run_task, _identity), ramp_up=ramp_up)
 
 
 def map_frames(
@@ -102,33 +102,15 @@ def map_frames(
     iterator
         One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
     """
-    return _stream(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
-
-
-def iter_results(tasks: Iterable[ScanTask], work: Work[T], client: "Client | None" = None) -> Iterator[T]:
-    """Do any work for each task, where the chunks are read, and yield the results in task order.
-
-    Parameters
-    ----------
-    tasks, client
-        As in `iter_frames`.
-    work : Work
-        Work for one task.
-
-    Returns
-    -------
-    iterator
-        One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
-    """
-    return _stream(tasks, client, work)
+    return run_tasks(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
 
 
 def _identity(value: T) -> T:
     return value
 
 
-def _stream(
-    tasks: Iterable[ScanTask],
+def run_tasks(
+    tasks: Iterable[Task],
     client: "Client | None",
     work: Work[T],
     *,
@@ -136,6 +118,24 @@ def _stream(
     max_in_flight: int | None = None,
     ordered: bool = True,
 ) -> Iterator[T]:
+    """Do some work for each task, and yield the results.
+
+    Parameters
+    ----------
+    tasks, client, ordered
+        As in `iter_frames`; tasks may be of any kind that the work understands.
+    work : Work
+        What to do with each task.
+    ramp_up : bool
+        Whether to submit one task first, and then twice as many in each round.
+    max_in_flight : int, optional
+        Upper bound on tasks in flight.
+
+    Returns
+    -------
+    iterator
+        One result per task, with the bounds of `iter_frames`.
+    """
     todo, threads_here = iter(tasks), num_threads()
     if client is None and not ramp_up:
         first = list(islice(todo, 2))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any, ClassVar, Protocol
 
 from rainbear_dask.indexing.blocks import Blocks
 from rainbear_dask.indexing.index_set import IndexSet
@@ -54,6 +55,24 @@ class Scan:
     blocks: tuple[int, ...] = ()
 
 
+class Task(Protocol):
+    """The part of any task, a dataclass of plain data, that executors know."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def scan(self) -> Scan:
+        """The part that it shares with other tasks: the store above all."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Estimated upper bound of the bytes of the result."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Estimated bytes of the task itself, beside the part that it shares."""
+
+
 @dataclass(frozen=True)
 class ScanTask:
     """The rows that one worker reads at once, as plain data.
@@ -89,6 +108,11 @@ class ScanTask:
     def frame_bytes(self) -> int:
         """Estimated upper bound of the bytes of the frame."""
         return self.max_rows * sum(column.width for column in self.scan.columns)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Estimated bytes of the task itself, beside the part that it shares."""
+        return sum(along.starts.nbytes + along.stops.nbytes for box in (self.index, *self.boxes) for along in box)
 
     @property
     def memory_bytes(self) -> int:

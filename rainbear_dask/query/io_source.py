@@ -14,7 +14,7 @@ from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.query.pushdown import also, pushed_down, recorder_of
+from rainbear_dask.query.pushdown import Request, also, pushed_down, recorder_of
 from rainbear_dask.table.model import Table
 
 if TYPE_CHECKING:
@@ -94,8 +94,15 @@ def _slices(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:
 
 
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
-    """Return the plan of each Zarr scan of a query, in the order in which Polars starts them; no task runs."""
-    return [
-        request.source.plan(request.columns, request.predicate, request.n_rows)  # every recorded source is a ZarrReader
-        for request in pushed_down(lf)
-    ]
+    """Return the plan of each Zarr source of a query, in the order in which Polars starts them; no task runs."""
+    return [_plan(request) for request in pushed_down(lf)]
+
+
+def scans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
+    """Return the plans of scans alone. The rows of sampled points are not the rows of a plan."""
+    return [_plan(request) for request in pushed_down(lf) if isinstance(request.source, ZarrReader)]
+
+
+def _plan(request: Request) -> ReadPlan:
+    plan: ReadPlan = request.source.plan(request.columns, request.predicate, request.n_rows)
+    return plan

@@ -13,8 +13,8 @@ from rainbear_dask.exceptions import QueryError
 from rainbear_dask.planning.limits import Limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import ZarrReader, plans_of
-from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps
+from rainbear_dask.query.io_source import ZarrReader, scans_of
+from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps, pushed_down
 from rainbear_dask.table.model import Table
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 def lazy_table(table: Table, client: "Client | None" = None, limits: Limits | None = None) -> pl.LazyFrame:
     """Return a table as a LazyFrame; nothing is read."""
     return _scan(Origin(ZarrReader(table, client, limits or Limits())))
+
+
+def reader_of(lf: pl.LazyFrame) -> ZarrReader | None:
+    """Return the source of a query over one Zarr scan; None for any other query."""
+    if isinstance(lf, ScannedFrame) and lf.origin is not None:
+        return lf.origin.reader
+    found = [request.source for request in pushed_down(lf) if isinstance(request.source, ZarrReader)]
+    return found[0] if len(found) == 1 else None
 
 
 def plan_of_filters(lf: pl.LazyFrame) -> ReadPlan:
@@ -51,7 +59,7 @@ def plan_of_filters(lf: pl.LazyFrame) -> ReadPlan:
         table, filters = lf.origin.reader.table, lf.origin.filters
         return plan_filter(table, reduce(and_, filters) if filters else None, names)
     steps = optimized_steps(lf)
-    scans = plans_of(lf) if ends_in_scan(steps) or ends_in_filter(steps) else []
+    scans = scans_of(lf) if ends_in_scan(steps) or ends_in_filter(steps) else []
     if len(scans) != 1 or (ends_in_filter(steps) and steps not in map(optimized_steps, _rebuilt(scans[0], names))):
         raise QueryError(
             f"This query does more than filter one Zarr scan row by row and choose columns: {steps[0]}. "

@@ -14,7 +14,7 @@ import polars as pl
 
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.executors import Work
-from rainbear_dask.execution.run import iter_results
+from rainbear_dask.execution.run import run_tasks
 from rainbear_dask.indexing.selection import Box, Selection
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct, compile_predicate
@@ -201,7 +201,7 @@ class _Query:
         """Yield the rows, band by band along the first of the other dimensions."""
         sent, bands = _Sent(), self._bands()
         left, kept = self.n_rows, dict[str, Sums]()
-        results = iter_results(self._tasks(bands, sent), Work(run_zonal_task, _identity), client)
+        results = run_tasks(self._tasks(bands, sent), client, Work(run_zonal_task, _identity))
         with closing(results):  # type: ignore[type-var]  # a generator
             found = next(results, None)
             for number, band in enumerate(bands):

@@ -60,6 +60,7 @@ def test_the_public_names():
         "print_extension_info",
         "progress",
         "read_zarr",
+        "sample",
         "scan_zarr",
         "scan_zarr_async",
         "store",

@@ -258,6 +258,9 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, 
         ["scan", "x", "--head", "q"],
         ["scan", "x", "--head", "-3"],
         ["scan", "x", "--max-rows", "-1"],
+        ["sample", "x"],
+        ["sample", "x", "p.csv", "--tolerance", "lat=far"],
+        ["sample", "x", "p.csv", "--head", "3"],
     ],
 )
 def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
@@ -267,7 +270,7 @@ def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
     assert capsys.readouterr().err.startswith("usage: rainbear-dask")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["scan"], ["zonal"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["sample"], ["scan"], ["zonal"]])
 def test_help_has_examples_and_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as info:
         main([*command, "--help"])

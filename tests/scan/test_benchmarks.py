@@ -28,6 +28,9 @@ from benchmarks.growth import report as report_growth
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
+from benchmarks.points import STORES as POINT_STORES
+from benchmarks.points import measure as measure_points
+from benchmarks.points import report as report_points
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.regions import TILES, polygons
@@ -278,6 +281,14 @@ def test_repeated_questions_are_measured_and_their_answers_agree(store, tmp_path
     measures = measure_repeated(path, short, rounds=1, counts=(1, 3))
     assert all(0 < seconds < inf for each in measures for seconds in each.seconds.values())
     assert len(report_repeated(measures).splitlines()) == 2 + 3 * 2
+
+
+def test_values_at_points_are_measured_and_agree(tmp_path):
+    path, layout = str(tmp_path / "a.zarr"), POINT_STORES[1].sized("tiny")
+    layout.write(path)
+    measures = measure_points(path, layout, rounds=1, counts=(50,))
+    assert all(0 < each.ours < inf and 0 < each.theirs < inf for each in measures)
+    assert len(report_points(measures).splitlines()) == 2 + 2 + 2 * 2
 
 
 @pytest.mark.parametrize("store", FLOOR_STORES, ids=lambda store: store.name)

@@ -767,6 +767,67 @@ FAULTS = [
         "kept = {name: each for name, each in sums.items() if self._is_constant(name)}",
         "kept = {}",
     ),
+    # Points
+    Fault(
+        "points: a tie goes to the smaller label",
+        "sampling/stencils sampling/test_sample search",
+        "keys - labels[left] < labels[right] - keys",
+        "keys - labels[left] <= labels[right] - keys",
+    ),
+    Fault(
+        "points: half a step beyond the end is outside",
+        "sampling/stencils sampling/test_points half_a_step",
+        "keys > high",
+        "keys >= high",
+    ),
+    Fault(
+        "points: a corner without weight is read",
+        "sampling/stencils sampling/test_points labels_read",
+        "places[on_label] = places[on_label, hit",
+        "_ = places[on_label, hit",
+    ),
+    Fault(
+        "points: a point of two chunks is finished in one",
+        "sampling/gather sampling/test_sample interp",
+        "inside &= stencil.places[:, corner] // size == first",
+        "inside |= stencil.places[:, corner] // size == first",
+    ),
+    Fault(
+        "points: values of the dimensions that points lack are mixed up",
+        "sampling/gather sampling/test_sample interp",
+        ".transpose(0, 2, 1).reshape(-1)",
+        ".reshape(-1)",
+    ),
+    Fault(
+        "points: a null corner is taken for zero",
+        "sampling/task sampling/test_points excludes_are_null",
+        "return series if nulls is None else only_where(series, ~nulls)",
+        "return series",
+    ),
+    Fault(
+        "points: infinity without weight spoils a value",
+        "sampling/evaluate sampling/test_points infinity",
+        "np.where(weight == 0, 0, value * weight)",
+        "value * weight",
+    ),
+    Fault(
+        "points: a finer key is rounded to the unit of the labels",
+        "sampling/locate sampling/test_points finer",
+        "valid = valid & are_whole(points, dtype)",
+        "pass",
+    ),
+    Fault(
+        "points: a limit counts points instead of rows",
+        "sampling/source sampling/test_sample engine",
+        "frame, n_rows = frame.head(n_rows), max(n_rows - frame.height, 0)",
+        "pass",
+    ),
+    Fault(
+        "points: a filter of values is applied to points before they have any",
+        "sampling/source sampling/test_sample engine",
+        "of_points = n_rows is None and",
+        "of_points =",
+    ),
 ]
 
 

@@ -1,6 +1,7 @@
 """A user's code, which ``make types`` checks: what each public call takes and gives. Nothing runs it."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Unpack, assert_type
 
@@ -46,6 +47,22 @@ def regions(path: Path, frame: pl.DataFrame) -> None:
     assert_type(rd.zonal(rd.scan_zarr(path), frame, ["t2m"], stats="max", by="name", lon="x", lat="y"), pl.LazyFrame)
     rd.zonal(path, frame, weights="centre")  # type: ignore[arg-type]
     rd.geo.within(b"", boundary="inside")  # type: ignore[arg-type]
+
+
+def points(path: Path) -> None:
+    """Values at points."""
+    stations = pl.DataFrame({"lat": [52.4], "lon": [4.9]})
+    assert_type(
+        rd.sample(path, stations, {"latitude": "lat"}, method="linear", tolerance={"latitude": 0.5}), pl.LazyFrame
+    )
+    assert_type(
+        rd.sample(rd.scan_zarr(path), stations.lazy(), wrap=None, distance="far", coordinates=True), pl.LazyFrame
+    )
+    rd.sample(
+        path, stations, method={"lat": "linear", "lon": "nearest"}, outside="nearest", tolerance=timedelta(hours=1)
+    )
+    rd.sample(path, stations, method="lineer")  # type: ignore[arg-type]
+    rd.sample(path, 3)  # type: ignore[arg-type]
 
 
 def plans(path: Path) -> None:
