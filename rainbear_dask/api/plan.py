@@ -1,7 +1,7 @@
 """`ScanPlan`: a plan that users inspect, run here or on a cluster, or hand to Dask and other libraries."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +14,11 @@ from rainbear_dask.dependencies import require
 from rainbear_dask.diagnostics.explain import as_html, as_text
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import NoClientError
-from rainbear_dask.execution.clients import active_client, bring_credentials, client_for
+from rainbear_dask.execution.clients import bring_credentials, chosen_client, client_for
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.execution.run import iter_frames, map_frames
 from rainbear_dask.execution.worker import make_frame
+from rainbear_dask.planning.limits import Limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.table.model import Column, Table
@@ -46,10 +47,20 @@ class ScanPlan:
     Parameters
     ----------
     read_plan : ReadPlan
-        Tasks, counts and limits; not part of the public interface.
+        Tasks and counts; not part of the public interface.
+    limits : Limits
+        Upper bounds that the caller has set.
     """
 
     read_plan: ReadPlan
+    limits: Limits = field(default_factory=Limits)
+
+    def __repr__(self) -> str:
+        counts = self.read_plan.counts
+        return (
+            f"ScanPlan({self.table.spec.label}: {counts.num_chunks_kept:,} of {counts.num_chunks:,} chunks, "
+            f"{counts.max_rows:,} rows at most, {counts.num_tasks:,} tasks)"
+        )
 
     @property
     def table(self) -> Table:
@@ -187,7 +198,7 @@ class ScanPlan:
             Results of the function. Read-ahead is bounded, and closing the iterator stops the tasks, as in `frames`.
             The function receives whole tasks: with a filter and a ``limit``, more rows than the limit.
         """
-        values = map_frames(self.tasks(), func, client or active_client(), ordered=ordered)
+        values = map_frames(self.tasks(), func, chosen_client(client), ordered=ordered)
         return shown(values, self.read_plan)
 
     def to_delayed(self, client: "Client | None" = None) -> list[Delayed]:
@@ -205,7 +216,7 @@ class ScanPlan:
             A `polars.DataFrame` for each task, in task order. With a filter and a ``limit``, the frames together may
             hold more rows than the limit.
         """
-        client = client or active_client()
+        client = chosen_client(client)
         if client is not None:
             bring_credentials(client, self.table.spec)
         graph = build_graph(self.tasks(), make_frame)
@@ -247,7 +258,7 @@ class ScanPlan:
         NoClientError
             If no Dask client is given or active.
         """
-        client = client or active_client()
+        client = chosen_client(client)
         if client is None:
             raise NoClientError(
                 "to_futures() needs a Dask client, and none is active. Pass `client=`, or call persist()."
@@ -267,6 +278,7 @@ class ScanPlan:
         pyarrow.Table
             Columns and rows of `collect`.
         """
+        require("pyarrow", extra="dataframe")
         return self.collect(client).to_arrow()
 
     def to_arrow_reader(self, client: "Client | None" = None) -> "pa.RecordBatchReader":

@@ -8,9 +8,11 @@ import polars as pl
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.exceptions import RepeatedRowsWarning
+from rainbear_dask.execution.clients import check_client
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
-from rainbear_dask.planning.limits import Limits
+from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import plans_of
 from rainbear_dask.query.scanned_frame import lazy_table
@@ -89,6 +91,8 @@ def scan_zarr(
         If the source is not a Zarr group, or its arrays contradict each other.
     UnknownColumnError
         If ``variables`` names an array that the group does not have.
+    ClusterError
+        If ``client`` is no Dask client, or is closed.
     UnknownOptionError
         If a keyword is not an option of this function.
 
@@ -112,6 +116,7 @@ def scan_zarr(
     >>> lf = rd.scan_zarr("sst.zarr").filter(pl.col("latitude").abs() < 5, pl.col("time").dt.month() == 1)
     >>> lf.collect()  # doctest: +SKIP
     """
+    check_client(client)
     table = _open_table(source, variables, group, prefix, storage_options, decode=decode, mask=mask)
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
 
@@ -133,7 +138,8 @@ def _open_table(
         warn(
             f"The table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
             f"largest variable, because no variable has all its dimensions ({', '.join(table.sizes)}). Name variables "
-            "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables()."
+            "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables().",
+            RepeatedRowsWarning,
         )
     return table
 
@@ -183,6 +189,7 @@ def tables(
     >>> found = rd.tables("image.zarr")  # doctest: +SKIP
     >>> found[rd.TableKey("", ("y", "x"), (512, 512))].collect()  # doctest: +SKIP
     """
+    check_client(client)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
     return {key: lazy_table(table, client, limits) for key, table in _open_tables(source, **options).items()}
 
@@ -203,10 +210,13 @@ def _open_tables(
 @checks_options
 def plan(
     source: StoreLike,
-    predicate: pl.Expr | None = None,
+    predicate: pl.Expr | str | None = None,
     columns: Sequence[str] | None = None,
     *,
     n_rows: int | None = None,
+    max_chunks_to_read: int | None = None,
+    max_rows: int | None = None,
+    max_bytes: int | None = None,
     **options: Unpack[ScanOptions],
 ) -> ScanPlan:
     """Plan a scan without running it.
@@ -215,12 +225,14 @@ def plan(
     ----------
     source
         As in `scan_zarr`.
-    predicate : Expr, optional
-        The filter.
+    predicate : Expr or str, optional
+        The filter: an expression, or an SQL condition, ``"lat > 45 AND time < '2020-01-01'"``.
     columns : sequence of str, optional
         Columns of the result; by default all.
     n_rows : int, optional
         Upper bound of the rows of the result; the plan returns the first rows that pass the filter.
+    max_chunks_to_read, max_rows, max_bytes
+        As in `scan_zarr`.
     **options
         ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
 
@@ -236,10 +248,27 @@ def plan(
         condition.
     UnknownColumnError
         If the predicate or ``columns`` names a column that the table does not have.
+    PlanTooLargeError
+        If the plan exceeds an upper bound.
     UnknownOptionError
         If a keyword is not an option of this function.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> plan = rd.plan("sst.zarr", pl.col("latitude") > 45, ["time", "sst"])
+    >>> plan.num_chunks_kept, plan.num_chunks
+    (1, 1)
+    >>> plan.collect().columns
+    ['time', 'sst']
     """
-    return ScanPlan(plan_filter(_open_table(source, **options), predicate, columns, n_rows))
+    limits = Limits(max_chunks_to_read, max_rows, max_bytes)
+    check_count("n_rows", n_rows)
+    names = [columns] if isinstance(columns, str) else columns
+    found = plan_filter(_open_table(source, **options), predicate, names, n_rows)
+    check_limits(found, limits)
+    return ScanPlan(found, limits)
 
 
 def explain(lf: pl.LazyFrame) -> str:

@@ -70,6 +70,9 @@ def command() -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})  # a prefix of an option may be another one tomorrow
+
     def error(self, message: str) -> NoReturn:
         """Report an error in the command line, without unknown arguments: they may hold a secret."""
         from rainbear_dask.redaction import presentable  # noqa: PLC0415  only errors need it

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from dask.base import get_annotations
 
-from rainbear_dask.exceptions import QueryError
+from rainbear_dask.exceptions import ClusterError, QueryError
 from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.settings import num_bytes
@@ -47,7 +47,10 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
     ------
     QueryError
         If the caller's client is asynchronous and this is the thread of its event loop, which would wait for itself.
+    ClusterError
+        If the caller's client is no Dask client, or is closed.
     """
+    check_client(client)
     if client is None:
         client = active_client(awaited=awaited)
         small = client is not None and not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
@@ -58,6 +61,40 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
             "`await lf.collect_async()`, or a backend's `scan_zarr_async()`."
         )
     return client
+
+
+def check_client(client: object) -> None:
+    """Refuse a client that is no Dask client, or is closed; None passes.
+
+    Raises
+    ------
+    ClusterError
+        If tasks cannot run on it.
+    """
+    if client is None:
+        return
+    if not (hasattr(client, "status") and hasattr(client, "asynchronous")):
+        address = client if isinstance(client, str) else "tcp://scheduler:8786"
+        raise ClusterError(
+            f"The client is a {type(client).__name__}, not a Dask client. Connect first: "
+            f"client=distributed.Client({address!r}), or `with rainbear_dask.cluster.connect({address!r}):`."
+        )
+    if client.status in ("closing", "closed"):
+        raise ClusterError(
+            "The Dask client is closed, so it cannot run tasks. Pass an open client, or collect inside its `with` block."
+        )
+
+
+def chosen_client(client: "Client | None") -> "Client | None":
+    """Return the caller's client, else the active one, also for small plans; None without one.
+
+    Raises
+    ------
+    ClusterError
+        As `check_client`.
+    """
+    check_client(client)
+    return client or active_client()
 
 
 def active_client(*, awaited: bool = False) -> "Client | None":

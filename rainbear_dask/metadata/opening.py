@@ -19,11 +19,13 @@ from rainbear_dask.metadata.model import StoreMeta
 from rainbear_dask.metadata.parse import coordinates_above, store_meta
 from rainbear_dask.redaction import reason, secrets_of
 from rainbear_dask.resources.openings import new_opening
+from rainbear_dask.resources.settings import check_settings
 from rainbear_dask.storage.connect import connect, has_index
 from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
 from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.url_options import check_options
 from rainbear_dask.storage.zarr_internals import sync
 
 
@@ -91,6 +93,8 @@ class OpenedStore:
     ------
     StoreFormatError
         If the source cannot be a store.
+    QueryError
+        If the source does not have the storage options.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class OpenedStore:
         is_archive = isinstance(self._address, str) and is_regular(self._address) and zipfile.is_zipfile(self._address)
         if self._root and isinstance(self._address, str) and not is_archive:
             self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
+        check_options(self._address, storage_options)
+        check_settings()
         self._options = dict(storage_options or {})
         self._max_cached, self._max_chunks = max_cached, max_chunks
         self._source: str | Store | None = None

@@ -5,8 +5,11 @@ from math import prod
 
 import polars as pl
 
+from rainbear_dask.exceptions import SuspiciousFilterWarning
+from rainbear_dask.planning.literals import suspicious
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.redaction import warn
 from rainbear_dask.resources.limits import WHOLE_VALUES
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.table.columns import prefetch, whole_column
@@ -47,11 +50,19 @@ def plan_scan(
         If the table lacks a column.
     PlanTooLargeError
         If the predicate names a dimension that is too long to filter.
+    PredicateError
+        If the predicate fails on the types of coordinates.
+
+    Warns
+    -----
+    SuspiciousFilterWarning
+        If the predicate compares times with a number.
     """
     leaves = table.leaves(columns)
     task_bytes = num_bytes("task-bytes")
     if predicate is None:
         return ReadPlan(table, leaves, (), n_rows, head, task_bytes)
+    _warn_of_times(predicate, table)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
     num_values = {column.name: prod(table.sizes[dim] for dim in column.dims) for column in named}
@@ -65,3 +76,11 @@ def plan_scan(
         lambda name: whole_column(table.spec, known[name], num_values[name]),
     )
     return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
+
+
+def _warn_of_times(predicate: pl.Expr, table: Table) -> None:
+    names = dict.fromkeys(predicate.meta.root_names())
+    dtypes = {name: table.columns[name].dtype for name in names if name in table.columns}
+    if any(dtype.is_temporal() for dtype in dtypes.values()):
+        for text in suspicious(predicate, dtypes):
+            warn(text, SuspiciousFilterWarning)

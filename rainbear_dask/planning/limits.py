@@ -1,8 +1,10 @@
 """Limits on a plan, checked before anything is read."""
 
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
-from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.exceptions import PlanTooLargeError, QueryError
 from rainbear_dask.planning.plan import ReadPlan
 
 
@@ -23,6 +25,23 @@ class Limits:
     chunks: int | None = None
     rows: int | None = None
     bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("max_chunks_to_read", self.chunks)
+        check_count("max_rows", self.rows)
+        check_count("max_bytes", self.bytes)
+
+
+def check_count(option: str, value: object) -> None:
+    """Refuse an upper bound that is no whole number, 0 or more; None passes.
+
+    Raises
+    ------
+    QueryError
+        If the value is something else.
+    """
+    if value is not None and (not isinstance(value, SupportsIndex) or index(value) < 0):
+        raise QueryError(f"The option `{option}` is {value!r}. Give a whole number, 0 or more, or None for no bound.")
 
 
 def check_limits(plan: ReadPlan, limits: Limits) -> None:

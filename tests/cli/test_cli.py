@@ -185,7 +185,7 @@ def test_many_rows_are_written_in_little_memory(tmp_path):
         (["scan", "{url}", "--where", "lat > 1) OR (lat < 3"], 2, "--where"),
         (["scan", "{url}", "--output", "rows.xyz"], 2, "--format"),
         (["scan", "{url}", "--output", "damaged.zarr", "--format", "csv"], 2, "is a folder"),
-        (["scan", "{url}", "--output", "/nowhere/rows.csv"], 1, "/nowhere"),
+        (["scan", "{url}", "--output", "/nowhere/rows.csv"], 2, "Create /nowhere first"),
         (["info", "{url}/nothing"], 3, "No Zarr store at"),
         (["scan", "{damaged}", "--output", "rows.csv"], 3, "'t2m'"),
         (["scan", "{url}", "--max-chunks", "5"], 4, "24 chunks needed, limit is 5"),
@@ -223,6 +223,7 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, 
         ["scan", "x", "--head", "q"],
         ["scan", "x", "--head", "-3"],
         ["scan", "x", "--max-rows", "-1"],
+        ["scan", "x", "--wher", "a > 1"],
     ],
 )
 def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):

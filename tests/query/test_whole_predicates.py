@@ -86,7 +86,7 @@ def ways(path: str, predicate: pl.Expr) -> dict:
         "backend, awaited": lambda: asyncio.run(rd.scan_zarr_async(backend, predicate)),
         "plan, pandas": lambda: pl.from_pandas(plan().to_pandas()),
         "plan, Dask DataFrame": lambda: from_dask(plan().to_dask_dataframe()),
-        "filters of Dask DataFrame": lambda: from_dask(rd.read_zarr(backend, filters=predicate)),
+        "filters of Dask DataFrame": lambda: from_dask(rd.read_zarr(backend, predicate=predicate)),
         "lazy table, Dask DataFrame": lambda: from_dask(rd.to_dask_dataframe(scan_zarr(backend).filter(predicate))),
     }
 

@@ -51,7 +51,7 @@ def plans(path: Path) -> None:
 
 def data_frames(path: Path) -> None:
     """Dask DataFrames."""
-    assert_type(rd.read_zarr(path, ["t2m"], [("lat", ">", 45)], "time", mask=False), dd.DataFrame)
+    assert_type(rd.read_zarr(path, [("lat", ">", 45)], ["t2m"], "time", mask=False), dd.DataFrame)
     assert_type(rd.to_dask_dataframe(rd.scan_zarr(path), categories=["lat"]), dd.DataFrame)
 
 
