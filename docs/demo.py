@@ -96,7 +96,7 @@ def write_store(arrays: xr.DataArray) -> None:
 def ask(question: Callable[[pl.LazyFrame], pl.LazyFrame], table: pl.LazyFrame, expected: pd.DataFrame) -> bool:
     """Print a query, its plan, its result and the check by xarray."""
     query = question(table)
-    print(f"\n{'-' * 80}\n{inspect.getsource(question)}\n{indent(rd.explain(query), '    ')}\n")
+    print(f"\n{'-' * 80}\n{inspect.getsource(question)}\n{indent(str(rd.explain(query)), '    ')}\n")
     start = time.perf_counter()
     frame = query.collect()
     seconds = time.perf_counter() - start

@@ -7,14 +7,15 @@ import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
-from rainbear_dask.diagnostics.explain import as_text
-from rainbear_dask.exceptions import RepeatedRowsWarning
-from rainbear_dask.execution.clients import check_client
+from rainbear_dask.diagnostics.explanation import Explanation
+from rainbear_dask.exceptions import QueryError, RepeatedRowsWarning
+from rainbear_dask.execution.clients import check_client, place_of
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
 from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import plans_of
+from rainbear_dask.query.io_source import scans_of
+from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
 from rainbear_dask.table.model import Table, TableKey
@@ -271,7 +272,7 @@ def plan(
     return ScanPlan(found, limits)
 
 
-def explain(lf: pl.LazyFrame) -> str:
+def explain(lf: pl.LazyFrame) -> Explanation:
     """Report, for each Zarr scan in a query, which chunks it would read; no data variable is read.
 
     Parameters
@@ -281,8 +282,40 @@ def explain(lf: pl.LazyFrame) -> str:
 
     Returns
     -------
-    str
-        For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, order, columns and filters.
-        Planning reads only the coordinates that the filters name.
+    Explanation
+        For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, place, order, columns and
+        filters. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
+        ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
+        ``kept_by_polars``. Planning reads only the coordinates that the filters name.
+
+    Raises
+    ------
+    QueryError
+        If the argument is no LazyFrame.
+    PredicateError
+        If a filter compares values of different types.
+
+    Notes
+    -----
+    If a filter keeps no row, the report shows the range and the step of each coordinate that it names, and the probable
+    mistake: another convention of longitudes, swapped bounds, or a label that does not exist.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> report = rd.explain(rd.scan_zarr("sst.zarr").filter(pl.col("longitude") < -30))
+    >>> report.chunks_kept, report.runs_on
+    (0, 'threads')
+    >>> "These longitudes are 0° to 360°" in report
+    True
     """
-    return "\n".join(as_text(found) for found in plans_of(lf))
+    if not isinstance(lf, pl.LazyFrame):
+        raise QueryError(
+            f"explain() takes a LazyFrame, and this is a {type(lf).__name__}. Explain the query before you collect it."
+        )
+    scans = scans_of(lf)
+    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
+    kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
+    places = tuple(place_of(found, client) for found, client in scans)
+    return Explanation(tuple(found for found, _ in scans), places, tuple(kept))

@@ -99,7 +99,7 @@ def _aligned(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    _show(explain(_query(args)))
+    _show(str(explain(_query(args))))
 
 
 def _show(text: str) -> None:

@@ -9,9 +9,11 @@ from weakref import WeakKeyDictionary
 
 from dask.base import get_annotations
 
+from rainbear_dask.diagnostics.explanation import Place
 from rainbear_dask.exceptions import ClusterError, QueryError
 from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.credentials import secret_of
 from rainbear_dask.storage.sources import check_travels
@@ -53,14 +55,38 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
     check_client(client)
     if client is None:
         client = active_client(awaited=awaited)
-        small = client is not None and not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
-        return None if small else client
+        return None if client is not None and _is_small(plan) else client
     if client.asynchronous and not awaited:
         raise QueryError(
             "This Dask client is asynchronous, and its event loop would wait for itself. Await the scan: "
             "`await lf.collect_async()`, or a backend's `scan_zarr_async()`."
         )
     return client
+
+
+def place_of(plan: ReadPlan, client: "Client | None" = None) -> Place:
+    """Return where a plan would run now, and why.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The plan.
+    client : distributed.Client, optional
+        The client that the caller named.
+    """
+    if client is not None:
+        return Place("cluster", "the caller named its client")
+    if active_client(awaited=True) is None:
+        return Place("threads", "no Dask client is active")
+    if _is_small(plan):
+        limit = readable_bytes(num_bytes("small-plan-bytes"))
+        return Place("threads", f"the plan reads {limit} at most; an explicit `client=` takes precedence")
+    return Place("cluster", "a Dask client is active")
+
+
+def _is_small(plan: ReadPlan) -> bool:
+    """Whether threads of this process finish a plan before a scheduler could distribute it."""
+    return not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
 
 
 def check_client(client: object) -> None:

@@ -93,9 +93,14 @@ def _slices(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:
     return [frame] if size <= _MAX_FRAME_BYTES else frame.iter_slices(int(frame.height * _SLICE_BYTES // size) or 1)
 
 
+def scans_of(lf: pl.LazyFrame) -> "list[tuple[ReadPlan, Client | None]]":
+    """Return the plan of each Zarr scan of a query with the client that its caller named, as `plans_of` does."""
+    return [
+        (request.source.plan(request.columns, request.predicate, request.n_rows), request.source.client)
+        for request in pushed_down(lf)  # every recorded source is a ZarrReader
+    ]
+
+
 def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     """Return the plan of each Zarr scan of a query, in the order in which Polars starts them; no task runs."""
-    return [
-        request.source.plan(request.columns, request.predicate, request.n_rows)  # every recorded source is a ZarrReader
-        for request in pushed_down(lf)
-    ]
+    return [plan for plan, _ in scans_of(lf)]

@@ -75,6 +75,20 @@ def requests_in_flight() -> int:
     return value
 
 
+def memory_share() -> float | None:
+    """Return the share of this machine's memory that a result may take; None for any.
+
+    Raises
+    ------
+    SettingError
+        If the setting is not a number above 0.
+    """
+    value = _setting("memory-share")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise _error("memory-share", value, "a number above 0, such as 0.8, or null")
+    return value
+
+
 def check_settings() -> None:
     """Warn of settings in our section that this package does not have; they are misspelt, and without effect."""
     _check_names(dask.config.get(SECTION, default={}), DEFAULTS, SECTION)

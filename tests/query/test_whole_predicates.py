@@ -206,7 +206,7 @@ def test_what_is_always_or_never_true_is_a_filter_everywhere(url, whole, constan
     others = PLAIN | FALLIBLE | PYTHON | OTHER_ROWS
     for asked in [predicate] if beside == "alone" else [predicate & others[beside], others[beside] | predicate]:
         check(url, whole, asked, may_refuse=beside == "mean", by=WAYS)
-        assert rd.explain(scan_zarr(url).filter(asked)) is not None
+        assert str(rd.explain(scan_zarr(url).filter(asked)))
 
 
 @pytest.mark.parametrize("constant", ["false", "null", "always"])
