@@ -2,12 +2,13 @@
 
 from rainbear_dask import exceptions, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
+from rainbear_dask.api.sample import open_sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
 from rainbear_dask.diagnostics.progress import progress
-from rainbear_dask.diagnostics.versions import __version__, print_extension_info
+from rainbear_dask.diagnostics.versions import __version__, print_extension_info, show_versions
 from rainbear_dask.metadata.codec_names import configure_zarr_codecs
 from rainbear_dask.table.model import TableKey
 
@@ -21,12 +22,14 @@ __all__ = [
     "configure_zarr_codecs",
     "exceptions",
     "explain",
+    "open_sample",
     "plan",
     "print_extension_info",
     "progress",
     "read_zarr",
     "scan_zarr",
     "scan_zarr_async",
+    "show_versions",
     "store",
     "tables",
     "to_dask_dataframe",

@@ -13,8 +13,8 @@ EXAMPLES = """\
 examples:
   rainbear-dask info s3://bucket/sst.zarr --option anon=true
   rainbear-dask plan sst.zarr --where "latitude BETWEEN 30 AND 60 AND time >= '2008-06-01'"
-  rainbear-dask scan sst.zarr --where "MONTH(time) IN (6, 7, 8) AND sst > 300" --select time,sst --output summer.parquet
-  rainbear-dask scan sst.zarr --where "sst > 303" --head 10
+  rainbear-dask scan sst.zarr --where "MONTH(time) IN (6, 7, 8) AND sst > 28" --select time,sst --output summer.parquet
+  rainbear-dask scan sst.zarr --where "sst > 28" --head 10
   rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
   rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
 
