@@ -1,5 +1,6 @@
 """Choose the Dask client of a scan, and find out how to reach its workers."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dask.base import get_annotations
 from rainbear_dask.diagnostics.explanation import Place
 from rainbear_dask.exceptions import ClusterError, QueryError
 from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
+from rainbear_dask.logs import logger
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.resources.settings import num_bytes
@@ -21,6 +23,8 @@ from rainbear_dask.storage.spec import StoreSpec
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_LOG = logger("scan")
 
 _THREADS_SECONDS = 1
 """How long a number of worker threads stays valid: clusters grow and shrink."""
@@ -53,6 +57,13 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
         If the caller's client is no Dask client, or is closed.
     """
     check_client(client)
+    if _LOG.isEnabledFor(logging.INFO):  # counting takes time
+        counts = plan.counts
+        _LOG.info(
+            "scan of %s: %s of %s chunks, %s, %s rows at most, %s tasks, on %s",
+            *(plan.table.spec.label, counts.num_chunks_kept, counts.num_chunks, readable_bytes(counts.bytes_kept)),
+            *(counts.max_rows, counts.num_tasks, place_of(plan, client)),
+        )
     if client is None:
         client = active_client(awaited=awaited)
         return None if client is not None and _is_small(plan) else client

@@ -12,6 +12,7 @@ from zarr.storage import LocalStore
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreNotFoundError
+from rainbear_dask.logs import logger
 from rainbear_dask.metadata.documents import Documents
 from rainbear_dask.metadata.groups import unlabelled
 from rainbear_dask.metadata.keys import join_path
@@ -27,6 +28,8 @@ from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.storage.url_options import check_options
 from rainbear_dask.storage.zarr_internals import sync
+
+_LOG = logger("storage")
 
 
 def open_store(
@@ -210,6 +213,7 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
             # S3 refuses access to missing objects, if the caller may not list
             found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
             meta = replace(meta, above=coordinates_above(spec, found))
+        _LOG.info("opened %s by %s: %s arrays", f"{label}/{path}".rstrip("/"), type(store).__name__, len(meta.arrays))
         return meta
 
 
