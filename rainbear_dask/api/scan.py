@@ -18,6 +18,7 @@ from rainbear_dask.query.io_source import scans_of
 from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
+from rainbear_dask.storage.sources import is_array, is_dataset, place_in_store
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables
 from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions
@@ -52,8 +53,9 @@ def scan_zarr(
     Parameters
     ----------
     source : str, path, store or backend
-        A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, or an Icechunk session or
-        store; Zarr v2 or v3. A backend shares its cached metadata and coordinates.
+        A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, a group or an array of
+        zarr, or an Icechunk session or store; Zarr v2 or v3. A Dataset that xarray opened, if it still holds exactly
+        its store. A backend shares its cached metadata and coordinates.
     variables : collection of str, optional
         Data variables of the table; their dimensions make the rows. By default all data variables of the group.
     group : str, optional
@@ -89,7 +91,7 @@ def scan_zarr(
     StoreAccessError
         If the store rejects the credentials.
     StoreFormatError
-        If the source is not a Zarr group, or its arrays contradict each other.
+        If the source is not a Zarr group, its arrays contradict each other, or a Dataset differs from its store.
     UnknownColumnError
         If ``variables`` names an array that the group does not have.
     ClusterError
@@ -132,6 +134,13 @@ def _open_table(
     decode: bool = True,
     mask: bool = True,
 ) -> Table:
+    if is_dataset(source) or is_array(source):
+        if variables is not None or group or prefix or storage_options:
+            raise QueryError(
+                "A Dataset or an array names its store and its variables itself, so `variables`, `group`, `prefix` and "
+                "`storage_options` have no meaning. Select variables from it, or pass the path of the store."
+            )
+        return _table_of_object(source, decode=decode, mask=mask)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
     table = open_table(meta, variables=names, decode=decode, mask=mask)
@@ -142,6 +151,22 @@ def _open_table(
             "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables().",
             RepeatedRowsWarning,
         )
+    return table
+
+
+def _table_of_object(source: Any, *, decode: bool, mask: bool) -> Table:
+    """Return the table of a Dataset of xarray, or of an array of zarr."""
+    if is_array(source):
+        store, path = place_in_store(source)
+        group, _, name = path.rpartition("/")
+        return _open_table(store, [name], group, decode=decode, mask=mask)
+    from rainbear_dask.convert.dataset_source import check_same, source_of_dataset  # noqa: PLC0415  xarray is an extra
+
+    found = source_of_dataset(source)
+    whole = _open_table(found.store, None, found.group, decode=decode, mask=mask)
+    names = [name for name, column in whole.columns.items() if column.role == "data" and name in found.variables]
+    table = _open_table(found.store, names or found.variables, found.group, decode=decode, mask=mask)
+    check_same(source, table)
     return table
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zarr import Array, Group
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
@@ -24,7 +25,7 @@ from rainbear_dask.resources.settings import check_settings
 from rainbear_dask.storage.connect import connect, has_index
 from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
-from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
+from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of, place_in_store
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.storage.url_options import check_options
 from rainbear_dask.storage.zarr_internals import sync
@@ -109,6 +110,9 @@ class OpenedStore:
         max_cached: int | None = None,
         max_chunks: int | None = None,
     ) -> None:
+        if isinstance(source, Group | Array):
+            source, path = place_in_store(source)
+            prefix = join_path(path, prefix or "")
         self._address, self._root = address_of(source), join_path(*(prefix or "").split("/"))
         is_archive = isinstance(self._address, str) and is_regular(self._address) and zipfile.is_zipfile(self._address)
         if self._root and isinstance(self._address, str) and not is_archive:
