@@ -148,3 +148,13 @@ def test_a_dataset_or_an_array_takes_no_place(url, options):
 @pytest.mark.parametrize("source", [3, None, ["a.zarr"], xr.DataArray([1])])
 def test_other_objects_are_refused_by_type(source):
     caught(StoreFormatError, lambda: rd.scan_zarr(source), type(source).__name__, "is not a Zarr store")
+
+
+@pytest.mark.parametrize("chunks", [None, {}], ids=["lazy", "dask"])
+def test_a_reversed_dimension_without_labels_is_refused(tmp_path, chunks):
+    xr.Dataset({"v": ("x", np.arange(4.0))}).to_zarr(tmp_path, zarr_format=2)
+    data = xr.open_zarr(tmp_path, chunks=chunks)
+    assert rd.scan_zarr(data).collect()["v"].to_list() == [0, 1, 2, 3]
+    caught(
+        StoreFormatError, lambda: rd.scan_zarr(data.isel(x=slice(None, None, -1))), "'v' is no longer exactly an array"
+    )
