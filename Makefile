@@ -32,8 +32,8 @@ say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
 
-demo: $(VENV)/.demo  ## Run the demo: a first scan on real data (docs/demo.py)
-	$(BIN)/python docs/demo.py
+demo: .venv-demo/.installed  ## Run the demo: a first scan on real data (docs/demo.py)
+	.venv-demo/bin/python docs/demo.py
 
 test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
 	@$(call say_interpreter,$(BIN)/python)
@@ -138,7 +138,7 @@ bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added lat
 	$(BIN)/python -m benchmarks.remote
 
 clean:  ## Remove environments, caches and builds
-	rm -rf .cluster .venv .venv-3.* .venv-bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
@@ -166,8 +166,10 @@ $(VENV)/.stores: $(VENV)/.installed
 	.venv-3.$*/bin/python -m pip install -qq -e '.[stores]'
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.installed
-	$(BIN)/python -m pip install -qq -e '.[demo]'
+# An environment of its own: the demo needs a small part of the tests' packages.
+.venv-demo/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python -m pip install -qq -e '.[demo]'
 	@touch $@
 
 # rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.

@@ -1,6 +1,5 @@
 """Chunks that each form of query reads, beside the minimum: ``python -m benchmarks.predicate_forms``."""
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,9 +80,8 @@ def chunks_planned(form: Form, path: Path) -> int:
 
 def planned(query: pl.LazyFrame) -> tuple[int, int]:
     """Return the chunks that the plans of a query keep, and all chunks."""
-    counts = re.findall(r"chunks +([\d,]+) of ([\d,]+)", rd.explain(query))
-    kept, total = (sum(int(text.replace(",", "")) for text in texts) for texts in zip(*counts, strict=True))
-    return kept, total
+    report = rd.explain(query)
+    return report.chunks_kept, report.chunks_total
 
 
 def chunk_bytes(path: Path) -> int:

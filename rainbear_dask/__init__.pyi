@@ -3,13 +3,14 @@
 from rainbear_dask import exceptions, geo, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.sample import sample
+from rainbear_dask.api.sample_store import open_sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
 from rainbear_dask.diagnostics.progress import progress
-from rainbear_dask.diagnostics.versions import __version__, print_extension_info
+from rainbear_dask.diagnostics.versions import __version__, print_extension_info, show_versions
 from rainbear_dask.metadata.codec_names import configure_zarr_codecs
 from rainbear_dask.table.model import TableKey
 
@@ -24,6 +25,7 @@ __all__ = [
     "exceptions",
     "explain",
     "geo",
+    "open_sample",
     "plan",
     "print_extension_info",
     "progress",
@@ -31,6 +33,7 @@ __all__ = [
     "sample",
     "scan_zarr",
     "scan_zarr_async",
+    "show_versions",
     "store",
     "tables",
     "to_dask_dataframe",

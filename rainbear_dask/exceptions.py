@@ -20,6 +20,15 @@
         ├── GeometryError               also ValueError: correct the geometry, or convert it to the grid's CRS
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
+Warnings have classes of their own, so that filters can name them::
+
+    RainbearWarning                     also UserWarning
+    ├── SkippedArrayWarning             an array has no column
+    ├── RepeatedRowsWarning             rows repeat every variable many times
+    ├── LargeResultWarning              a result may exceed the memory of this machine
+    ├── SuspiciousFilterWarning         a filter is valid, but hardly meant
+    └── UnknownSettingWarning           a setting is misspelt, and without effect
+
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its message, so
 it pickles from a worker to the client. No message holds a secret or a control character.
 """
@@ -101,3 +110,27 @@ class GeometryError(QueryError, ValueError):
 
 class PlanTooLargeError(QueryError, ValueError, ComputeError):
     """The plan would read more than the caller's limits allow."""
+
+
+class RainbearWarning(UserWarning):
+    """Base class of all warnings that this package gives."""
+
+
+class SkippedArrayWarning(RainbearWarning):
+    """A scan leaves out an array, because it cannot be a column."""
+
+
+class RepeatedRowsWarning(RainbearWarning):
+    """No variable spans the dimensions of a table, so that rows repeat every variable many times."""
+
+
+class LargeResultWarning(RainbearWarning):
+    """A result may be larger than the memory of this machine."""
+
+
+class SuspiciousFilterWarning(RainbearWarning):
+    """A filter is valid, but hardly means the caller's intention."""
+
+
+class UnknownSettingWarning(RainbearWarning):
+    """The configuration has a setting that this package does not know."""

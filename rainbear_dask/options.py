@@ -55,9 +55,36 @@ def _options_of(func: Callable[..., object]) -> Iterator[str]:
             yield parameter.name
 
 
+_SYNONYMS = {
+    "predicate": ("filter", "filters", "where", "condition"),
+    "columns": ("select", "with_columns", "usecols", "projection"),
+    "n_rows": ("head", "limit", "nrows"),
+    "max_chunks_to_read": ("max_chunks", "chunk_limit"),
+    "variables": ("data_vars", "variable", "var"),
+    "storage_options": ("fs_options", "backend_kwargs", "options"),
+}
+"""Names of other functions and libraries for the same options."""
+
+_ELSEWHERE = {
+    ("plan", "client"): "A method of the plan takes it: plan(...).collect(client).",
+    ("read_zarr", "client"): "Dask takes it: client.compute(frame), or the active client.",
+    ("scan_zarr", "predicate"): "Filter the table: scan_zarr(...).filter(...).",
+    ("scan_zarr", "columns"): "Select from the table: scan_zarr(...).select(...).",
+    ("scan_zarr", "n_rows"): "Limit the table: scan_zarr(...).head(n).",
+    ("scan_zarr", "chunks"): "Tasks follow the chunks of the store; the setting `task-bytes` sets their size.",
+}
+"""The way to an option that a function lacks, by function and option."""
+
+
 def _check(function: str, known: list[str], given: Iterable[str]) -> None:
     for option in given:
         if option not in known:
-            near = get_close_matches(option, known, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"It has {', '.join(f'`{each}`' for each in known)}."
-            raise UnknownOptionError(f"{function}() has no option {option!r}. {hint}")
+            raise UnknownOptionError(f"{function}() has no option {option!r}. {_hint(function, option, known)}")
+
+
+def _hint(function: str, option: str, known: list[str]) -> str:
+    meant = next((name for name, others in _SYNONYMS.items() if option in others), option)
+    if (function, meant) in _ELSEWHERE:
+        return _ELSEWHERE[function, meant]
+    near = [meant] if meant in known else get_close_matches(option, known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"It has {', '.join(f'`{each}`' for each in known)}."

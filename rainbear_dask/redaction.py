@@ -69,12 +69,12 @@ def presentable(text: str, secrets: Sequence[str] = ()) -> str:
     return escaped(without_secrets(text, secrets))
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning]) -> None:
     """Warn where user code calls this package; all warnings of this package are given here."""
     frame, stacklevel = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame, stacklevel = frame.f_back, stacklevel + 1
-    warnings.warn(presentable(message), stacklevel=stacklevel)
+    warnings.warn(presentable(message), category, stacklevel=stacklevel)
 
 
 _PACKAGE = __name__.partition(".")[0]

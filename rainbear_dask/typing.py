@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 if TYPE_CHECKING:
     from icechunk import Session
     from obstore.store import ObjectStore
+    from xarray import Dataset
+    from zarr import Array, Group
     from zarr.abc.store import Store
 
 
@@ -20,8 +22,12 @@ class BackendLike(Protocol):
     def schema(self, variables: Collection[str] | None = None) -> Mapping[str, Any]: ...
 
 
-StoreLike: TypeAlias = "str | PathLike[str] | Store | ObjectStore | MutableMapping[str, bytes] | Session | BackendLike"
-"""A path, a URL, a store of zarr or obstore, an fsspec mapper, an Icechunk session or store, or a backend."""
+StoreLike: TypeAlias = (
+    "str | PathLike[str] | Store | Group | Array[Any] | Dataset | ObjectStore | MutableMapping[str, bytes] | Session "
+    "| BackendLike"
+)
+"""A path, a URL, a store, group or array of zarr, a Dataset that xarray opened, a store of obstore, an fsspec mapper, an
+Icechunk session or store, or a backend."""
 
 DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
 """Which types a pandas or Dask DataFrame has; see `read_zarr`."""

@@ -19,7 +19,7 @@ from rainbear_dask.exceptions import MissingDependencyError, RainbearError
 from tests.support.errors import caught
 
 EXTRAS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-NOT_IMPORTED = {"test", "stores", "demo", "bench", "dev"}
+NOT_IMPORTED = {"all", "test", "stores", "demo", "bench", "dev"}
 
 
 @pytest.fixture
@@ -79,6 +79,11 @@ def test_a_missing_package_is_an_error_that_names_its_extra(url, monkeypatch, ex
 
 def test_each_extra_is_tried_and_each_that_is_named_exists():
     assert {extra for extra, *_ in USES} == EXTRAS.keys() - NOT_IMPORTED
+
+
+def test_all_installs_every_extra_that_is_tried():
+    (all_of,) = EXTRAS["all"]
+    assert set(all_of.removeprefix("rainbear-dask[").removesuffix("]").split(",")) == {extra for extra, *_ in USES}
 
 
 def test_an_unknown_file_system_names_no_extra(monkeypatch):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @checks_options
 def read_zarr(
     source: StoreLike,
+    predicate: pl.Expr | str | Sequence[Any] | None = None,
     columns: Sequence[str] | None = None,
-    filters: pl.Expr | Sequence[Any] | None = None,
     index: str | None = None,
     *,
     dtype_backend: DtypeBackend = "numpy",
@@ -36,12 +36,12 @@ def read_zarr(
     ----------
     source
         As in `scan_zarr`.
-    columns : sequence of str, optional
-        Columns of the frame; by default all. ``child/variable`` names a variable of a child group.
-    filters : Expr or list, optional
-        A filter of Polars, or tuples ``[(column, op, value), ...]`` that are joined by "and", or a list of such lists
+    predicate : Expr, str or list, optional
+        The filter: an expression or an SQL condition, as in `plan`, or tuples ``[(column, op, value), ...]`` that are joined by "and", or a list of such lists
         that are joined by "or". Tuples have pandas semantics; the operators are ``==``, ``=``, ``!=``, ``<``, ``<=``,
         ``>``, ``>=``, ``in``, ``not in``.
+    columns : sequence of str, optional
+        Columns of the frame; by default all. ``child/variable`` names a variable of a child group.
     index : str, optional
         A coordinate of one dimension. Rows are then sorted by its labels, and divisions are known, so that ``loc``,
         joins and ``resample`` need no shuffle. Planning reads the coordinate. If the coordinate is unsorted or has
@@ -66,7 +66,7 @@ def read_zarr(
     Raises
     ------
     PredicateError
-        If ``filters`` is not a valid filter.
+        If ``predicate`` is not a valid filter.
     UnknownColumnError
         If an argument names a column that the table does not have.
     QueryError
@@ -91,8 +91,8 @@ def read_zarr(
     require("dask.dataframe", extra="dataframe")
     from rainbear_dask.dataframe.frame import dask_dataframe  # noqa: PLC0415  dask.dataframe is an extra
 
-    predicate, lists = (filters, None) if isinstance(filters, pl.Expr) else (None, filters)
-    found = plan(source, predicate, columns, **options).read_plan
+    expr, lists = (predicate, None) if isinstance(predicate, pl.Expr | str) else (None, predicate)
+    found = plan(source, expr, columns, **options).read_plan
     return dask_dataframe(found, index=index, dtype_backend=dtype_backend, categories=categories, filters=lists)
 
 

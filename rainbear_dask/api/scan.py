@@ -7,14 +7,18 @@ import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
-from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.diagnostics.explanation import Explanation
+from rainbear_dask.exceptions import QueryError, RepeatedRowsWarning
+from rainbear_dask.execution.clients import check_client, place_of
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
-from rainbear_dask.planning.limits import Limits
+from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import plans_of
+from rainbear_dask.query.io_source import plans_with_clients
+from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
+from rainbear_dask.storage.sources import is_array, is_dataset, place_in_store
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables
 from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions
@@ -49,8 +53,9 @@ def scan_zarr(
     Parameters
     ----------
     source : str, path, store or backend
-        A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, or an Icechunk session or
-        store; Zarr v2 or v3. A backend shares its cached metadata and coordinates.
+        A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, a group or an array of
+        zarr, or an Icechunk session or store; Zarr v2 or v3. A Dataset that xarray opened, if it still holds exactly
+        its store. A backend shares its cached metadata and coordinates.
     variables : collection of str, optional
         Data variables of the table; their dimensions make the rows. By default all data variables of the group.
     group : str, optional
@@ -86,9 +91,11 @@ def scan_zarr(
     StoreAccessError
         If the store rejects the credentials.
     StoreFormatError
-        If the source is not a Zarr group, or its arrays contradict each other.
+        If the source is not a Zarr group, its arrays contradict each other, or a Dataset differs from its store.
     UnknownColumnError
         If ``variables`` names an array that the group does not have.
+    ClusterError
+        If ``client`` is no Dask client, or is closed.
     UnknownOptionError
         If a keyword is not an option of this function.
 
@@ -112,6 +119,7 @@ def scan_zarr(
     >>> lf = rd.scan_zarr("sst.zarr").filter(pl.col("latitude").abs() < 5, pl.col("time").dt.month() == 1)
     >>> lf.collect()  # doctest: +SKIP
     """
+    check_client(client)
     table = _open_table(source, variables, group, prefix, storage_options, decode=decode, mask=mask)
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
 
@@ -126,6 +134,13 @@ def _open_table(
     decode: bool = True,
     mask: bool = True,
 ) -> Table:
+    if is_dataset(source) or is_array(source):
+        if variables is not None or group or prefix or storage_options:
+            raise QueryError(
+                "A Dataset or an array names its store and its variables itself, so `variables`, `group`, `prefix` and "
+                "`storage_options` have no meaning. Select variables from it, or pass the path of the store."
+            )
+        return _table_of_object(source, decode=decode, mask=mask)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
     table = open_table(meta, variables=names, decode=decode, mask=mask)
@@ -133,8 +148,25 @@ def _open_table(
         warn(
             f"The table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
             f"largest variable, because no variable has all its dimensions ({', '.join(table.sizes)}). Name variables "
-            "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables()."
+            "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables().",
+            RepeatedRowsWarning,
         )
+    return table
+
+
+def _table_of_object(source: Any, *, decode: bool, mask: bool) -> Table:
+    """Return the table of a Dataset of xarray, or of an array of zarr."""
+    if is_array(source):
+        store, path = place_in_store(source)
+        group, _, name = path.rpartition("/")
+        return _open_table(store, [name], group, decode=decode, mask=mask)
+    from rainbear_dask.convert.dataset_source import check_same, source_of_dataset  # noqa: PLC0415  xarray is an extra
+
+    found = source_of_dataset(source)
+    whole = _open_table(found.store, None, found.group, decode=decode, mask=mask)
+    names = [name for name, column in whole.columns.items() if column.role == "data" and name in found.variables]
+    table = _open_table(found.store, names or found.variables, found.group, decode=decode, mask=mask)
+    check_same(source, table)
     return table
 
 
@@ -183,6 +215,7 @@ def tables(
     >>> found = rd.tables("image.zarr")  # doctest: +SKIP
     >>> found[rd.TableKey("", ("y", "x"), (512, 512))].collect()  # doctest: +SKIP
     """
+    check_client(client)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
     return {key: lazy_table(table, client, limits) for key, table in _open_tables(source, **options).items()}
 
@@ -203,10 +236,13 @@ def _open_tables(
 @checks_options
 def plan(
     source: StoreLike,
-    predicate: pl.Expr | None = None,
+    predicate: pl.Expr | str | None = None,
     columns: Sequence[str] | None = None,
     *,
     n_rows: int | None = None,
+    max_chunks_to_read: int | None = None,
+    max_rows: int | None = None,
+    max_bytes: int | None = None,
     **options: Unpack[ScanOptions],
 ) -> ScanPlan:
     """Plan a scan without running it.
@@ -215,12 +251,14 @@ def plan(
     ----------
     source
         As in `scan_zarr`.
-    predicate : Expr, optional
-        The filter.
+    predicate : Expr or str, optional
+        The filter: an expression, or an SQL condition, ``"lat > 45 AND time < '2020-01-01'"``.
     columns : sequence of str, optional
         Columns of the result; by default all.
     n_rows : int, optional
         Upper bound of the rows of the result; the plan returns the first rows that pass the filter.
+    max_chunks_to_read, max_rows, max_bytes
+        As in `scan_zarr`.
     **options
         ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
 
@@ -236,13 +274,30 @@ def plan(
         condition.
     UnknownColumnError
         If the predicate or ``columns`` names a column that the table does not have.
+    PlanTooLargeError
+        If the plan exceeds an upper bound.
     UnknownOptionError
         If a keyword is not an option of this function.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> plan = rd.plan("sst.zarr", pl.col("latitude") > 45, ["time", "sst"])
+    >>> plan.num_chunks_kept, plan.num_chunks
+    (1, 1)
+    >>> plan.collect().columns
+    ['time', 'sst']
     """
-    return ScanPlan(plan_filter(_open_table(source, **options), predicate, columns, n_rows))
+    limits = Limits(max_chunks_to_read, max_rows, max_bytes)
+    check_count("n_rows", n_rows)
+    names = [columns] if isinstance(columns, str) else columns
+    found = plan_filter(_open_table(source, **options), predicate, names, n_rows)
+    check_limits(found, limits)
+    return ScanPlan(found, limits)
 
 
-def explain(lf: pl.LazyFrame) -> str:
+def explain(lf: pl.LazyFrame) -> Explanation:
     """Report, for each Zarr scan in a query, which chunks it would read; no data variable is read.
 
     Parameters
@@ -252,8 +307,40 @@ def explain(lf: pl.LazyFrame) -> str:
 
     Returns
     -------
-    str
-        For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, order, columns and filters.
-        Planning reads only the coordinates that the filters name.
+    Explanation
+        For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, place, order, columns and
+        filters. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
+        ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
+        ``kept_by_polars``. Planning reads only the coordinates that the filters name.
+
+    Raises
+    ------
+    QueryError
+        If the argument is no LazyFrame.
+    PredicateError
+        If a filter compares values of different types.
+
+    Notes
+    -----
+    If a filter keeps no row, the report shows the range and the step of each coordinate that it names, and the probable
+    mistake: another convention of longitudes, swapped bounds, or a label that does not exist.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> report = rd.explain(rd.scan_zarr("sst.zarr").filter(pl.col("longitude") < -30))
+    >>> report.chunks_kept, report.runs_on
+    (0, 'threads')
+    >>> "These longitudes are 0° to 360°" in report
+    True
     """
-    return "\n".join(as_text(found) for found in plans_of(lf))
+    if not isinstance(lf, pl.LazyFrame):
+        raise QueryError(
+            f"explain() takes a LazyFrame, and this is a {type(lf).__name__}. Explain the query before you collect it."
+        )
+    scans = plans_with_clients(lf)
+    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
+    kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
+    places = tuple(place_of(found, client) for found, client in scans)
+    return Explanation(tuple(found for found, _ in scans), places, tuple(kept))

@@ -15,7 +15,7 @@ from rainbear_dask.execution.run_async import call_in_thread, collect_frames
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.metadata.opening import OpenedStore
 from rainbear_dask.options import checks_options
-from rainbear_dask.planning.limits import Limits, check_limits
+from rainbear_dask.planning.limits import Limits, check_limits, check_memory
 from rainbear_dask.query.expression import ExpressionPlan, plan_expression
 from rainbear_dask.storage.sources import IcechunkAddress
 from rainbear_dask.table.model import Table
@@ -116,6 +116,7 @@ class CachedStore:
         """Run a query and return its answer without blocking the event loop."""
         query, answer = await call_in_thread(self._begin, predicate, max_chunks_to_read)
         if answer is None:
+            await call_in_thread(check_memory, query.plan, Limits(max_chunks_to_read))
             answer = await call_in_thread(query.answer, await collect_frames(query.plan, max_concurrency))
         return answer
 

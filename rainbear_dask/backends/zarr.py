@@ -13,6 +13,7 @@ from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import active_client, client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.options import checks_options
+from rainbear_dask.planning.limits import Limits, check_memory
 from rainbear_dask.typing import StoreLike
 
 
@@ -89,6 +90,7 @@ class ZarrBackendSync(StoreBackend):
         """
         query = self.cached.plan(predicate, with_columns, max_chunks_to_read, n_rows)
         plan = query.plan
+        check_memory(plan, Limits(max_chunks_to_read))
         return query.answer(list(shown(iter_frames(plan.tasks(), client_for(plan), limit=plan.limit), plan)))
 
     @checks_options

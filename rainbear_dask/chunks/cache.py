@@ -18,6 +18,7 @@ import polars as pl
 
 from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.indexing.chunk_grid import ChunkGrid, Region
+from rainbear_dask.logs import logger
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.resources.buffers import POOL_SLACK
 from rainbear_dask.resources.cache import ByteLRU, bytes_of_array
@@ -70,6 +71,8 @@ def _sizeof(key: _Key, values: Values | pl.Series) -> int:
         own = int(values.estimated_size() * POOL_SLACK) + _SERIES_BYTES
     return own + sys.getsizeof(key.what) + _DIMENSION_BYTES * len(key.block)
 
+
+_LOG = logger("cache")
 
 CACHE: ByteLRU[_Key, Any] = ByteLRU(
     max_bytes=partial(num_bytes, "cache-bytes"), sizeof=_sizeof, owner=lambda key: (key.opening_id, key.kind)
@@ -213,6 +216,7 @@ def _load_blocks(
     by_key = {_Key(spec.key(), kind, array.path, block): (array, block) for array, block in wanted}
 
     def load(keys: Sequence[_Key]) -> list[Values]:
+        _LOG.debug("the cache lacks %s of %s pieces of %s", len(keys), len(wanted), spec.label)
         loaded = read_regions(spec, [by_key[key] for key in keys])
         for values in loaded:
             values.flags.writeable = False  # callers share them

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.cli.outputs import check_output, open_output
+from rainbear_dask.cli.reports import json_of_explanation, json_of_table, text_of_table
 from rainbear_dask.diagnostics.progress import progress
 from rainbear_dask.exceptions import (
     ClusterError,
@@ -30,8 +32,10 @@ from rainbear_dask.exceptions import (
     RainbearError,
     StoreError,
 )
-from rainbear_dask.redaction import escaped, presentable, secrets_of
-from rainbear_dask.table.model import Table, unknown_column
+from rainbear_dask.redaction import presentable, secrets_of
+from rainbear_dask.resources.limits import readable_bytes
+from rainbear_dask.storage.local_files import is_regular
+from rainbear_dask.table.model import unknown_column
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,34 +78,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> None:
     table = plan(args.url, **_source(args)).table
-    _show(f"{table.spec.label}: {table.num_rows:,} rows")
-    _show("\n".join(_aligned(_described(table))))
-
-
-def _described(table: Table) -> Iterator[tuple[str, ...]]:
-    yield ("column", "type", "role", "dimensions", "chunks", "shards")
-    for name, column in table.columns.items():
-        array = column.array
-        sizes = dict(zip(array.dims, array.shape, strict=True)) if array else {name: table.sizes[name]}
-        yield (
-            name,
-            str(column.dtype),
-            column.role if array else "index",
-            ", ".join(f"{dim}: {size:,}" for dim, size in sizes.items()),
-            " x ".join(map(str, array.chunks)) if array else "",
-            " x ".join(map(str, array.shards)) if array and array.shards else "",
-        )
-
-
-def _aligned(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    cells = [tuple(map(escaped, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if args.json:
+        _show(json_of_table(table))
+    else:
+        _show(text_of_table(table))
 
 
 def _plan(args: argparse.Namespace) -> None:
-    _show(explain(_query(args)))
+    found = explain(_query(args))
+    _show(json_of_explanation(found) if args.json else str(found))
 
 
 def _show(text: str) -> None:
@@ -113,8 +98,36 @@ def _show(text: str) -> None:
 def _scan(args: argparse.Namespace) -> None:
     write = _sink(args.output, args.format)
     wanted = sys.stderr.isatty() if args.progress is None else args.progress
+    at_terminal = args.output == "-" and sys.stdout is not None and sys.stdout.isatty()
+    start, heights = time.perf_counter(), list[int]()
     with _cluster(args) as client, progress() if wanted else nullcontext():
-        write(_query(args, client))
+        lf = _query(args, client)
+        is_cut = at_terminal and args.head is None
+        lf = lf.head(TERMINAL_ROWS) if is_cut else lf
+        write(lf.map_batches(partial(_counted, heights), streamable=True))
+    rows, seconds = sum(heights), time.perf_counter() - start
+    if args.output != "-":
+        size = "" if "://" in args.output or not is_regular(args.output) else f" ({readable_bytes(_size(args.output))})"
+        _tell(f"wrote {rows:,} rows to {presentable(args.output)}{size} in {seconds:.3g} s")
+    elif is_cut and rows == TERMINAL_ROWS:
+        _tell(f"a terminal shows {rows:,} rows at most. Add --head N for more, or --output FILE for all.")
+
+
+TERMINAL_ROWS = 1000
+"""Rows that a terminal shows at most, unless the user names a number."""
+
+
+def _counted(heights: list[int], frame: pl.DataFrame) -> pl.DataFrame:
+    heights.append(frame.height)
+    return frame
+
+
+def _size(path: str) -> int:
+    return Path(path).stat().st_size
+
+
+def _tell(text: str) -> None:
+    print(f"rainbear-dask: {text}", file=sys.stderr)
 
 
 def _zonal(args: argparse.Namespace) -> None:

@@ -79,6 +79,11 @@ def _state(path: str) -> os.stat_result | None:
     try:
         state = os.stat(path)  # noqa: PTH116  follows links
     except FileNotFoundError:
+        folder = Path(path).resolve().parent
+        if not folder.is_dir():
+            raise QueryError(
+                f"The path --output {path} is in a folder that does not exist. Create {folder} first."
+            ) from None
         return None
     mode = state.st_mode
     if stat.S_ISDIR(mode):

@@ -11,17 +11,28 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, NoReturn
 
-EXAMPLES = """\
-examples:
-  rainbear-dask info s3://bucket/sst.zarr --option anon=true
-  rainbear-dask plan sst.zarr --where "latitude BETWEEN 30 AND 60 AND time >= '2008-06-01'"
-  rainbear-dask scan sst.zarr --where "MONTH(time) IN (6, 7, 8) AND sst > 300" --select time,sst --output summer.parquet
-  rainbear-dask scan sst.zarr --where "sst > 303" --head 10
-  rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet
-  rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
-  rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
-  rainbear-dask zonal sst.zarr counties.geojson --by name --stats mean,max --output counties.parquet
-
+_EXAMPLES = {
+    "info": [
+        "rainbear-dask info s3://bucket/sst.zarr --option anon=true",
+        "rainbear-dask info sst.zarr --json",
+    ],
+    "plan": [
+        "rainbear-dask plan sst.zarr --where \"latitude BETWEEN 30 AND 60 AND time >= '2008-06-01'\"",
+    ],
+    "scan": [
+        'rainbear-dask scan sst.zarr --where "MONTH(time) IN (6, 7, 8) AND sst > 28" --select time,sst --output summer.parquet',
+        'rainbear-dask scan sst.zarr --where "sst > 28" --head 10',
+        "rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet",
+        "rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet",
+    ],
+    "sample": [
+        "rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet",
+    ],
+    "zonal": [
+        "rainbear-dask zonal sst.zarr counties.geojson --by name --stats mean,max --output counties.parquet",
+    ],
+}
+_EXIT_CODES = """\
 exit codes:
   0  done
   1  an optional package is missing, the result cannot be written, or an unforeseen error
@@ -31,6 +42,13 @@ exit codes:
   5  no cluster
   129, 130, 141, 143  stopped by a closed terminal (SIGHUP), by Ctrl-C, by a closed pipe, by SIGTERM
 """
+
+
+def examples(*commands: str) -> str:
+    """Return the examples of some commands, and the meaning of the exit codes, as the end of a help text."""
+    lines = [f"  {line}" for command in commands for line in _EXAMPLES[command]]
+    return "\n".join(["examples:", *lines, "", _EXIT_CODES])
+
 
 _WHERE = """\
 an SQL condition on columns, as Polars reads it: unusual names in "double quotes", text and times in 'single quotes'"""
@@ -47,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code; `EXAMPLES` lists their meanings.
+        The exit code; the help lists their meanings.
     """
     args = _parser().parse_args(arguments)
     try:
@@ -74,6 +92,9 @@ def command() -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})  # a prefix of an option may be another one tomorrow
+
     def error(self, message: str) -> NoReturn:
         """Report an error in the command line, without unknown arguments: they may hold a secret."""
         from rainbear_dask.redaction import presentable  # noqa: PLC0415  only errors need it
@@ -89,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rainbear-dask",
         description="Query Zarr stores as tables, on this machine or on a Dask cluster.",
-        epilog=EXAMPLES,
+        epilog=examples(*_EXAMPLES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use")
@@ -135,13 +156,16 @@ def _parser() -> argparse.ArgumentParser:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             parents=parents,
-            epilog=EXAMPLES,
+            epilog=examples(name),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    command("info", "show the columns and chunks of a store", source)
+    report = _Parser(add_help=False)
+    report.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+    command("info", "show the columns and chunks of a store", source, report)
     # It needs no cluster, but accepts the options of one, so that users can plan the command line of a scan unchanged.
-    command("plan", "show what a query would read, without reading it", source, query, head, place)
+    command("plan", "show what a query would read, without reading it", source, query, head, place, report)
     scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
     _add_progress(scan)
     _add_points(command("sample", "write the values at points", source, query, place, output))
@@ -188,7 +212,8 @@ def _output() -> "_Parser":
         "--output",
         metavar="FILE",
         default="-",
-        help="a local file, or a URL of an object store that Polars knows; by default standard output",
+        help="a local file, or a URL of an object store that Polars knows; by default standard output, where a terminal "
+        "shows 1,000 rows at most unless --head is given",
     )
     output.add_argument(
         "--format",

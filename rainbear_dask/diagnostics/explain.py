@@ -5,25 +5,36 @@ from typing import Any
 
 import polars as pl
 
+from rainbear_dask.diagnostics.hints import hints_of
+from rainbear_dask.diagnostics.labels import range_of
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.plan import ReadPlan, num_chunks_kept_by
 from rainbear_dask.redaction import escaped
+from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.table.model import Table
 
 MIN_REPORTED_AMPLIFICATION = 1.5
 """Bytes read for each byte of the selected chunks, from which on the report mentions them."""
 
 
-def as_text(plan: ReadPlan) -> str:
-    """Return the report: chunks, rows, tasks, and the chunks that each conjunct of the filter keeps."""
-    return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan))]))
+def as_text(plan: ReadPlan, place: str) -> str:
+    """Return the report: chunks, rows, tasks, and the chunks that each conjunct of the filter keeps.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The plan.
+    place : str
+        Where its tasks run.
+    """
+    return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan, place))]))
 
 
-def as_html(plan: ReadPlan) -> str:
-    """Return the report as HTML, with a picture of the chunks kept."""
+def as_html(plan: ReadPlan, place: str) -> str:
+    """Return the report as HTML, with a picture of the chunks kept, and the ranges of the coordinates."""
     drawn = ""
     if plan.arrays:
         array = plan.layout.cut_along[0]
@@ -34,22 +45,23 @@ def as_html(plan: ReadPlan) -> str:
                 for task in plan.tasks()
                 for box in task.boxes or [task.index]
             ]
-        drawn = draw_chunks(array.grid, boxes)
-    return draw_report(_title(plan), _facts(plan), drawn)
+        drawn = draw_chunks(array.grid, boxes, {dim: range_of(plan.table, dim) for dim in array.dims})
+    return draw_report(_title(plan), _facts(plan, place), drawn)
 
 
 def _title(plan: ReadPlan) -> str:
     return f"SCAN {plan.table.spec.label}"
 
 
-def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
+def _facts(plan: ReadPlan, place: str) -> Sequence[tuple[str, str]]:
     """Return the lines of the report, each with its name."""
     counts = plan.counts
     chunks = f"{counts.num_chunks_kept:,} of {counts.num_chunks:,}"
     facts = [
-        ("chunks", f"{chunks}, {_bytes(counts.bytes_kept)} of {_bytes(counts.bytes_total)} decoded"),
+        ("chunks", f"{chunks}, {readable_bytes(counts.bytes_kept)} of {readable_bytes(counts.bytes_total)} decoded"),
         ("rows", f"{counts.max_rows:,} at most, of {plan.table.num_rows:,}"),
-        ("tasks", f"{counts.num_tasks:,}, each in {_bytes(counts.task_bytes_at_most)} of memory at most"),
+        ("tasks", f"{counts.num_tasks:,}, each in {readable_bytes(counts.task_bytes_at_most)} of memory at most"),
+        ("runs on", place),
         ("order", _order(plan.table)),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
@@ -57,6 +69,7 @@ def _facts(plan: ReadPlan) -> Sequence[tuple[str, str]]:
         alone = num_chunks_kept_by(plan, conjunct)
         note = f"; workers filter rows, because {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
+    facts += [("hint", text) for text in hints_of(plan)]
     if not plan.selection.exact:
         facts.append(
             ("bounds", "counts are upper bounds, because the filter matches more regions than a selection can hold")
@@ -73,14 +86,6 @@ def _order(table: Table) -> str:
     if all(length >= table.sizes[dim] for dim, length in table.blocks.items()):
         return f"C order of {dims}"
     return f"C order of {dims} in blocks of {' x '.join(f'{n:,}' for n in table.blocks.values())}, block by block"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
 
 
 def _short(expr: pl.Expr) -> str:

@@ -1,6 +1,6 @@
 """A picture of the chunks that a plan reads, in plain SVG and HTML, in the style of ``dask.array``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -34,7 +34,7 @@ def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> s
     )
 
 
-def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box]) -> str:
+def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box], ranges: Mapping[str, str] | None = None) -> str:
     """Draw the chunks of a grid that some boxes touch.
 
     Parameters
@@ -43,6 +43,8 @@ def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box]) -> str:
         The grid of an array.
     boxes : sequence of Box
         The selection; a box leaves out the dimensions that it does not constrain.
+    ranges : mapping of str to str, optional
+        Range of the labels of a dimension, as text; by default, and if it is empty, none is shown.
 
     Returns
     -------
@@ -55,20 +57,30 @@ def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box]) -> str:
         boxes = ()
     axes = [_Axis(axis.dim, max(axis.length, 1), axis.chunk) for axis in grid.axes]
     along = axes[:-2] if len(axes) > 1 else axes
-    height, parts = 0, []
+    height, parts, known = 0, list[str](), ranges or {}
+
+    def write(text: str, dim: str) -> None:
+        nonlocal height
+        for line in (text, known.get(dim, "")):
+            if line:
+                parts.append(_text(line, height))
+                height += _LINE
+
     for axis in along:
-        parts += [_text(axis.label, height), _strip(axis, boxes, height + _LINE)]
-        height += _LINE + _STRIP + _LINE // 2
+        write(axis.label, axis.dim)
+        parts.append(_strip(axis, boxes, height))
+        height += _STRIP + _LINE // 2
     if len(axes) > 1:
         rows, columns = axes[-2:]
         tall = round(min(max(_WIDTH * rows.length / columns.length, _WIDTH / 4), _WIDTH))
-        parts += [_text(f"{rows.label} (down)", height), _text(f"{columns.label} (across)", height + _LINE)]
-        height += 2 * _LINE
+        write(f"{rows.label} (down)", rows.dim)
+        write(f"{columns.label} (across)", columns.dim)
         parts.append(_grid(rows, columns, boxes, height, tall))
         height += tall
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 2}" height="{height + 2}" '
-        f'viewBox="-1 -1 {_WIDTH + 2} {height + 2}" font-family="sans-serif" font-size="11">{"".join(parts)}</svg>'
+        f'viewBox="-1 -1 {_WIDTH + 2} {height + 2}" font-family="sans-serif" font-size="11" role="img" '
+        f'aria-label="{_escape(_spoken(axes, boxes))}">{"".join(parts)}</svg>'
     )
 
 
@@ -97,6 +109,12 @@ class _Axis:
         found = index.chunks(self.chunk)
         first, last = (edge * self.cells // self.count for edge in (found.starts, found.stops - 1))
         return IndexSet.from_spans(np.column_stack([first, last + 1]))
+
+
+def _spoken(axes: Sequence[_Axis], boxes: Sequence[Box]) -> str:
+    """Return the picture in words, for screen readers."""
+    shape = ", ".join(axis.label for axis in axes)
+    return f"The chunks that the plan reads are coloured: {shape}." if boxes else f"The plan reads no chunk: {shape}."
 
 
 def _strip(axis: _Axis, boxes: Sequence[Box], top: int) -> str:

@@ -1,5 +1,6 @@
 """Choose the Dask client of a scan, and find out how to reach its workers."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from weakref import WeakKeyDictionary
 
 from dask.base import get_annotations
 
-from rainbear_dask.exceptions import QueryError
+from rainbear_dask.diagnostics.explanation import Place
+from rainbear_dask.exceptions import ClusterError, QueryError
 from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
+from rainbear_dask.logs import logger
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.credentials import secret_of
 from rainbear_dask.storage.sources import check_travels
@@ -19,6 +23,8 @@ from rainbear_dask.storage.spec import StoreSpec
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_LOG = logger("scan")
 
 _THREADS_SECONDS = 1
 """How long a number of worker threads stays valid: clusters grow and shrink."""
@@ -47,15 +53,24 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
     ------
     QueryError
         If the caller's client is asynchronous and this is the thread of its event loop, which would wait for itself.
+    ClusterError
+        If the caller's client is no Dask client, or is closed.
     """
+    check_client(client)
+    if _LOG.isEnabledFor(logging.INFO):  # counting takes time
+        counts = plan.counts
+        _LOG.info(
+            "scan of %s: %s of %s chunks, %s, %s rows at most, %s tasks, on %s",
+            *(plan.table.spec.label, counts.num_chunks_kept, counts.num_chunks, readable_bytes(counts.bytes_kept)),
+            *(counts.max_rows, counts.num_tasks, place_of(plan, client)),
+        )
     chosen = chosen_client(client, awaited=awaited)
-    if client is not None or chosen is None or get_annotations():
-        return chosen
-    return None if plan.counts.bytes_kept <= num_bytes("small-plan-bytes") else chosen
+    return None if client is None and chosen is not None and _is_small(plan) else chosen
 
 
 def chosen_client(client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":
     """Return the caller's client, else the active one, as `client_for` does for a large plan."""
+    check_client(client)
     if client is None:
         return active_client(awaited=awaited)
     if client.asynchronous and not awaited:
@@ -64,6 +79,65 @@ def chosen_client(client: "Client | None" = None, *, awaited: bool = False) -> "
             "`await lf.collect_async()`, or a backend's `scan_zarr_async()`."
         )
     return client
+
+
+def place_of(plan: ReadPlan, client: "Client | None" = None) -> Place:
+    """Return where a plan would run now, and why.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The plan.
+    client : distributed.Client, optional
+        The client that the caller named.
+    """
+    if client is not None:
+        return Place("cluster", "the caller named its client")
+    if active_client(awaited=True) is None:
+        return Place("threads", "no Dask client is active")
+    if _is_small(plan):
+        limit = readable_bytes(num_bytes("small-plan-bytes"))
+        return Place("threads", f"the plan reads {limit} at most; an explicit `client=` takes precedence")
+    return Place("cluster", "a Dask client is active")
+
+
+def _is_small(plan: ReadPlan) -> bool:
+    """Whether threads of this process finish a plan before a scheduler could distribute it."""
+    return not get_annotations() and plan.counts.bytes_kept <= num_bytes("small-plan-bytes")
+
+
+def check_client(client: object) -> None:
+    """Refuse a client that is no Dask client, or is closed; None passes.
+
+    Raises
+    ------
+    ClusterError
+        If tasks cannot run on it.
+    """
+    if client is None:
+        return
+    if not (hasattr(client, "status") and hasattr(client, "asynchronous")):
+        address = client if isinstance(client, str) else "tcp://scheduler:8786"
+        raise ClusterError(
+            f"The client is a {type(client).__name__}, not a Dask client. Connect first: "
+            f"client=distributed.Client({address!r}), or `with rainbear_dask.cluster.connect({address!r}):`."
+        )
+    if client.status in ("closing", "closed"):
+        raise ClusterError(
+            "The Dask client is closed, so it cannot run tasks. Pass an open client, or collect inside its `with` block."
+        )
+
+
+def open_client(client: "Client | None") -> "Client | None":
+    """Return the caller's client, else the active one, also for small plans; None without one.
+
+    Raises
+    ------
+    ClusterError
+        As `check_client`.
+    """
+    check_client(client)
+    return client or active_client()
 
 
 def active_client(*, awaited: bool = False) -> "Client | None":

@@ -15,11 +15,12 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from rainbear_dask.exceptions import StoreFormatError, StoreNotFoundError
+from rainbear_dask.metadata.formats import NUM_BYTES, format_of_file, format_of_folder, format_of_name
 from rainbear_dask.metadata.keys import V2_CONSOLIDATED, V2_DOCUMENTS, V3_DOCUMENT, Document, Nodes, join_path
 from rainbear_dask.redaction import reason
 from rainbear_dask.resources.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_VALUES, TooLargeError
 from rainbear_dask.storage import requests
-from rainbear_dask.storage.local_files import SpecialFileError, read_part
+from rainbear_dask.storage.local_files import SpecialFileError, is_regular, read_part
 
 MAX_DEPTH = 32
 """Levels of nested groups; a link back to a group above would nest them without end."""
@@ -278,9 +279,12 @@ class Documents:
             groups = [path for path, document in (members or {}).items() if is_group(document)]
             return f"No group {group!r} in {self.label}. {_some('Its groups are', groups) or 'It has no groups.'}"
         text = f"No Zarr store at {self.label}: "
-        if isinstance(self.store, LocalStore) and self.store.root.is_file():
-            return text + "it is a file, not a Zarr store. Check the path."
+        if isinstance(self.store, LocalStore) and is_regular(self.store.root):
+            start = read_part(self.store.root, NUM_BYTES, 0, NUM_BYTES) or b""
+            return text + f"it is {format_of_file(start) or 'a file, not a Zarr store. Check the path.'}"
         (names,) = await self._list(group)
+        if other := format_of_folder(names) or ("" if names else format_of_name(self.label)):
+            return text + f"it is {other}"
         found = _some("It holds", names) or "Nothing is there."
         return text + f"no zarr.json, .zgroup or .zmetadata. {found} Check the path."
 

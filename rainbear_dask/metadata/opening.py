@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zarr import Array, Group
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import StoreNotFoundError
+from rainbear_dask.logs import logger
 from rainbear_dask.metadata.documents import Documents
 from rainbear_dask.metadata.groups import unlabelled
 from rainbear_dask.metadata.keys import join_path
@@ -19,12 +21,16 @@ from rainbear_dask.metadata.model import StoreMeta
 from rainbear_dask.metadata.parse import coordinates_above, store_meta
 from rainbear_dask.redaction import reason, secrets_of
 from rainbear_dask.resources.openings import new_opening
+from rainbear_dask.resources.settings import check_settings
 from rainbear_dask.storage.connect import connect, has_index
 from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
-from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of
+from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of, place_in_store
 from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.url_options import check_options
 from rainbear_dask.storage.zarr_internals import sync
+
+_LOG = logger("storage")
 
 
 def open_store(
@@ -91,6 +97,8 @@ class OpenedStore:
     ------
     StoreFormatError
         If the source cannot be a store.
+    QueryError
+        If the source does not have the storage options.
     """
 
     def __init__(
@@ -102,10 +110,15 @@ class OpenedStore:
         max_cached: int | None = None,
         max_chunks: int | None = None,
     ) -> None:
+        if isinstance(source, Group | Array):
+            source, path = place_in_store(source)
+            prefix = join_path(path, prefix or "")
         self._address, self._root = address_of(source), join_path(*(prefix or "").split("/"))
         is_archive = isinstance(self._address, str) and is_regular(self._address) and zipfile.is_zipfile(self._address)
         if self._root and isinstance(self._address, str) and not is_archive:
             self._address, self._root = f"{self._address.rstrip('/')}/{self._root}", ""
+        check_options(self._address, storage_options)
+        check_settings()
         self._options = dict(storage_options or {})
         self._max_cached, self._max_chunks = max_cached, max_chunks
         self._source: str | Store | None = None
@@ -204,6 +217,7 @@ def _read_meta(source: str | Store, label: str, root: str, group: str, options: 
             # S3 refuses access to missing objects, if the caller may not list
             found = sync(documents.above(path, group.count("/") + 1, dims, formats, is_refusal))
             meta = replace(meta, above=coordinates_above(spec, found))
+        _LOG.info("opened %s by %s: %s arrays", f"{label}/{path}".rstrip("/"), type(store).__name__, len(meta.arrays))
         return meta
 
 

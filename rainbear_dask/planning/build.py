@@ -5,9 +5,12 @@ from math import prod
 
 import polars as pl
 
+from rainbear_dask.exceptions import SuspiciousFilterWarning
 from rainbear_dask.geo.checks import check_geometries
+from rainbear_dask.planning.literals import suspicious
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.redaction import warn
 from rainbear_dask.resources.limits import WHOLE_VALUES
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.table.columns import prefetch, whole_column
@@ -50,12 +53,20 @@ def plan_scan(
         If the predicate names a dimension that is too long to filter.
     GeometryError
         If a geometry of the predicate is in another CRS than the grid.
+    PredicateError
+        If the predicate fails on the types of coordinates.
+
+    Warns
+    -----
+    SuspiciousFilterWarning
+        If the predicate compares times with a number.
     """
     leaves = table.leaves(columns)
     task_bytes = num_bytes("task-bytes")
     if predicate is None:
         return ReadPlan(table, leaves, (), n_rows, head, task_bytes)
     check_geometries(predicate, table)
+    _warn_of_times(predicate, table)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
     num_values = {column.name: prod(table.sizes[dim] for dim in column.dims) for column in named}
@@ -69,3 +80,11 @@ def plan_scan(
         lambda name: whole_column(table.spec, known[name], num_values[name]),
     )
     return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
+
+
+def _warn_of_times(predicate: pl.Expr, table: Table) -> None:
+    names = dict.fromkeys(predicate.meta.root_names())
+    dtypes = {name: table.columns[name].dtype for name in names if name in table.columns}
+    if any(dtype.is_temporal() for dtype in dtypes.values()):
+        for text in suspicious(predicate, dtypes):
+            warn(text, SuspiciousFilterWarning)

@@ -1,9 +1,18 @@
-"""Limits on a plan, checked before anything is read."""
+"""Limits on a plan and on its result in memory, checked before anything is read."""
 
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
-from rainbear_dask.exceptions import PlanTooLargeError
+from rainbear_dask.exceptions import LargeResultWarning, PlanTooLargeError, QueryError
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.redaction import warn
+from rainbear_dask.resources.limits import readable_bytes
+from rainbear_dask.resources.memory import machine_bytes
+from rainbear_dask.resources.settings import memory_share
+
+MIN_CHECKED_BYTES = 2**28
+"""Every machine has more bytes of memory, so smaller results need no look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,23 @@ class Limits:
     chunks: int | None = None
     rows: int | None = None
     bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("max_chunks_to_read", self.chunks)
+        check_count("max_rows", self.rows)
+        check_count("max_bytes", self.bytes)
+
+
+def check_count(option: str, value: object) -> None:
+    """Refuse an upper bound that is no whole number, 0 or more; None passes.
+
+    Raises
+    ------
+    QueryError
+        If the value is something else.
+    """
+    if value is not None and (not isinstance(value, SupportsIndex) or index(value) < 0):
+        raise QueryError(f"The option `{option}` is {value!r}. Give a whole number, 0 or more, or None for no bound.")
 
 
 def check_limits(plan: ReadPlan, limits: Limits) -> None:
@@ -54,3 +80,49 @@ def check_limits(plan: ReadPlan, limits: Limits) -> None:
                 f"{option} exceeded: {needed} {unit} needed, limit is {limit}. "
                 f"Narrow the filter on {', '.join(plan.table.sizes)} of {plan.table.spec.label}, or raise the limit."
             )
+
+
+def check_memory(plan: ReadPlan, limits: Limits) -> None:
+    """Refuse a result in memory that is certainly too large for this machine, and warn if it may be.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The plan, whose rows one process will hold.
+    limits : Limits
+        The caller's limits. If there is one, the caller has considered the size, and nothing is checked.
+
+    Raises
+    ------
+    PlanTooLargeError
+        If the size is certain and exceeds the setting ``memory-share`` of this machine's memory.
+
+    Warns
+    -----
+    LargeResultWarning
+        If the size is an upper bound, because workers filter rows.
+    """
+    if limits != Limits() or not may_exceed_memory(plan.table.num_rows, sum(c.width for c in plan.columns)):
+        return
+    rows, row_bytes = plan.counts.max_rows, sum(column.width for column in plan.columns)
+    if not may_exceed_memory(rows, row_bytes):
+        return
+    is_certain = not plan.filters and plan.selection.exact
+    text = (
+        f"The result of {plan.table.spec.label} has {rows:,} rows{'' if is_certain else ' at most'}, which need "
+        f"{readable_bytes(rows * row_bytes)}. This machine has {readable_bytes(machine_bytes() or 0)} of memory, and "
+        f"the setting `memory-share` allows {memory_share():.4g} of it. Filter, select or aggregate the table, or write "
+        "it with sink_parquet(). To read it all the same, set a limit of your own: scan_zarr(..., max_bytes=...)."
+    )
+    if is_certain:
+        raise PlanTooLargeError(text)
+    warn(text, LargeResultWarning)
+
+
+def may_exceed_memory(rows: int, row_bytes: int) -> bool:
+    """Whether rows of some size take more than the setting ``memory-share`` of this machine's memory."""
+    share = memory_share()
+    if share is None or rows * row_bytes <= MIN_CHECKED_BYTES * share:
+        return False
+    machine = machine_bytes()
+    return machine is not None and rows * row_bytes > share * machine

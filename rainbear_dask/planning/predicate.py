@@ -17,6 +17,7 @@ from polars.exceptions import PanicException
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing.selection import Selection
+from rainbear_dask.planning.literals import check_types
 from rainbear_dask.resources.limits import FILTERED_VALUES, WHOLE_VALUES
 from rainbear_dask.table.tidy import spread
 
@@ -156,10 +157,13 @@ class _Compiler:
             return self._unknown(
                 f"{' x '.join(dims)} has {cells:,} combinations, and planning evaluates at most {MAX_CELLS:,}"
             )
-        values = [spread(self._read(name), self._coordinates[name], box) for name in names]
+        values = pl.DataFrame(
+            [spread(self._read(name), self._coordinates[name], box) for name in names] or None, height=cells
+        )
         try:
-            result = pl.DataFrame(values or None, height=cells).select(expr).to_series()
+            result = values.select(expr).to_series()
         except (Exception, PanicException) as error:  # noqa: BLE001  a cast or a user's function fails on a label
+            check_types(expr, values)
             # the worker raises the same error, unless another conjunct drops the rows
             why = str(error).partition("\n")[0] or type(error).__name__
             return self._unknown(f"it cannot be evaluated on coordinates: {why}")

@@ -9,12 +9,13 @@ from operator import and_, or_, xor
 from typing import Any, Literal
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from rainbear_dask.exceptions import PredicateError, QueryError
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Connective, conjuncts_of, connective
-from rainbear_dask.query.pushdown import Schema, columns_of, elementwise, prepared, pushed_part
+from rainbear_dask.query.pushdown import Schema, columns_of, elementwise, prepared, pushed_part, request_of
 from rainbear_dask.table.model import Table, unknown_column
 
 
@@ -119,10 +120,46 @@ def plan_expression(
     return ExpressionPlan(plan, lambda rows: rows.select(expr), n_rows)
 
 
+def filter_of_sql(condition: str, table: Table) -> pl.Expr:
+    """Return an SQL condition as an expression, with times in quotes compared as times.
+
+    Raises
+    ------
+    PredicateError
+        If Polars does not understand it, or it needs other rows than its own.
+    UnknownColumnError
+        If it names a column that the table does not have.
+    """
+    schema = table.schema
+    try:
+        plain = pl.sql_expr(condition)  # raises unless the text is one condition
+        named = plain.meta.root_names()
+        for name in named:
+            if name not in schema:
+                raise unknown_column(name, schema, table.spec.label)
+        if not named:
+            return plain
+        # a whole query, so that Polars knows the types of the columns
+        query = f"SELECT * FROM self WHERE ({condition}\n) IS NULL"  # noqa: S608  the caller's own condition
+        request = request_of(lambda rows: rows.sql(query), schema)
+    except PolarsError as err:
+        text = str(err).partition("\n")[0].rstrip(".")
+        raise PredicateError(
+            f"Polars does not understand the condition {condition!r}: {text}. Write it in SQL, as "
+            "\"lat > 45 AND time < '2020-01-01'\", or as an expression, pl.col('lat') > 45."
+        ) from None
+    if request is None or request.predicate is None:
+        raise PredicateError(
+            f"The condition {condition!r} needs other rows. Filter the table: scan_zarr(...).filter(...)."
+        )
+    (whole,) = request.predicate.meta.pop()
+    return whole
+
+
 def plan_filter(
-    table: Table, expr: pl.Expr | None, columns: Sequence[str] | None = None, n_rows: int | None = None
+    table: Table, expr: pl.Expr | str | None, columns: Sequence[str] | None = None, n_rows: int | None = None
 ) -> ReadPlan:
-    """Plan a filter that the tasks apply themselves, as a whole.
+    """Plan a filter, an expression or an SQL condition, that the tasks apply themselves, as a whole.
 
     Raises
     ------
@@ -133,6 +170,8 @@ def plan_filter(
     """
     if expr is None:
         return plan_scan(table, columns=columns, n_rows=n_rows)
+    if isinstance(expr, str):
+        expr = filter_of_sql(expr, table)
     schema = table.schema
     dtypes = _dtypes(expr, table.blank, schema, table.spec.label)
     if not _are_one_boolean(dtypes):

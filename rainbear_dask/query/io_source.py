@@ -98,6 +98,11 @@ def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     return [_plan(request) for request in pushed_down(lf)]
 
 
+def plans_with_clients(lf: pl.LazyFrame) -> "list[tuple[ReadPlan, Client | None]]":
+    """Return the plan of each Zarr source of a query with the client that its caller named, as `plans_of` does."""
+    return [(_plan(request), request.source.client) for request in pushed_down(lf)]
+
+
 def scans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     """Return the plans of scans alone. The rows of sampled points are not the rows of a plan."""
     return [_plan(request) for request in pushed_down(lf) if isinstance(request.source, ZarrReader)]

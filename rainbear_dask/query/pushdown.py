@@ -152,6 +152,18 @@ def ends_in_filter(steps: Sequence[str]) -> bool:
     return steps[0].startswith(_FILTER)
 
 
+def filters_above_scans(query: pl.LazyFrame) -> list[str]:
+    """Return the filters that Polars applies itself directly above the scan of a Python source, as text."""
+    steps = [step for step in optimized_steps(query) if step]
+    found = []
+    for number, step in enumerate(steps):
+        if step.startswith(f"{_FILTER} "):
+            below = [later for later in steps[number + 1 :] if later != "FROM" and not later.startswith(_PROJECTION)]
+            if below and below[0].startswith(_SCAN):
+                found.append(step.removeprefix(f"{_FILTER} "))
+    return found
+
+
 # ---------------------------------------------------------------------- one expression
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.planning.limits import Limits
+from rainbear_dask.planning.limits import Limits, check_memory, may_exceed_memory
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import ZarrReader, scans_of
@@ -120,6 +120,30 @@ class ScannedFrame(pl.LazyFrame):
         step: Step = methodcaller("filter", *conditions)
         origin = Origin(reader.knowing(kept), (*self.origin.filters, *conditions), (*self.origin.steps, step))
         return _scan(origin) if kept else _with_origin(filtered, origin)
+
+    def collect(self, *args: Any, **kwargs: Any) -> Any:
+        """Collect as any LazyFrame does, unless the result exceeds the memory of this machine.
+
+        Raises
+        ------
+        PlanTooLargeError
+            As `rainbear_dask.planning.limits.check_memory`.
+        """
+        self._check_memory()
+        return super().collect(*args, **kwargs)
+
+    def collect_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Collect as any LazyFrame does, unless the result exceeds the memory of this machine, as `collect`."""
+        self._check_memory()
+        return super().collect_async(*args, **kwargs)
+
+    def _check_memory(self) -> None:
+        if self.origin is None:  # Polars may aggregate, and then the result counts, not the rows
+            return
+        reader = self.origin.reader
+        widths = sum(column.width for column in reader.table.columns.values())
+        if may_exceed_memory(reader.table.num_rows, widths):  # else no plan is needed to know
+            check_memory(plan_of_filters(self), reader.limits)
 
     def select(self, *exprs: Any, **named_exprs: Any) -> pl.LazyFrame:
         """Select as any LazyFrame does."""

@@ -55,3 +55,12 @@ def check_size(size: int, limit: int, what: str = "the object") -> None:
     """
     if size > limit:
         raise TooLargeError(f"{what} has {size} bytes, but the array's document allows for at most {limit}")
+
+
+def readable_bytes(count: float) -> str:
+    """Return a number of bytes with three digits and its unit, such as "1.68 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -1,6 +1,7 @@
 """Settings: the section ``rainbear-dask`` of Dask's configuration. ``rainbear-dask.yaml`` lists all with defaults."""
 
 import os
+from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
 
@@ -8,7 +9,8 @@ import dask.config
 import yaml
 from dask.utils import parse_bytes
 
-from rainbear_dask.exceptions import SettingError
+from rainbear_dask.exceptions import SettingError, UnknownSettingWarning
+from rainbear_dask.redaction import warn
 
 SECTION = "rainbear-dask"
 DEFAULTS: dict[str, Any] = yaml.safe_load(files("rainbear_dask").joinpath("rainbear-dask.yaml").read_text())[SECTION]
@@ -71,6 +73,36 @@ def requests_in_flight() -> int:
     if not isinstance(value, int) or value < 1:
         raise _error("requests-in-flight", value, "a number of requests")
     return value
+
+
+def memory_share() -> float | None:
+    """Return the share of this machine's memory that a result may take; None for any.
+
+    Raises
+    ------
+    SettingError
+        If the setting is not a number above 0.
+    """
+    value = _setting("memory-share")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise _error("memory-share", value, "a number above 0, such as 0.8, or null")
+    return value
+
+
+def check_settings() -> None:
+    """Warn of settings in our section that this package does not have; they are misspelt, and without effect."""
+    _check_names(dask.config.get(SECTION, default={}), DEFAULTS, SECTION)
+
+
+def _check_names(given: Any, known: dict[str, Any], section: str) -> None:
+    for name, value in given.items() if isinstance(given, dict) else ():
+        spelt = str(name).replace("_", "-")
+        if spelt not in known:
+            near = get_close_matches(spelt, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The settings are {', '.join(known)}."
+            warn(f"There is no setting `{section}.{name}`, so it has no effect. {hint}", UnknownSettingWarning)
+        elif isinstance(known[spelt], dict):
+            _check_names(value, known[spelt], f"{section}.{spelt}")
 
 
 def _setting(name: str) -> Any:

@@ -5,6 +5,8 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.dependencies import require
-from rainbear_dask.exceptions import QueryError
+from rainbear_dask.exceptions import QueryError, StoreNotFoundError
 from rainbear_dask.resources.cache import ByteLRU
 from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.filesystems import (
@@ -71,7 +73,7 @@ def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "
 
     Raises
     ------
-    FileNotFoundError
+    StoreNotFoundError
         If a path does not exist.
     QueryError
         If the required library does not support the options.
@@ -86,12 +88,25 @@ def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "
     elif is_url(source):
         found = _connection(source, options)
     elif not Path(source).exists():
-        raise FileNotFoundError(f"the path {source} does not exist")
+        raise StoreNotFoundError(f"No Zarr store at {source}: the path does not exist. {_similar(Path(source))}")
     else:
         return LocalStore(source, read_only=True)
     if is_new and isinstance(found, FsspecStore):
         forget_listings(found.fs)
     return sync(StorePath.open(found, path="")).store  # some stores have to be opened first
+
+
+def _similar(path: Path) -> str:
+    """Return a sentence that names similar files beside a path that does not exist, or its nearest folder."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if folder != path.parent:
+        return f"Check the path: {folder} has no {path.relative_to(folder).parts[0]!r}."
+    with suppress(OSError):
+        if near := get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=1):
+            return f"Did you mean {near[0]!r}? Check the path."
+    return "Check the path."
 
 
 def has_index(source: str | Store) -> bool:

@@ -25,6 +25,9 @@ _ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
 _REFUSAL_CODES = re.compile(
     r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
 )
+_METADATA_SERVICE = re.compile(  # where a machine in a cloud finds the keys of its role; other machines have none
+    r"/latest/(?:api/token|meta-data)|169\.254\.169\.254|169\.254\.170\.2\b|fd00:ec2::254|metadata\.google\.internal"
+)
 _ICECHUNK_REFUSAL = re.compile(  # its errors have one class, and tell a refusal in their text alone
     "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
@@ -61,9 +64,15 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
     except Exception as error:  # noqa: BLE001  codecs and file systems have no common error
         secrets = find_secrets() if callable(find_secrets) else find_secrets
         cause = cause_of(error)
-        what, why = f"The Zarr store at {label}", reason(cause, secrets)
-        if is_refusal(cause):
-            ours: StoreError = StoreAccessError(f"{what} refuses access: {why}. {CHECK_CREDENTIALS}")
+        what, why = f"the Zarr store at {label}", reason(cause, secrets)
+        if _METADATA_SERVICE.search(str(cause)):
+            ours: StoreError = StoreAccessError(
+                f"There are no credentials for {label}: nothing in the environment, and no role of a cloud machine. "
+                "Give them to the store or in `storage_options`, or set them in the environment. A public bucket needs "
+                "S3Store(..., skip_signature=True), or storage_options={'anon': True} with an s3:// URL."
+            )
+        elif is_refusal(cause):
+            ours = StoreAccessError(f"The Zarr store at {label} refuses access: {why}. {CHECK_CREDENTIALS}")
         elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
             ours = StoreNotFoundError(f"No Zarr store at {label}: {why}. Check the path.")
         elif isinstance(cause, ImportError):
@@ -72,12 +81,10 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
             raise MissingDependencyError(f"Cannot open {what}: {why}. {how}") from safe_cause(cause, secrets)
         elif "Protocol not known" in str(cause):
             ours = StoreNotFoundError(
-                f"{what} has a protocol that fsspec does not know: {why}. Correct the address, or install its package."
+                f"The Zarr store at {label} has a protocol that fsspec does not know: {why}. Correct the address, or install its package."
             )
         else:
-            ours = StoreError(
-                f"Cannot read the Zarr store at {label}: {why}. Check the address, and that the service answers."
-            )
+            ours = StoreError(f"Cannot read {what}: {why}. Check the address, and that the service answers.")
         raise ours from safe_cause(cause, secrets)
 
 

@@ -10,11 +10,15 @@ from weakref import WeakKeyDictionary
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.storage import ObjectStore, StorePath
 
+from rainbear_dask.logs import logger
+from rainbear_dask.redaction import reason
 from rainbear_dask.resources import settings
 from rainbear_dask.resources.limits import MAX_DOCUMENT_BYTES, TooLargeError
 from rainbear_dask.storage.local_files import SpecialFileError
 from rainbear_dask.storage.responses import get_at_most
 from rainbear_dask.storage.zarr_internals import Buffer
+
+_LOG = logger("storage")
 
 REQUEST_SECONDS = 600
 """Time-out of a request with all its retries: the last resort behind the time-outs of the library that makes it."""
@@ -76,6 +80,7 @@ async def get(
         If the object is a folder, pipe, socket or device.
     """
     async with _slots():
+        _LOG.debug("request %s of %s, %s", key, type(store).__name__, byte_range or "whole")
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await _get_patiently(store, key, byte_range, limit)
@@ -104,6 +109,7 @@ async def _get_patiently(store: Store, key: str, byte_range: ByteRequest | None,
             transient = _TRUNCATED if isinstance(store, ObjectStore) else _TRANSIENT
             if not any(transient.search(f"{type(one).__name__} {one}") for one in (err, err.__cause__)):
                 raise
+            _LOG.info("attempt %s of %s for %s failed, and is repeated: %s", attempt, MAX_ATTEMPTS, key, reason(err))
         await _wait(attempt)
     return await get_at_most(store, key, byte_range, limit)
 

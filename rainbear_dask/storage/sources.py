@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from fsspec import FSMap
 from fsspec.implementations.memory import MemoryFileSystem
+from zarr import Array, Group
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
@@ -54,8 +55,9 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
         return FsspecStore.from_mapper(source, read_only=True)
     if not isinstance(source, str | os.PathLike):
         raise StoreFormatError(
-            f"A {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, obstore or fsspec, "
-            "or an Icechunk session."
+            f"An object of type {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, "
+            "obstore or fsspec, a group of zarr, or an Icechunk session. scan_zarr() and plan() also take an array of "
+            "zarr, and a Dataset that xarray opened."
         )
     address = os.fspath(source)
     if address.startswith(("file://", "local://")):
@@ -63,6 +65,31 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
     if is_url(address):
         return address.rstrip("/") if not address.endswith("://") else address
     return str(Path(address).expanduser().absolute())  # a worker may run in another folder
+
+
+def place_in_store(source: Group | Array[Any]) -> tuple[Store, str]:
+    """Return the store and the path of a group or an array of zarr.
+
+    Raises
+    ------
+    StoreFormatError
+        If it is an array without a group.
+    """
+    if isinstance(source, Array) and not source.path:
+        raise StoreFormatError(
+            "This array is the root of its store, so no group holds its coordinates. Put the array into a group."
+        )
+    return source.store, source.path
+
+
+def is_array(source: Any) -> bool:
+    """Whether a source is an array of zarr."""
+    return isinstance(source, Array)
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether a source is a Dataset of xarray."""
+    return type(source).__name__ == "Dataset" and _is_of("xarray", source)
 
 
 def is_icechunk(source: Any) -> bool:

@@ -7,6 +7,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from rainbear_dask.exceptions import StoreNotFoundError
+from rainbear_dask.logs import logger
 from rainbear_dask.redaction import secrets_of
 from rainbear_dask.resources.cache import ByteLRU
 from rainbear_dask.resources.openings import when_gone
@@ -16,6 +17,8 @@ from rainbear_dask.storage.errors import translate_errors
 from rainbear_dask.storage.sources import is_icechunk, is_url
 from rainbear_dask.storage.spec import CacheKey, StoreSpec
 from rainbear_dask.storage.zarr_internals import sync
+
+_LOG = logger("storage")
 
 MAX_CACHED_STORES = 64
 """Connected stores that a process keeps."""
@@ -71,6 +74,7 @@ def renew_store(spec: StoreSpec, refused: Store, forget: Callable[[], None]) -> 
     source, options = unseal(spec)
     with _renewing:
         if isinstance(source, str) and store_of(spec) is refused:
+            _LOG.info("%s refuses access; the credentials are read again", spec.label)
             forget_connection(source, options)
             _stores.clear()
             forget()

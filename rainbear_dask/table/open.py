@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from rainbear_dask.chunks import cache
+from rainbear_dask.exceptions import SkippedArrayWarning
 from rainbear_dask.metadata.model import StoreMeta
 from rainbear_dask.redaction import warn
 from rainbear_dask.table.build import build_table, build_tables
@@ -40,4 +41,4 @@ def open_tables(meta: StoreMeta, *, decode: bool = True, mask: bool = True) -> d
 
 def _warn_of(skipped: Mapping[str, str], meta: StoreMeta) -> None:
     for path, reason in skipped.items():
-        warn(f"array {path!r} of {meta.spec.label} is left out: {reason}")
+        warn(f"array {path!r} of {meta.spec.label} is left out: {reason}", SkippedArrayWarning)

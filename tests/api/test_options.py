@@ -42,7 +42,7 @@ def sync():
             "scan_zarr_async() has no option 'max_concurency'. Did you mean `max_concurrency`?",
         ),
         (lambda: asyncio.run(rd.scan_zarr_async("x", None, prefx="a")), "Did you mean `prefix`?"),
-        (lambda: rd.plan("x", qqq=1), "It has `source`, `predicate`, `columns`, `n_rows`, `group`, "),
+        (lambda: rd.plan("x", qqq=1), "It has `source`, `predicate`, `columns`, `n_rows`, `max_chunks_to_read`, "),
     ],
 )
 def test_a_misspelt_option_is_refused_before_anything_is_opened(call, words):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -220,7 +222,7 @@ def test_many_rows_are_written_in_little_memory(tmp_path):
         (["scan", "{url}", "--where", "lat > 1) OR (lat < 3"], 2, "--where"),
         (["scan", "{url}", "--output", "rows.xyz"], 2, "--format"),
         (["scan", "{url}", "--output", "damaged.zarr", "--format", "csv"], 2, "is a folder"),
-        (["scan", "{url}", "--output", "/nowhere/rows.csv"], 1, "/nowhere"),
+        (["scan", "{url}", "--output", "/nowhere/rows.csv"], 2, "Create /nowhere first"),
         (["info", "{url}/nothing"], 3, "No Zarr store at"),
         (["scan", "{damaged}", "--output", "rows.csv"], 3, "'t2m'"),
         (["scan", "{url}", "--max-chunks", "5"], 4, "24 chunks needed, limit is 5"),
@@ -261,6 +263,7 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(url, tmp_path, monkeypatch, 
         ["sample", "x"],
         ["sample", "x", "p.csv", "--tolerance", "lat=far"],
         ["sample", "x", "p.csv", "--head", "3"],
+        ["scan", "x", "--wher", "a > 1"],
     ],
 )
 def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
@@ -286,7 +289,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 
 def test_the_examples_of_the_help_are_commands():
-    lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("rainbear-dask")]
+    lines = [line.strip() for line in cli._parser().epilog.splitlines() if line.strip().startswith("rainbear-dask")]
     assert len(lines) == 7
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
@@ -355,3 +358,71 @@ def session_of(leader: int) -> list[str]:
         ["ps", "-o", "stat=,args=", "-s", str(leader)], check=False, capture_output=True, text=True
     ).stdout
     return [line for line in found.splitlines() if not line.startswith("Z")]
+
+
+def test_info_shows_units_names_and_ranges_also_as_json(tmp_path, capsys):
+    path = str(tmp_path / "s.zarr")
+    rd.open_sample(path)
+    assert main(["info", path]) == 0
+    first, heading, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: 622,080 rows"
+    assert " ".join(heading.split()) == "column type role dimensions chunks units long name range"
+    assert "-88.75° to 88.75°, step 2.5°" in lines[1]
+    assert "Datetime[ns]" in lines[0]
+    assert "degC" in lines[3]
+    assert "sea surface temperature" in lines[3]
+    assert main(["info", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["store"], found["rows"]) == (path, 622_080)
+    assert found["sizes"] == {"time": 60, "latitude": 72, "longitude": 144}
+    assert found["columns"][3] == {
+        "name": "sst",
+        "type": "Float32",
+        "role": "data",
+        "dimensions": ["time", "latitude", "longitude"],
+        "chunks": [12, 24, 48],
+        "shards": None,
+        "units": "degC",
+        "long_name": "sea surface temperature",
+    }
+
+
+def test_a_plan_as_json_has_the_attributes_of_the_explanation(url, capsys):
+    assert main(["plan", url, "--where", "lat > 45", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = rd.explain(rd.scan_zarr(url).filter(c.lat > 45))
+    assert found.pop("stores") == [url]
+    assert found.pop("kept_by_polars") == []
+    assert found == {name: getattr(expected, name) for name in found}
+    assert found["chunks_kept"] < found["chunks_total"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_the_command_says_what_it_wrote(url, tmp_path, capsys, suffix):
+    output = tmp_path / f"rows.{suffix}"
+    assert main(["scan", url, "--where", "lat > 45 AND t2m > 280", "--output", str(output)]) == 0
+    out, err = capsys.readouterr()
+    rows = expected_frame(url).filter(c.lat > 45, c.t2m > 280).height
+    assert out == ""
+    assert re.fullmatch(rf"rainbear-dask: wrote {rows:,} rows to {output} \(\S+ k?B\) in \S+ s\n", err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"), [([], 1000), (["--head", "1200"], 1200), (["--where", "lat > 80"], None)]
+)
+def test_a_terminal_shows_a_thousand_rows_and_says_so(url, arguments, count):
+    parent, child = pty.openpty()
+    done = subprocess.Popen(
+        [COMMAND, "scan", url, "--select", "t2m", *arguments], stdout=child, stderr=subprocess.PIPE, text=True
+    )
+    os.close(child)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(parent, 2**16):
+            shown += part
+    os.close(parent)
+    _, err = done.communicate(timeout=60)
+    assert done.returncode == 0
+    expected = count or expected_frame(url).filter(c.lat > 80).height
+    assert shown.count(b"\n") == expected + 1
+    assert ("a terminal shows 1,000 rows at most. Add --head N" in err) is (count == 1000)

@@ -438,7 +438,7 @@ def test_categories_are_known_and_small(url, whole):
     ids=["all", "any", "times", "Polars"],
 )
 def test_filters_can_be_given_beforehand(url, whole, filters):
-    actual = rd.read_zarr(url, filters=filters, categories=["lat"]).astype({"lat": "f8"}).compute(scheduler="sync")
+    actual = rd.read_zarr(url, predicate=filters, categories=["lat"]).astype({"lat": "f8"}).compute(scheduler="sync")
     tests = {
         "all": (whole.lat > 45) & (whole.lon < 90),
         "any": ((whole.lat > 45) & whole.lon.isin([0, 18])) | (whole.t2m < 260),
@@ -540,9 +540,9 @@ def test_few_columns_are_read_in_fewer_partitions(tmp_path):
         ({"columns": ["latt"]}, UnknownColumnError, "Did you mean 'lat'"),
         ({"categories": ["t2m"]}, QueryError, "cannot be a categorical"),
         ({"dtype_backend": "torch"}, QueryError, "'numpy' or 'pyarrow'"),
-        ({"filters": [("lat", "~", 4)]}, PredicateError, "not a valid filter tuple"),
-        ({"filters": [("latt", ">", 4)]}, UnknownColumnError, "Did you mean 'lat'"),
-        ({"filters": c.t2m > c.t2m.mean()}, PredicateError, "needs other rows"),
+        ({"predicate": [("lat", "~", 4)]}, PredicateError, "not a valid filter tuple"),
+        ({"predicate": [("latt", ">", 4)]}, UnknownColumnError, "Did you mean 'lat'"),
+        ({"predicate": c.t2m > c.t2m.mean()}, PredicateError, "needs other rows"),
     ],
 )
 def test_errors_say_what_to_do(url, options, error, words):
@@ -570,7 +570,7 @@ def test_other_queries_are_no_dask_dataframe(url, ask):
 
 @pytest.mark.cluster
 def test_credentials_are_in_no_expression_and_reach_the_workers(url, client):
-    frame = rd.read_zarr(url, storage_options={"password": "s3cr3t-word"})
+    frame = rd.read_zarr(f"simplecache::file://{url}", storage_options={"file": {"password": "s3cr3t-word"}})
     assert b"s3cr3t-word" not in pickle.dumps(frame[frame.lat > 45].optimize())
     plain = rd.read_zarr(url)
     assert len(frame[frame.t2m > 280].compute()) == len(plain[plain.t2m > 280].compute())
@@ -578,7 +578,7 @@ def test_credentials_are_in_no_expression_and_reach_the_workers(url, client):
 
 @pytest.mark.cluster
 def test_an_asynchronous_client_brings_credentials_from_a_thread(url, whole, cluster):
-    frame = rd.read_zarr(url, storage_options={"password": "s3cr3t-word"})
+    frame = rd.read_zarr(f"simplecache::file://{url}", storage_options={"file": {"password": "s3cr3t-word"}})
     warm = frame[frame.t2m > 280]
 
     async def main():

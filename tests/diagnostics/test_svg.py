@@ -98,16 +98,21 @@ def test_a_plan_shows_the_facts_of_explain_and_its_chunks(store):
     plan = rd.plan(store, (pl.col("y") > 3) | (pl.col("x") == 1))
     report = parsed(plan._repr_html_())
     told = [tuple("".join(cell.itertext()) for cell in row) for row in report.iter("tr")]
-    assert [report.find("b").text, *(f"  {name:8} {text}" for name, text in told)] == plan.explain().splitlines()
+    assert [report.find("b").text, *(f"  {name:8} {text}" for name, text in told)] == str(plan.explain()).splitlines()
     assert len(cells(report)) == plan.num_chunks_kept == 4 + 2
-    assert labels(report) == ["y: 6 in 3 chunks (down)", "x: 8 in 4 chunks (across)"]
+    assert labels(report) == [
+        "y: 6 in 3 chunks (down)",
+        "0 to 5, step 1",
+        "x: 8 in 4 chunks (across)",
+        "0 to 7, step 1",
+    ]
 
 
 def test_a_plan_that_is_cut_short_shows_what_is_read_for_it(store):
     plan = rd.plan(store, n_rows=9)
     assert sorted(cells(parsed(plan._repr_html_()))) == [(x, 0) for x in range(4)]
     assert plan.num_chunks_kept == 4
-    assert "reads" not in plan.explain()
+    assert "  reads" not in plan.explain()
 
 
 def test_a_plan_that_reads_no_array_has_no_picture(store):

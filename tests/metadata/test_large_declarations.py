@@ -63,5 +63,6 @@ def test_an_array_of_as_many_dimensions_as_numpy_knows_is_read(tmp_path):
 
 
 def test_a_chunk_that_nobody_can_hold_is_an_error(tmp_path):
-    lf = rd.scan_zarr(store(tmp_path, v=([2**48], [2**48], ["x"])))
-    caught(rd.exceptions.ChunkReadError, lf.collect, "'v'")
+    path = store(tmp_path, v=([2**48], [2**48], ["x"]))
+    caught(PlanTooLargeError, rd.scan_zarr(path).collect, "memory-share")
+    caught(rd.exceptions.ChunkReadError, rd.scan_zarr(path, max_rows=2**48).collect, "'v'")

@@ -98,7 +98,7 @@ def ask_backend(path, number):
 def run_plan(path, number):
     length = write(path, number)
     plan = rd.plan(path, c.y > number)
-    plan.explain()
+    str(plan.explain())
     return pl.concat(dask.compute(*plan.to_delayed(), scheduler="threads")), length
 
 

@@ -151,8 +151,8 @@ def test_no_text_shows_a_secret(source, expected, bucket):
     shown = [
         repr(lazy),
         lazy.explain(),
-        rd.explain(lazy),
-        plan.explain(),
+        str(rd.explain(lazy)),
+        str(plan.explain()),
         plan._repr_html_(),
         repr(plan),
         repr(plan.table),

@@ -362,6 +362,73 @@ FAULTS = [
         "needed > limit",
         "needed >= limit",
     ),
+    # First steps
+    Fault(
+        "guard: an upper bound counts as certain",
+        "planning/limits planning/test_memory",
+        "is_certain = not plan.filters and plan.selection.exact",
+        "is_certain = True",
+    ),
+    Fault(
+        "guard: a limit of the caller is ignored",
+        "planning/limits planning/test_memory replaces",
+        "if limits != Limits() or not may_exceed_memory(",
+        "if not may_exceed_memory(",
+    ),
+    Fault(
+        "guard: a collected scan is not checked",
+        "query/scanned_frame planning/test_memory warns_once",
+        "if may_exceed_memory(reader.table.num_rows, widths):",
+        "if False:",
+    ),
+    Fault(
+        "mistakes: any error of a filter is an error of types",
+        "planning/literals planning/test_predicate",
+        "if _COMPARES.search(text):",
+        "if text:",
+    ),
+    Fault(
+        "mistakes: is_between is no comparison",
+        "planning/literals diagnostics/test_explanation keeps_nothing",
+        "elif len(literals) == 2:",
+        "elif len(literals) == 3:",
+    ),
+    Fault(
+        "mistakes: options of an unknown scheme are refused",
+        "storage/url_options api/test_mistakes left_to_it",
+        "known = _KNOWN.get(scheme)",
+        "known = _KNOWN.get(scheme, set())",
+    ),
+    Fault(
+        "mistakes: a closed client passes",
+        "execution/clients api/test_mistakes client",
+        'if client.status in ("closing", "closed"):',
+        'if client.status == "closing":',
+    ),
+    Fault(
+        "explanation: filters of other steps count as kept",
+        "query/pushdown diagnostics/test_explanation other_steps",
+        "if below and below[0].startswith(_SCAN):",
+        "if below:",
+    ),
+    Fault(
+        "Dataset: a part of an array counts as the whole",
+        "convert/dataset_source scan/test_sources_held",
+        "any(each != slice(None) for each in key if isinstance(each, slice))",
+        "any(each == 0 for each in key if isinstance(each, slice))",
+    ),
+    Fault(
+        "Dataset: labels are not compared",
+        "convert/dataset_source scan/test_sources_held",
+        "or not _equal(labels.ravel(), stored)",
+        "or labels.size != len(stored)",
+    ),
+    Fault(
+        "Dataset: a function of a dask array counts as the array",
+        "convert/dataset_source scan/test_sources_held",
+        "if set(layers) != {backing.name, original}:",
+        "original = next(iter(layers))\n        if not layers:",
+    ),
     # The order of rows
     Fault(
         "a filter before a limit, though it stands after it",

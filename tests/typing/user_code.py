@@ -13,6 +13,7 @@ from dask.delayed import Delayed
 
 import rainbear_dask as rd
 from rainbear_dask.api.plan import ScanPlan
+from rainbear_dask.diagnostics.explanation import Explanation
 from rainbear_dask.typing import ScanOptions, StoreLike
 
 
@@ -23,7 +24,8 @@ def scans(path: Path) -> None:
     assert_type(rd.scan_zarr(zarr.storage.MemoryStore(), mask=False, max_chunks_to_read=5), pl.LazyFrame)
     assert_type(rd.scan_zarr(obstore.store.MemoryStore(), max_rows=1, max_bytes=2), pl.LazyFrame)
     assert_type(rd.tables(path, prefix="c", max_rows=5), dict[rd.TableKey, pl.LazyFrame])
-    assert_type(rd.explain(rd.scan_zarr(path)), str)
+    assert_type(rd.explain(rd.scan_zarr(path)), Explanation)
+    assert_type(rd.explain(rd.scan_zarr(path)).chunks_kept, int)
     rd.scan_zarr(path, varaibles=["t2m"])  # type: ignore[call-arg]
     rd.scan_zarr(path, variables=3)  # type: ignore[arg-type]
     rd.scan_zarr(3)  # type: ignore[arg-type]
@@ -80,7 +82,7 @@ def plans(path: Path) -> None:
 
 def data_frames(path: Path) -> None:
     """Dask DataFrames."""
-    assert_type(rd.read_zarr(path, ["t2m"], [("lat", ">", 45)], "time", mask=False), dd.DataFrame)
+    assert_type(rd.read_zarr(path, [("lat", ">", 45)], ["t2m"], "time", mask=False), dd.DataFrame)
     assert_type(rd.to_dask_dataframe(rd.scan_zarr(path), categories=["lat"]), dd.DataFrame)
 
 

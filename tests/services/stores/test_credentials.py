@@ -243,7 +243,7 @@ def test_keys_are_in_no_repr_message_or_log(services, field, caplog):
     table = rd.scan_zarr(field[1], storage_options=options)
     plan = rd.plan(field[1], storage_options=options)
     backend = rd.ZarrBackendSync.from_url(field[1])
-    shown = [repr(table), rd.explain(table), repr(plan), plan.explain(), plan._repr_html_(), repr(backend)]
+    shown = [repr(table), str(rd.explain(table)), repr(plan), str(plan.explain()), plan._repr_html_(), repr(backend)]
     tasks = list(plan.tasks())
     assert_hidden(*shown, *map(repr, tasks))
     table.filter(pl.col("y") > 2).collect()
