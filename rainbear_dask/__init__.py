@@ -9,6 +9,7 @@ from typing import Any
 
 _HOMES = {
     "BackendOptions": "backends.cached_store",
+    "ExportReport": "export.run",
     "IcechunkBackend": "backends.icechunk",
     "TableKey": "table.model",
     "ZarrBackend": "backends.zarr",
@@ -26,6 +27,7 @@ _HOMES = {
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
+    "write_parquet": "api.export",
 }
 __all__ = list(_HOMES)
 

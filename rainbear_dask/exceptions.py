@@ -12,6 +12,9 @@
     ├── ClusterError                    also ConnectionError: no Dask cluster can run the tasks
     │   └── NoClientError               also ValueError: connect a Dask client, or pass one
     ├── MissingDependencyError          also ImportError: install the extra that the message names
+    ├── WriteError                      also OSError: make room, or check the rights to write
+    ├── TargetExistsError               also FileExistsError: name another target, or another mode
+    ├── RowsError                       also ValueError: the rows do not fit the arrays or the target
     └── QueryError                      the query is at fault
         ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -67,6 +70,18 @@ class ClusterError(RainbearError, ConnectionError):
 
 class MissingDependencyError(RainbearError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
+
+
+class WriteError(RainbearError, OSError):
+    """A file or a chunk could not be written."""
+
+
+class TargetExistsError(RainbearError, FileExistsError):
+    """The target holds something that the call would not replace or continue."""
+
+
+class RowsError(RainbearError, ValueError):
+    """Rows do not fit the arrays that they should become."""
 
 
 class NoClientError(ClusterError, ValueError):

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import dask.config
 import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
+from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.scan import explain, plan, scan_zarr
 from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.diagnostics.progress import progress
@@ -28,6 +29,7 @@ from rainbear_dask.exceptions import (
     RainbearError,
     StoreError,
 )
+from rainbear_dask.export.run import ExportReport
 from rainbear_dask.redaction import escaped, presentable, secrets_of
 from rainbear_dask.table.model import Table, unknown_column
 
@@ -52,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
         The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster"):
+    for name in ("output", "cluster", "folder"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
+    secrets += secrets_of("", _nested(getattr(args, "target_option", [])))
     # users need the message only, not the line of code
     warnings.showwarning = partial(_print_warning, secrets)
     try:
@@ -110,23 +113,59 @@ def _show(text: str) -> None:
 
 def _scan(args: argparse.Namespace) -> None:
     write = _sink(args.output, args.format)
-    wanted = sys.stderr.isatty() if args.progress is None else args.progress
-    with _cluster(args) as client, progress() if wanted else nullcontext():
+    with _cluster(args) as client, _bar(args):
         write(_query(args, client))
 
 
-_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan}
+def _bar(args: argparse.Namespace) -> AbstractContextManager[None]:
+    return progress() if (sys.stderr.isatty() if args.progress is None else args.progress) else nullcontext()
+
+
+def _export(args: argparse.Namespace) -> None:
+    options: dict[str, Any] = {
+        "compression": args.compression,
+        "row_group_rows": args.row_group_rows,
+        "geo": args.geo or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    keys = dict(_key(text, args.url) for text in args.by) or None
+    given |= {"partition_by": keys, "resume": not args.no_resume, "storage_options": _nested(args.target_option)}
+    reports: list[ExportReport] = []
+    with _cluster(args) as client, _bar(args):
+        query = _query(args, client)
+        _on_thread(lambda: reports.append(write_parquet(query, args.folder, client=client, **given)))
+    _show(escaped(str(reports[0])))
+
+
+def _key(text: str, url: str) -> tuple[str, pl.Expr]:
+    """Return the name and the expression of a partition key."""
+    name, equals, expression = text.partition("=")
+    try:
+        return name.strip(), pl.sql_expr(expression) if equals else pl.col(name.strip())
+    except PolarsError as err:
+        raise PredicateError(
+            f"Polars does not understand the partition key --by {text!r} of {presentable(url)}: "
+            f"{str(err).partition(chr(10))[0].rstrip('.')}. Write it as NAME=SQL: year=YEAR(time)."
+        ) from err
+
+
+_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan, "export": _export}
 
 
 def _source(args: argparse.Namespace) -> dict[str, Any]:
+    return {"group": args.group, "variables": args.variables, "storage_options": _nested(args.option)}
+
+
+def _nested(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return storage options as nested dicts; ``a.b`` is the option ``b`` inside ``a``."""
     options: dict[str, Any] = {}
-    for key, value in args.option:
+    for key, value in given:
         *outer, last = key.split(".")
         inner = options
         for name in outer:
             inner = inner.setdefault(name, {})
         inner[last] = value
-    return {"group": args.group, "variables": args.variables, "storage_options": options}
+    return options
 
 
 def _query(args: argparse.Namespace, client: "Client | None" = None) -> pl.LazyFrame:

@@ -17,6 +17,7 @@ examples:
   rainbear-dask scan sst.zarr --where "sst > 303" --head 10
   rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
   rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
+  rainbear-dask export sst.zarr sst-by-year --by "year=YEAR(time)" --cluster slurm --workers 8
 
 exit codes:
   0  done
@@ -147,12 +148,40 @@ def _parser() -> argparse.ArgumentParser:
         choices=["parquet", "csv", "ipc"],
         help="by default the suffix of FILE decides, and standard output is csv",
     )
-    scan.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar on standard error; by default if that is a terminal",
+    export = command("export", "write a query as a folder of Parquet files, or continue to", source, query, place)
+    export.add_argument("folder", metavar="FOLDER", help="a folder that all workers share, or a URL of an object store")
+    export.add_argument(
+        "--by",
+        metavar="KEY[=SQL]",
+        action="append",
+        default=[],
+        help='partition by a column, or by an expression: --by "year=YEAR(time)"; repeatable',
     )
+    export.add_argument("--geo", metavar="X,Y", type=_names, help="add points of two columns, as GeoParquet")
+    export.add_argument("--row-group-rows", metavar="N", type=_count, help="upper bound on the rows of a row group")
+    export.add_argument(
+        "--compression", metavar="CODEC", help="zstd (default), lz4, snappy, gzip, brotli, uncompressed"
+    )
+    export.add_argument("--no-resume", action="store_true", help="refuse a folder in which an export was begun")
+    _add_target_option(export)
+    for each in (scan, export):
+        each.add_argument(
+            "--progress",
+            action=argparse.BooleanOptionalAction,
+            help="show a progress bar on standard error; by default if that is a terminal",
+        )
     return parser
+
+
+def _add_target_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target-option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_option,
+        help="storage option of the target, as --option; repeatable",
+    )
 
 
 def _names(text: str) -> list[str]:

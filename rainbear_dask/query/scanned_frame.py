@@ -14,7 +14,7 @@ from rainbear_dask.planning.limits import Limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import ZarrReader, plans_of
-from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps
+from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps, pushed_down
 from rainbear_dask.table.model import Table
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def plan_of_filters(lf: pl.LazyFrame) -> ReadPlan:
         )
     (scan,) = scans
     return replace(scan, columns=scan.table.leaves(names))
+
+
+def limits_of(lf: pl.LazyFrame) -> Limits:
+    """Return the bounds that the scan of a query has, if it is the only scan of the query."""
+    if isinstance(lf, ScannedFrame) and lf.origin is not None:
+        return lf.origin.reader.limits
+    found = [request.source.limits for request in pushed_down(lf)]
+    return found[0] if len(found) == 1 else Limits()
 
 
 def _rebuilt(scan: ReadPlan, names: Sequence[str]) -> Iterator[pl.LazyFrame]:

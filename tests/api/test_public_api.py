@@ -45,6 +45,7 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 def test_the_public_names():
     assert rainbear_dask.__all__ == [
         "BackendOptions",
+        "ExportReport",
         "IcechunkBackend",
         "TableKey",
         "ZarrBackend",
@@ -62,6 +63,7 @@ def test_the_public_names():
         "store",
         "tables",
         "to_dask_dataframe",
+        "write_parquet",
     ]
 
 

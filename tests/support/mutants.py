@@ -40,6 +40,47 @@ class Fault:
 
 
 FAULTS = [
+    # Exports
+    Fault(
+        "export: a file is renamed before it is whole",
+        "storage/targets export/test_export dies",
+        """                fill(file)
+                file.flush()""",
+        """                part.replace(path)
+                fill(file)
+                part.touch()
+                file.flush()""",
+    ),
+    Fault(
+        "export: files in the manifest are not looked for",
+        "export/run export/test_export object_store",
+        "return all(path in files and",
+        "return all(path not in files or",
+    ),
+    Fault(
+        "export: leftovers stay",
+        "export/run export/test_export dies",
+        "        if is_unfinished(name):\n            target.delete(name)",
+        "        if is_unfinished(name):\n            pass",
+    ),
+    Fault(
+        "export: another state of the source is continued",
+        "export/run export/test_export",
+        "if earlier != header:",
+        'if earlier["plan"][:0] != header["plan"][:0]:',
+    ),
+    Fault(
+        "export: names do not follow blocks",
+        "export/parquet export/test_export",
+        "rank += prod(inside[:axis]) * start",
+        "rank += start",
+    ),
+    Fault(
+        "export: a NaN becomes a point",
+        "export/geoparquet export/test_geoparquet",
+        "absent = pl.Series(np.isnan(numbers[0]) | np.isnan(numbers[1]))",
+        "absent = pl.Series(np.isnan(numbers[0]) & np.isnan(numbers[1]))",
+    ),
     # The predicate
     Fault(
         "De Morgan dropped",
