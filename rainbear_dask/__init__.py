@@ -27,6 +27,7 @@ _HOMES = {
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
+    "to_xarray": "api.dataset",
     "write_parquet": "api.export",
 }
 __all__ = list(_HOMES)

@@ -2,6 +2,7 @@
 
 from rainbear_dask import exceptions, store
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
+from rainbear_dask.api.dataset import to_xarray
 from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.backends.cached_store import BackendOptions
@@ -33,5 +34,6 @@ __all__ = [
     "store",
     "tables",
     "to_dask_dataframe",
+    "to_xarray",
     "write_parquet",
 ]

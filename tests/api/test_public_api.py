@@ -63,6 +63,7 @@ def test_the_public_names():
         "store",
         "tables",
         "to_dask_dataframe",
+        "to_xarray",
         "write_parquet",
     ]
 

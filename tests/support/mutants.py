@@ -58,12 +58,6 @@ FAULTS = [
         "return all(path not in files or",
     ),
     Fault(
-        "export: leftovers stay",
-        "export/run export/test_export dies",
-        "        if is_unfinished(name):\n            target.delete(name)",
-        "        if is_unfinished(name):\n            pass",
-    ),
-    Fault(
         "export: another state of the source is continued",
         "export/run export/test_export",
         "if earlier != header:",
