@@ -29,6 +29,7 @@ _HOMES = {
     "to_dask_dataframe": "api.dataframe",
     "to_xarray": "api.dataset",
     "write_parquet": "api.export",
+    "write_zarr": "api.write",
 }
 __all__ = list(_HOMES)
 

@@ -141,6 +141,13 @@ class Target:
             keys = sync(_listed(self._store(), f"{self.name}/"))
         return {key.removeprefix(f"{self.name}/"): None for key in keys}
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing at the address, or a folder without content."""
+        if self.path:
+            return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        with translate_errors(self.label, self._secrets):
+            return not sync(_has_any(self._store(), f"{self.name}/"))
+
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
         if self.path:
@@ -151,6 +158,8 @@ class Target:
 
     def zarr_store(self) -> Store:
         """Return a writable store of zarr for the parent; the target is a path in it."""
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with translate_errors(self.label, self._secrets):
             return self._store()
 
@@ -168,6 +177,12 @@ def is_unfinished(name: str) -> bool:
     """Whether a path is the temporary name of a file that is being written, or whose writer died."""
     last = name.rpartition("/")[2]
     return last.startswith(".") and last.endswith(_UNFINISHED)
+
+
+async def _has_any(store: Store, prefix: str) -> bool:
+    async for _ in store.list_prefix(prefix):
+        return True
+    return False
 
 
 async def _listed(store: Store, prefix: str) -> list[str]:

@@ -65,6 +65,7 @@ def test_the_public_names():
         "to_dask_dataframe",
         "to_xarray",
         "write_parquet",
+        "write_zarr",
     ]
 
 
