@@ -28,6 +28,7 @@ _HOMES = {
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
     "to_xarray": "api.dataset",
+    "write_icechunk": "api.write",
     "write_parquet": "api.export",
     "write_zarr": "api.write",
 }

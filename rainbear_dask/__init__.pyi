@@ -5,7 +5,7 @@ from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.dataset import to_xarray
 from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
-from rainbear_dask.api.write import write_zarr
+from rainbear_dask.api.write import write_icechunk, write_zarr
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
@@ -36,6 +36,7 @@ __all__ = [
     "tables",
     "to_dask_dataframe",
     "to_xarray",
+    "write_icechunk",
     "write_parquet",
     "write_zarr",
 ]

@@ -13,6 +13,7 @@
     │   └── NoClientError               also ValueError: connect a Dask client, or pass one
     ├── MissingDependencyError          also ImportError: install the extra that the message names
     ├── WriteError                      also OSError: make room, or check the rights to write
+    │   └── ConflictError               somebody else has committed: repeat the call
     ├── TargetExistsError               also FileExistsError: name another target, or another mode
     ├── RowsError                       also ValueError: the rows do not fit the arrays or the target
     └── QueryError                      the query is at fault
@@ -74,6 +75,10 @@ class MissingDependencyError(RainbearError, ImportError):
 
 class WriteError(RainbearError, OSError):
     """A file or a chunk could not be written."""
+
+
+class ConflictError(WriteError):
+    """Somebody else has changed the target meanwhile; nothing was written."""
 
 
 class TargetExistsError(RainbearError, FileExistsError):

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from icechunk import Session
+    from icechunk import Repository, Session
     from obstore.store import ObjectStore
     from zarr.abc.store import Store
 
@@ -22,6 +22,9 @@ class BackendLike(Protocol):
 
 StoreLike: TypeAlias = "str | PathLike[str] | Store | ObjectStore | MutableMapping[str, bytes] | Session | BackendLike"
 """A path, a URL, a store of zarr or obstore, an fsspec mapper, an Icechunk session or store, or a backend."""
+
+RepositoryLike: TypeAlias = "Repository"
+"""A repository of Icechunk."""
 
 DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
 """Which types a pandas or Dask DataFrame has; see `read_zarr`."""

@@ -8,6 +8,7 @@ import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.convert.grid import Dims
+from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.options import checks_options
@@ -15,6 +16,7 @@ from rainbear_dask.planning.limits import check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.scanned_frame import limits_of, plan_of_filters
 from rainbear_dask.storage.targets import target_of
+from rainbear_dask.typing import RepositoryLike
 from rainbear_dask.writing.content import Rows
 from rainbear_dask.writing.layout import Mode
 from rainbear_dask.writing.rows import Options
@@ -124,6 +126,93 @@ def write_zarr(
         runner,
     )
     write_target(rows, place, dims, mode="a" if append_dim is not None else mode, options=options)
+
+
+@checks_options
+def write_icechunk(
+    data: pl.DataFrame | pl.LazyFrame | ScanPlan | Iterable[pl.DataFrame],
+    repo: RepositoryLike,
+    dims: Dims | None = None,
+    *,
+    message: str,
+    branch: str = "main",
+    mode: Mode = "w-",
+    region: Literal["auto"] | Mapping[str, slice] = "auto",
+    append_dim: str | None = None,
+    chunks: Mapping[str, int] | None = None,
+    shards: Mapping[str, int] | None = None,
+    encoding: Mapping[str, Mapping[str, Any]] | None = None,
+    missing: Literal["fill", "error"] = "fill",
+    duplicates: Literal["error", "last"] = "error",
+    client: "Client | None" = None,
+) -> str:
+    """Write rows to a branch of an Icechunk repository, in one step that everybody sees as a whole.
+
+    Parameters
+    ----------
+    data
+        As in `write_zarr`.
+    repo : icechunk.Repository
+        The repository; the arrays are in its root group.
+    dims
+        As in `write_zarr`.
+    message : str
+        Message of the commit.
+    branch : str
+        The branch that gets the commit.
+    mode, region, append_dim, chunks, shards, encoding, missing, duplicates, client
+        As in `write_zarr`.
+
+    Returns
+    -------
+    str
+        The id of the new snapshot; of the present one if nothing changed.
+
+    Raises
+    ------
+    ConflictError
+        If somebody else has committed meanwhile, and the changes exclude each other: both append, say. Nothing is
+        committed. Commits to other chunks are no conflict.
+    TargetExistsError
+        If the branch has arrays, and ``mode`` does not allow to change them.
+    StoreError
+        If there is no such branch, or the storage fails.
+    RowsError, UnknownColumnError, QueryError
+        As in `write_zarr`.
+    UnknownOptionError
+        If a keyword is not an option of this function.
+
+    Notes
+    -----
+    On a cluster, workers write into forks of a session. No two tasks write the same chunk, which Icechunk itself would
+    merge without a word. New arrays and longer dimensions then are a commit of their own on a branch of the call's
+    own, from which ``branch`` takes both commits at once.
+
+    Examples
+    --------
+    >>> import icechunk
+    >>> import rainbear_dask as rd
+    >>> repo = icechunk.Repository.create(icechunk.in_memory_storage())
+    >>> snapshot = rd.write_icechunk(rd.scan_zarr("sst.zarr"), repo, message="sea surface temperature")
+    >>> lf = rd.scan_zarr(repo.readonly_session(snapshot_id=snapshot).store)
+    """
+    require("icechunk", extra="icechunk")
+    from rainbear_dask.writing.icechunk_target import write_repository  # noqa: PLC0415  icechunk is an extra
+
+    _check_options(mode, append_dim, region, missing=missing, duplicates=duplicates)
+    rows, runner = _rows(data, client)
+    options = Options(
+        region,
+        append_dim,
+        _lengths("chunks", chunks),
+        _lengths("shards", shards),
+        encoding or {},
+        missing,
+        duplicates,
+        runner,
+    )
+    wanted: Mode = "a" if append_dim is not None else mode
+    return write_repository(rows, repo, dims, branch=branch, message=message, mode=wanted, options=options)
 
 
 def _check_options(mode: str, append_dim: str | None, region: Any, *, missing: str, duplicates: str) -> None:

@@ -19,6 +19,7 @@ from polars.exceptions import ColumnNotFoundError, PolarsError
 
 from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.scan import explain, plan, scan_zarr
+from rainbear_dask.api.write import write_icechunk, write_zarr
 from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.diagnostics.progress import progress
 from rainbear_dask.exceptions import (
@@ -31,6 +32,7 @@ from rainbear_dask.exceptions import (
 )
 from rainbear_dask.export.run import ExportReport
 from rainbear_dask.redaction import escaped, presentable, secrets_of
+from rainbear_dask.storage.repositories import repository_at
 from rainbear_dask.table.model import Table, unknown_column
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster", "folder"):
+    for name in ("output", "cluster", "folder", "target"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
     secrets += secrets_of("", _nested(getattr(args, "target_option", [])))
     # users need the message only, not the line of code
@@ -149,7 +151,35 @@ def _key(text: str, url: str) -> tuple[str, pl.Expr]:
         ) from err
 
 
-_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan, "export": _export}
+def _write_zarr(args: argparse.Namespace) -> None:
+    given = _writing_options(args) | {"storage_options": _nested(args.target_option)}
+    with _cluster(args) as client, _bar(args):
+        query = _query(args, client)
+        _on_thread(lambda: write_zarr(query, args.target, client=client, **given))
+
+
+def _write_icechunk(args: argparse.Namespace) -> None:
+    given = _writing_options(args) | {"message": args.message, "branch": args.branch}
+    snapshots: list[str] = []
+    with _cluster(args) as client, _bar(args):
+        query, repository = _query(args, client), repository_at(args.target)
+        _on_thread(lambda: snapshots.append(write_icechunk(query, repository, client=client, **given)))
+    _show(escaped(snapshots[0]))
+
+
+def _writing_options(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("dims", "mode", "append_dim", "chunks", "shards", "missing", "duplicates")
+    return {name: getattr(args, name) for name in names}
+
+
+_COMMANDS = {
+    "info": _info,
+    "plan": _plan,
+    "scan": _scan,
+    "export": _export,
+    "write-zarr": _write_zarr,
+    "write-icechunk": _write_icechunk,
+}
 
 
 def _source(args: argparse.Namespace) -> dict[str, Any]:

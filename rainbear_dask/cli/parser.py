@@ -18,6 +18,8 @@ examples:
   rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
   rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
   rainbear-dask export sst.zarr sst-by-year --by "year=YEAR(time)" --cluster slurm --workers 8
+  rainbear-dask write-zarr sst.zarr north.zarr --where "latitude > 40" --chunks time=12
+  rainbear-dask write-icechunk sst.zarr repository --message "sea surface temperature"
 
 exit codes:
   0  done
@@ -164,7 +166,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--no-resume", action="store_true", help="refuse a folder in which an export was begun")
     _add_target_option(export)
-    for each in (scan, export):
+    zarr = command("write-zarr", "write a query as a Zarr store, or into one", source, query, place)
+    zarr.add_argument("target", metavar="TARGET", help="a local folder, or a URL of an object store")
+    _add_target_option(zarr)
+    icechunk = command("write-icechunk", "commit a query to an Icechunk repository", source, query, place)
+    icechunk.add_argument("target", metavar="REPOSITORY", help="a local folder, s3:// or gs://; made if it is absent")
+    icechunk.add_argument("--message", metavar="TEXT", required=True, help="message of the commit")
+    icechunk.add_argument(
+        "--branch", metavar="NAME", default="main", help="branch that gets the commit; main by default"
+    )
+    for each in (zarr, icechunk):
+        _add_writing_options(each)
+    for each in (scan, export, zarr, icechunk):
         each.add_argument(
             "--progress",
             action=argparse.BooleanOptionalAction,
@@ -182,6 +195,28 @@ def _add_target_option(parser: argparse.ArgumentParser) -> None:
         type=_option,
         help="storage option of the target, as --option; repeatable",
     )
+
+
+def _add_writing_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dims", metavar="A,B", type=_names, help="dimensions in order; by default as in the source")
+    parser.add_argument(
+        "--mode",
+        choices=["w-", "w", "a", "r+"],
+        default="w-",
+        help="w-: new, w: replace, r+: into cells, a: and new arrays",
+    )
+    parser.add_argument("--append-dim", metavar="DIM", help="dimension that becomes longer")
+    parser.add_argument("--chunks", metavar="DIM=N,...", type=_lengths, help="lengths of chunks by dimension")
+    parser.add_argument("--shards", metavar="DIM=N,...", type=_lengths, help="lengths of shards by dimension")
+    parser.add_argument("--missing", choices=["fill", "error"], default="fill", help="cells without a row")
+    parser.add_argument("--duplicates", choices=["error", "last"], default="error", help="several rows of one cell")
+
+
+def _lengths(text: str) -> dict[str, int]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(equals and number.isdecimal() for _, equals, number in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not DIM=N,DIM=N")
+    return {name.strip(): int(number) for name, _, number in pairs}
 
 
 def _names(text: str) -> list[str]:

@@ -48,13 +48,13 @@ class Job:
     layout : Layout
         Arrays and documents.
     write : callable
-        Write the rows, given a function that returns the writable store.
+        Write the rows, given a function that returns the writable store. For a plan, return the results of its tasks.
     grows : tuple of str and int, optional
         The dimension that becomes longer, and its new length.
     """
 
     layout: Layout
-    write: Callable[[Callable[[], Store]], None]
+    write: Callable[[Callable[[], Store]], Any]
     grows: tuple[str, int] | None = None
 
 

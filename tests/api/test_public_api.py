@@ -64,6 +64,7 @@ def test_the_public_names():
         "tables",
         "to_dask_dataframe",
         "to_xarray",
+        "write_icechunk",
         "write_parquet",
         "write_zarr",
     ]

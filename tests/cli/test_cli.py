@@ -249,7 +249,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 def test_the_examples_of_the_help_are_commands():
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("rainbear-dask")]
-    assert len(lines) == 7
+    assert len(lines) == 9
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
 
@@ -317,56 +317,3 @@ def session_of(leader: int) -> list[str]:
         ["ps", "-o", "stat=,args=", "-s", str(leader)], check=False, capture_output=True, text=True
     ).stdout
     return [line for line in found.splitlines() if not line.startswith("Z")]
-
-
-# ---------------------------------------------------------------------- exports
-
-
-def test_export_writes_a_folder_and_says_so(url, tmp_path, capsys):
-    out = str(tmp_path / "out")
-    arguments = [
-        "export",
-        url,
-        out,
-        "--where",
-        "t2m > 280",
-        "--by",
-        "month=MONTH(time)",
-        "--by",
-        "lat",
-        "--geo",
-        "lon,lat",
-    ]
-    assert main([*arguments, "--row-group-rows", "50", "--compression", "lz4"]) == 0
-    said = capsys.readouterr().out
-    found = pl.scan_parquet(out, hive_partitioning=True).collect()
-    expected = rd.scan_zarr(url).filter(c.t2m > 280).with_columns(month=c.time.dt.month()).collect()
-    names, places = expected.columns, ["time", "lat", "lon"]
-    assert_frame_equal(found.select(names).sort(places), expected.sort(places), check_dtypes=False)
-    assert said.startswith(f"{out}: {expected.height:,} rows in ")
-    assert main([*arguments, "--no-resume", "--row-group-rows", "50", "--compression", "lz4"]) == 1
-    assert "resume=True" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (["--by", "year=YEAR(time"], 2, "--by 'year=YEAR(time'"),
-        (["--by", "latt"], 2, "Did you mean 'lat'"),
-        (["--compression", "zip"], 2, "zstd"),
-        (["--max-chunks", "3"], 4, "limit is 3"),
-        (["--head", "3", "--where", "t2m > 280"], 2, "sink_parquet"),
-    ],
-)
-def test_export_reports_mistakes_in_one_line(url, tmp_path, capsys, arguments, code, text):
-    assert main(["export", url, str(tmp_path / "out"), *arguments]) == code
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert text in said
-    assert not (tmp_path / "out").exists()
-
-
-def test_export_shows_no_secret_of_its_target(url, capsys):
-    options = ["--target-option", "key=a-public-name", "--target-option", "secret=very-secret"]
-    assert main(["export", url, "s3://127.0.0.1:1/out", *options]) != 0
-    assert "very-secret" not in capsys.readouterr().err
