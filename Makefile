@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -123,6 +123,9 @@ bench-cluster: .venv-bench/.installed  ## Measure a cluster of two processes: sp
 
 bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)
+
+bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr beside xarray and pandas (half an hour; ARGS=--quick: three minutes)
+	.venv-bench/bin/python -m benchmarks.writing $(ARGS)
 
 bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
 	$(BIN)/python -m benchmarks.remote

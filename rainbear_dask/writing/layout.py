@@ -114,14 +114,18 @@ def new_layout(
     for key in (*(f"{name}/zarr.json" for name in (*own, *grid_mappings)), "zarr.json"):
         found = sync(store.get(key, default_buffer_prototype()))
         documents[key] = b"" if found is None else found.to_bytes()
-    return Layout(_slots(documents, {c.name: c for c in columns}, group), documents)
+    return Layout(_slots(documents, {c.name: c for c in columns}, group, auxiliary), documents)
 
 
-def _slots(documents: Mapping[str, bytes], columns: Mapping[str, NewColumn], group: str) -> dict[str, Slot]:
+def _slots(
+    documents: Mapping[str, bytes], columns: Mapping[str, NewColumn], group: str, auxiliary: Sequence[str]
+) -> dict[str, Slot]:
     nodes: dict[str, Any] = {name: json.loads(documents[f"{name}/zarr.json"]) for name in columns}
     arrays = store_meta(StoreSpec("the new group", None, ""), nodes).arrays
     return {
-        name: slot_of(arrays[name], columns[name].dtype, group, coordinate=columns[name].dims == (name,))
+        name: slot_of(
+            arrays[name], columns[name].dtype, group, coordinate=columns[name].dims == (name,) or name in auxiliary
+        )
         for name in columns
     }
 
