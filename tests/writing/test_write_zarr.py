@@ -201,8 +201,8 @@ def test_a_folder_that_is_no_store_is_not_replaced(tmp_path):
 
 
 def test_cells_are_found_by_their_labels(target):
-    rd.write_zarr(pl.DataFrame({"v": [-1.0, -3.0], "x": [1, 3]}), target, mode="r+")
-    assert rd.scan_zarr(target).collect()["v"].to_list() == [-3.0, -1.0, 20.0]
+    rd.write_zarr(pl.DataFrame({"v": [-2.0, -3.0], "x": [2, 3]}), target, mode="r+")
+    assert rd.scan_zarr(target).collect()["v"].to_list() == [-3.0, 10.0, -2.0]
     before = content(target)
     for frame, error, text in (
         (pl.DataFrame({"x": [4], "v": [0.0]}), RowsError, "x=4"),
