@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,9 @@ from rainbear_dask.writing.existing import Existing, append_job, region_job
 from rainbear_dask.writing.layout import Mode, longer_document
 from rainbear_dask.writing.new import new_job
 from rainbear_dask.writing.rows import Job, Options
+
+_REMOVE_TRIES, _REMOVE_SECONDS = 10, 0.05
+"""After a failure, requests in flight may still make files: how often a folder is removed, and the pause in seconds."""
 
 
 def write_target(data: Rows, target: Target, dims: Dims | None, *, mode: Mode, options: Options) -> None:
@@ -121,7 +125,11 @@ def _replace(part: Path, path: Path) -> None:
 def _remove(target: Target) -> None:
     """Remove a group, its own document first, so that nobody reads a part of it."""
     if target.path is not None:
-        shutil.rmtree(target.path)
+        for _ in range(_REMOVE_TRIES):
+            shutil.rmtree(target.path, ignore_errors=True)
+            time.sleep(_REMOVE_SECONDS)
+            if not target.path.exists():
+                return
         return
     for name in ("zarr.json", ".zmetadata", ".zgroup"):
         target.delete(name)
