@@ -128,7 +128,8 @@ def _scattered(
     else:
         fill = slot.fill if slot.fill is not None else stored[0] if len(stored) else 0
         filled = np.full(shape, fill, dtype=slot.decoding.number)
-        block = filled.view(slot.decoding.stored)
+        is_same = slot.decoding.number == slot.decoding.stored  # NumPy refuses a view of texts, even of the same type
+        block = filled if is_same else filled.view(slot.decoding.stored)
     block.reshape(-1)[cells] = stored
     return block
 

@@ -518,3 +518,14 @@ def test_documents_are_those_of_zarr_v3(target):
     assert document["zarr_format"] == 3
     assert document["dimension_names"] == ["x"]
     assert "consolidated_metadata" in json.loads((Path(target) / "zarr.json").read_text())
+
+
+def test_texts_leave_fill_in_other_cells_of_their_unit(tmp_path):
+    frame = pl.DataFrame({"x": [0, 2], "s": ["a", "b"]})
+    encoding = {"s": {"_FillValue": "-"}}
+    rd.write_zarr(frame, tmp_path / "t.zarr", {"x": [0, 1, 2]}, encoding=encoding)
+    rd.write_zarr(pl.DataFrame({"x": [3, 4], "s": ["c", None]}), tmp_path / "t.zarr", append_dim="x")
+    assert rd.scan_zarr(tmp_path / "t.zarr").collect()["s"].to_list() == ["a", None, "b", "c", None]
+    times = pl.DataFrame({"x": [0], "t": [datetime(1, 1, 1)]})
+    rd.write_zarr(times, tmp_path / "far.zarr", {"x": [0, 1]})
+    assert rd.scan_zarr(tmp_path / "far.zarr").collect()["t"].to_list() == [datetime(1, 1, 1), None]
