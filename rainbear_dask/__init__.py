@@ -9,6 +9,7 @@ from typing import Any
 
 _HOMES = {
     "BackendOptions": "backends.cached_store",
+    "ExportReport": "export.run",
     "IcechunkBackend": "backends.icechunk",
     "TableKey": "table.model",
     "ZarrBackend": "backends.zarr",
@@ -30,6 +31,10 @@ _HOMES = {
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
+    "to_xarray": "api.dataset",
+    "write_icechunk": "api.write",
+    "write_parquet": "api.export",
+    "write_zarr": "api.write",
     "zonal": "api.zonal",
 }
 __all__ = list(_HOMES)

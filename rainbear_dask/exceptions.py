@@ -12,6 +12,10 @@
     ├── ClusterError                    also ConnectionError: no Dask cluster can run the tasks
     │   └── NoClientError               also ValueError: connect a Dask client, or pass one
     ├── MissingDependencyError          also ImportError: install the extra that the message names
+    ├── WriteError                      also OSError: make room, or check the rights to write
+    │   └── ConflictError               somebody else has committed: repeat the call
+    ├── TargetExistsError               also FileExistsError: name another target, or another mode
+    ├── RowsError                       also ValueError: the rows do not fit the arrays or the target
     └── QueryError                      the query is at fault
         ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
@@ -78,6 +82,22 @@ class ClusterError(RainbearError, ConnectionError):
 
 class MissingDependencyError(RainbearError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
+
+
+class WriteError(RainbearError, OSError):
+    """A file or a chunk could not be written."""
+
+
+class ConflictError(WriteError):
+    """Somebody else has changed the target meanwhile; nothing was written."""
+
+
+class TargetExistsError(RainbearError, FileExistsError):
+    """The target holds something that the call would not replace or continue."""
+
+
+class RowsError(RainbearError, ValueError):
+    """Rows do not fit the arrays that they should become."""
 
 
 class NoClientError(ClusterError, ValueError):

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from icechunk import Session
+    from icechunk import Repository, Session
     from obstore.store import ObjectStore
     from xarray import Dataset
     from zarr import Array, Group
@@ -28,6 +28,9 @@ StoreLike: TypeAlias = (
 )
 """A path, a URL, a store, group or array of zarr, a Dataset that xarray opened, a store of obstore, an fsspec mapper, an
 Icechunk session or store, or a backend."""
+
+RepositoryLike: TypeAlias = "Repository"
+"""A repository of Icechunk."""
 
 DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
 """Which types a pandas or Dask DataFrame has; see `read_zarr`."""

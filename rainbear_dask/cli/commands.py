@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ import dask.config
 import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
+from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr
+from rainbear_dask.api.write import write_icechunk, write_zarr
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.cli.reports import json_of_explanation, json_of_table, text_of_table
@@ -32,9 +34,11 @@ from rainbear_dask.exceptions import (
     RainbearError,
     StoreError,
 )
-from rainbear_dask.redaction import presentable, secrets_of
+from rainbear_dask.export.run import ExportReport
+from rainbear_dask.redaction import escaped, presentable, secrets_of
 from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.storage.local_files import is_regular
+from rainbear_dask.storage.repositories import repository_at
 from rainbear_dask.table.model import unknown_column
 
 if TYPE_CHECKING:
@@ -58,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
         The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster", "points"):
+    for name in ("output", "cluster", "points", "folder", "target"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
+    secrets += secrets_of("", _nested(getattr(args, "target_option", [])))
     # users need the message only, not the line of code
     warnings.showwarning = partial(_print_warning, secrets)
     try:
@@ -97,10 +102,9 @@ def _show(text: str) -> None:
 
 def _scan(args: argparse.Namespace) -> None:
     write = _sink(args.output, args.format)
-    wanted = sys.stderr.isatty() if args.progress is None else args.progress
     at_terminal = args.output == "-" and sys.stdout is not None and sys.stdout.isatty()
     start, heights = time.perf_counter(), list[int]()
-    with _cluster(args) as client, progress() if wanted else nullcontext():
+    with _cluster(args) as client, _bar(args):
         lf = _query(args, client)
         is_cut = at_terminal and args.head is None
         lf = lf.head(TERMINAL_ROWS) if is_cut else lf
@@ -132,8 +136,7 @@ def _tell(text: str) -> None:
 
 def _zonal(args: argparse.Namespace) -> None:
     write = _sink(args.output, args.format)
-    wanted = sys.stderr.isatty() if args.progress is None else args.progress
-    with _cluster(args) as client, progress() if wanted else nullcontext():
+    with _cluster(args) as client, _bar(args):
         lf = zonal(
             scan_zarr(args.url, **_source(args)),
             Path(args.zones),
@@ -165,18 +168,85 @@ def _points(path: str) -> pl.LazyFrame:
     return _SOURCES[form](path)
 
 
-_COMMANDS = {"info": _info, "plan": _plan, "sample": _sample, "scan": _scan, "zonal": _zonal}
+def _bar(args: argparse.Namespace) -> AbstractContextManager[None]:
+    return progress() if (sys.stderr.isatty() if args.progress is None else args.progress) else nullcontext()
+
+
+def _export(args: argparse.Namespace) -> None:
+    options: dict[str, Any] = {
+        "compression": args.compression,
+        "row_group_rows": args.row_group_rows,
+        "geo": args.geo or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    keys = dict(_key(text, args.url) for text in args.by) or None
+    given |= {"partition_by": keys, "resume": not args.no_resume, "storage_options": _nested(args.target_option)}
+    reports: list[ExportReport] = []
+    with _cluster(args) as client, _bar(args):
+        query = _query(args, client)
+        _on_thread(lambda: reports.append(write_parquet(query, args.folder, client=client, **given)))
+    _show(escaped(str(reports[0])))
+
+
+def _key(text: str, url: str) -> tuple[str, pl.Expr]:
+    """Return the name and the expression of a partition key."""
+    name, equals, expression = text.partition("=")
+    try:
+        return name.strip(), pl.sql_expr(expression) if equals else pl.col(name.strip())
+    except PolarsError as err:
+        raise PredicateError(
+            f"Polars does not understand the partition key --by {text!r} of {presentable(url)}: "
+            f"{str(err).partition(chr(10))[0].rstrip('.')}. Write it as NAME=SQL: year=YEAR(time)."
+        ) from err
+
+
+def _write_zarr(args: argparse.Namespace) -> None:
+    given = _writing_options(args) | {"storage_options": _nested(args.target_option)}
+    with _cluster(args) as client, _bar(args):
+        query = _query(args, client)
+        _on_thread(lambda: write_zarr(query, args.target, client=client, **given))
+
+
+def _write_icechunk(args: argparse.Namespace) -> None:
+    given = _writing_options(args) | {"message": args.message, "branch": args.branch}
+    snapshots: list[str] = []
+    with _cluster(args) as client, _bar(args):
+        query, repository = _query(args, client), repository_at(args.target)
+        _on_thread(lambda: snapshots.append(write_icechunk(query, repository, client=client, **given)))
+    _show(escaped(snapshots[0]))
+
+
+def _writing_options(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("dims", "mode", "append_dim", "chunks", "shards", "missing", "duplicates")
+    return {name: getattr(args, name) for name in names}
+
+
+_COMMANDS = {
+    "info": _info,
+    "plan": _plan,
+    "sample": _sample,
+    "scan": _scan,
+    "zonal": _zonal,
+    "export": _export,
+    "write-zarr": _write_zarr,
+    "write-icechunk": _write_icechunk,
+}
 
 
 def _source(args: argparse.Namespace) -> dict[str, Any]:
+    return {"group": args.group, "variables": args.variables, "storage_options": _nested(args.option)}
+
+
+def _nested(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return storage options as nested dicts; ``a.b`` is the option ``b`` inside ``a``."""
     options: dict[str, Any] = {}
-    for key, value in args.option:
+    for key, value in given:
         *outer, last = key.split(".")
         inner = options
         for name in outer:
             inner = inner.setdefault(name, {})
         inner[last] = value
-    return {"group": args.group, "variables": args.variables, "storage_options": options}
+    return options
 
 
 def _query(args: argparse.Namespace, client: "Client | None" = None) -> pl.LazyFrame:

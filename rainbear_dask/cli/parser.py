@@ -2,14 +2,26 @@
 
 import argparse
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from types import FrameType
 from typing import Any, NoReturn
+
+from rainbear_dask.cli.arguments import (
+    Parser,
+    add_points,
+    add_progress,
+    add_writers,
+    head_option,
+    output_options,
+    place_options,
+    query_options,
+    region_options,
+    report_option,
+    source_options,
+)
 
 _EXAMPLES = {
     "info": [
@@ -31,6 +43,15 @@ _EXAMPLES = {
     "zonal": [
         "rainbear-dask zonal sst.zarr counties.geojson --by name --stats mean,max --output counties.parquet",
     ],
+    "export": [
+        'rainbear-dask export sst.zarr sst-by-year --by "year=YEAR(time)" --cluster slurm --workers 8',
+    ],
+    "write-zarr": [
+        'rainbear-dask write-zarr sst.zarr north.zarr --where "latitude > 40" --chunks time=12',
+    ],
+    "write-icechunk": [
+        'rainbear-dask write-icechunk sst.zarr repository --message "sea surface temperature"',
+    ],
 }
 _EXIT_CODES = """\
 exit codes:
@@ -48,10 +69,6 @@ def examples(*commands: str) -> str:
     """Return the examples of some commands, and the meaning of the exit codes, as the end of a help text."""
     lines = [f"  {line}" for command in commands for line in _EXAMPLES[command]]
     return "\n".join(["examples:", *lines, "", _EXIT_CODES])
-
-
-_WHERE = """\
-an SQL condition on columns, as Polars reads it: unusual names in "double quotes", text and times in 'single quotes'"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,23 +108,8 @@ def command() -> NoReturn:
     os._exit(code)
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})  # a prefix of an option may be another one tomorrow
-
-    def error(self, message: str) -> NoReturn:
-        """Report an error in the command line, without unknown arguments: they may hold a secret."""
-        from rainbear_dask.redaction import presentable  # noqa: PLC0415  only errors need it
-
-        start, colon, rest = message.partition("unrecognized arguments:")
-        if colon:
-            names = [word.partition("=")[0] for word in rest.split() if word.startswith("-")]
-            message = f"{start}unrecognized arguments: {' '.join(names) or '(not shown)'}"
-        super().error(presentable(message))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="rainbear-dask",
         description="Query Zarr stores as tables, on this machine or on a Dask cluster.",
         epilog=examples(*_EXAMPLES),
@@ -115,42 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use")
     commands = parser.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
-    source = _Parser(add_help=False)
-    source.add_argument("url", metavar="URL", help="a folder, or a URL that fsspec knows: s3://, gs://, https://, ...")
-    source.add_argument("--group", help="path of a group inside the store")
-    source.add_argument(
-        "--variables", metavar="A,B", type=_names, help="data variables whose dimensions define the rows"
-    )
-    source.add_argument(
-        "--option",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=_option,
-        help="storage option for the URL's file system, for example anon=true; a.b=value sets b inside a; repeatable",
-    )
-    query = _Parser(add_help=False)
-    query.add_argument("--where", metavar="SQL", help=_WHERE)
-    query.add_argument("--select", metavar="A,B", type=_names, help="columns of the result; by default all")
-    query.add_argument("--max-chunks", metavar="N", type=_count, help="refuse queries that need more chunks")
-    query.add_argument("--max-rows", metavar="N", type=_count, help="refuse queries that read more rows")
-    query.add_argument("--max-bytes", metavar="N", type=_count, help="refuse queries that decode more bytes")
-    place = _Parser(add_help=False)
-    place.add_argument(
-        "--cluster",
-        help="local, slurm, pbs, lsf, ..., kubernetes, or the address of a Dask scheduler; by default the cluster that "
-        "Dask's configuration names, else threads of this process",
-    )
-    place.add_argument(
-        "--workers", metavar="N[:M]", type=_workers, help="workers or jobs to start; N:M adapts between N and M"
-    )
-    place.add_argument("--wait", metavar="TIME", help="longest wait for a first worker: 30s, 2h; by default 10 minutes")
+    source, query, head, place = source_options(), query_options(), head_option(), place_options()
+    report, output = report_option(), output_options()
 
-    head = _Parser(add_help=False)
-    head.add_argument("--head", metavar="N", type=_count, help="upper bound on rows, from the first")
-    regions, output = _regions(), _output()
-
-    def command(name: str, text: str, *parents: _Parser) -> Any:
+    def command(name: str, text: str, *parents: Parser) -> Any:
         return commands.add_parser(
             name,
             help=text,
@@ -160,158 +130,18 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    report = _Parser(add_help=False)
-    report.add_argument("--json", action="store_true", help="print JSON, for programs")
-
     command("info", "show the columns and chunks of a store", source, report)
     # It needs no cluster, but accepts the options of one, so that users can plan the command line of a scan unchanged.
     command("plan", "show what a query would read, without reading it", source, query, head, place, report)
     scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
-    _add_progress(scan)
-    _add_points(command("sample", "write the values at points", source, query, place, output))
-    zonal = command("zonal", "compute statistics over polygons, and write the rows", source, regions, place, output)
-    zonal.add_argument(
-        "zones", metavar="ZONES", help="a file of polygons: GeoJSON, GeoParquet, GeoPackage, shapefile, ..."
+    add_progress(scan)
+    add_points(command("sample", "write the values at points", source, query, place, output))
+    zonal = command(
+        "zonal", "compute statistics over polygons, and write the rows", source, region_options(), place, output
     )
-    _add_progress(zonal)
+    add_progress(zonal)
+    add_writers(command, source, query, head, place)
     return parser
-
-
-def _regions() -> "_Parser":
-    """Return the options of zonal statistics."""
-    regions = _Parser(add_help=False)
-    regions.add_argument("--columns", metavar="A,B", type=_names, help="variables; by default all on the grid")
-    regions.add_argument(
-        "--stats",
-        metavar="A,B",
-        type=_names,
-        default=["mean"],
-        help="mean, sum, count, min, max, variance, std, median, coverage, quantile(q=0.9), ...; by default mean",
-    )
-    regions.add_argument(
-        "--weights",
-        choices=["fraction", "area", "center"],
-        default="fraction",
-        help="weight of a cell: its covered share (default), its covered area, or whether its centre is covered",
-    )
-    regions.add_argument(
-        "--by", metavar="NAME", default="id", help="property of the polygons that names them; default: id"
-    )
-    regions.add_argument("--lon", metavar="NAME", help="dimension of longitude or x; by default found by attributes")
-    regions.add_argument("--lat", metavar="NAME", help="dimension of latitude or y; by default found by attributes")
-    regions.add_argument(
-        "--where", metavar="SQL", help="a condition on the rows of the result, as of scan; prunes by time"
-    )
-    return regions
-
-
-def _output() -> "_Parser":
-    """Return the options of an output."""
-    output = _Parser(add_help=False)
-    output.add_argument(
-        "--output",
-        metavar="FILE",
-        default="-",
-        help="a local file, or a URL of an object store that Polars knows; by default standard output, where a terminal "
-        "shows 1,000 rows at most unless --head is given",
-    )
-    output.add_argument(
-        "--format",
-        choices=["parquet", "csv", "ipc"],
-        help="by default the suffix of FILE decides, and standard output is csv",
-    )
-    return output
-
-
-def _add_progress(parser: Any) -> None:
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar on standard error; by default if that is a terminal",
-    )
-
-
-def _add_points(sample: Any) -> None:
-    """Add the arguments of the command that samples points."""
-    sample.set_defaults(head=None)
-    sample.add_argument("points", metavar="POINTS", help="a file of points: Parquet, CSV or Arrow IPC, by its suffix")
-    sample.add_argument(
-        "--on",
-        metavar="DIM=COLUMN,...",
-        type=_pairs,
-        help="column of the points for each coordinate; by default columns with the names of dimensions",
-    )
-    sample.add_argument(
-        "--method",
-        metavar="NAME or DIM=NAME,...",
-        type=_method,
-        default="nearest",
-        help="exact, nearest, linear, pchip, akima, makima or cubic; by default nearest",
-    )
-    sample.add_argument(
-        "--tolerance",
-        metavar="DIM=LIMIT,...",
-        type=_tolerance,
-        help="largest distance of a label: a number, or a time such as 90min, 6h, 1d",
-    )
-    sample.add_argument("--outside", default="null", help="null, nearest, error or extrapolate; by default null")
-    sample.add_argument("--coordinates", action="store_true", help="also write the labels of the cell")
-    sample.add_argument("--distance", metavar="COLUMN", help="also write the distance to the cell, in metres")
-
-
-def _pairs(text: str) -> dict[str, str]:
-    found = dict[str, str]()
-    for part in _names(text):
-        key, _, value = part.partition("=")
-        found[key] = value or key
-    return found
-
-
-def _method(text: str) -> str | dict[str, str]:
-    return _pairs(text) if "=" in text else text
-
-
-def _tolerance(text: str) -> dict[str, float | timedelta]:
-    found = dict[str, float | timedelta]()
-    for part in _names(text):
-        key, _, limit = part.partition("=")
-        number = re.fullmatch(r"([0-9.]+(?:e-?[0-9]+)?)\s*([a-z]*)", limit)
-        if number is None or number[2] not in _SECONDS:
-            raise argparse.ArgumentTypeError(
-                f"{part!r} is not DIM=LIMIT, with a number or a time such as 90min, 6h, 1d"
-            )
-        seconds = _SECONDS[number[2]]
-        found[key] = float(number[1]) if seconds is None else timedelta(seconds=float(number[1]) * seconds)
-    return found
-
-
-_SECONDS = {"": None, "s": 1, "min": 60, "h": 3600, "d": 86_400}
-"""Units of time of a tolerance; a plain number is in units of the labels."""
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:  # not repeated, because it may be a secret
-        raise argparse.ArgumentTypeError("an option is not KEY=VALUE")
-    return key, {"true": True, "false": False, "null": None}.get(value.lower(), value)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
-    return int(text)
-
-
-def _workers(text: str) -> int | tuple[int, int]:
-    least, colon, most = text.partition(":")
-    try:
-        return (int(least), int(most)) if colon else int(least)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor N:M") from None
 
 
 class _Version(argparse.Action):

@@ -41,6 +41,12 @@ def roles_of(meta: StoreMeta) -> dict[str, Role]:
     return roles
 
 
+def grid_mappings(meta: StoreMeta, arrays: Iterable[ArrayMeta]) -> dict[str, Mapping[str, Any]]:
+    """Return the attributes of the CF grid mappings that some arrays name, by path."""
+    named = [_below(group_of(a.path), name) for a in arrays for name in _names(a.attributes.get("grid_mapping"))]
+    return {path: meta.arrays[path].attributes for path in dict.fromkeys(named) if path in meta.arrays}
+
+
 def with_times_of_bounds(meta: StoreMeta) -> StoreMeta:
     """Give CF bounds the unit and calendar of their time coordinate, unless they have their own."""
     described = dict(meta.arrays)

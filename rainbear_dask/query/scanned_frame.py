@@ -69,6 +69,14 @@ def plan_of_filters(lf: pl.LazyFrame) -> ReadPlan:
     return replace(scan, columns=scan.table.leaves(names))
 
 
+def limits_of(lf: pl.LazyFrame) -> Limits:
+    """Return the bounds that the scan of a query has, if it is the only scan of the query."""
+    if isinstance(lf, ScannedFrame) and lf.origin is not None:
+        return lf.origin.reader.limits
+    found = [request.source.limits for request in pushed_down(lf)]
+    return found[0] if len(found) == 1 else Limits()
+
+
 def _rebuilt(scan: ReadPlan, names: Sequence[str]) -> Iterator[pl.LazyFrame]:
     """Yield queries that only filter by the conditions of a plan. A query does no more if it has the steps of one."""
     if conditions := [conjunct.expr for conjunct in scan.conjuncts]:

@@ -47,6 +47,7 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 def test_the_public_names():
     assert rainbear_dask.__all__ == [
         "BackendOptions",
+        "ExportReport",
         "IcechunkBackend",
         "TableKey",
         "ZarrBackend",
@@ -68,6 +69,10 @@ def test_the_public_names():
         "store",
         "tables",
         "to_dask_dataframe",
+        "to_xarray",
+        "write_icechunk",
+        "write_parquet",
+        "write_zarr",
         "zonal",
     ]
 

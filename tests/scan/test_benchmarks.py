@@ -12,6 +12,7 @@ import pytest
 
 import benchmarks
 import rainbear_dask as rd
+from benchmarks import writing
 from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
 from benchmarks.dataframes import measure as measure_dataframes
@@ -312,3 +313,12 @@ def test_the_floor_decodes_each_chunk(tmp_path):
     chunks = [(name, file, start, Path(file).stat().st_size) for name, file, start, _ in chunks]
     with pytest.raises(RuntimeError):
         floor(str(tmp_path), chunks, 2)
+
+
+def test_writers_of_zarr_agree(tmp_path):
+    layout = LAYOUTS[0].shortened(1)
+    found = writing.frames(layout, tmp_path, 1)
+    assert list(found) == ["ordered", "shuffled"]
+    assert all(0 < seconds < inf for _, best in found.values() for seconds in best.values())
+    best = writing.best_times(writing.COPIES, str(tmp_path / "frames.zarr"), tmp_path, 1)
+    assert list(best) == ["write_zarr", "xarray to_zarr"]

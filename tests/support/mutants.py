@@ -40,6 +40,83 @@ class Fault:
 
 
 FAULTS = [
+    # Writing
+    Fault(
+        "write: units ignore shards",
+        "writing/layout writing/test_write_zarr writer",
+        "objects=array.shards or array.chunks",
+        "objects=array.chunks",
+    ),
+    Fault(
+        "write: a unit forgets other rows of its chunk",
+        "writing/slots writing/test_write_zarr labels",
+        "transpose(np.argsort(order)) if keep else None",
+        "transpose(np.argsort(order)) if not keep else None",
+    ),
+    Fault(
+        "write: an array longer than its axis is visible too early",
+        "writing/zarr_target writing/test_write_zarr whole",
+        "    job.write((target.sealed() if travels else target).zarr_store)\n    store = target.zarr_store()\n",
+        "    store = target.zarr_store()\n"
+        "    for slot in job.layout.slots.values():\n"
+        "        key, content = sync(longer_document(store, slot.path, 0, job.grows[1] if job.grows else 3))\n"
+        '        target.write(key.removeprefix(f"{target.name}/"), partial(_put, content))\n'
+        "    zarr.consolidate_metadata(store, path=target.name)\n"
+        "    job.write((target.sealed() if travels else target).zarr_store)\n",
+    ),
+    Fault(
+        "write: conditions drop labels",
+        "writing/plans writing/test_write_zarr plans",
+        'return column.role == "data" and',
+        "return",
+    ),
+    Fault(
+        "write: a value equal to the fill passes",
+        "coding/encode writing/test_write_zarr bad_input",
+        "if hidden is not None and hidden.any() and",
+        "if hidden is None and",
+    ),
+    Fault(
+        "write: present labels are appended again",
+        "writing/existing writing/test_write_zarr continue",
+        "found.filter(found.is_in(old.implode()))",
+        "found.filter(found.is_in(old[:0].implode()))",
+    ),
+    # Exports
+    Fault(
+        "export: a file is renamed before it is whole",
+        "storage/targets export/test_export dies",
+        """                fill(file)
+                file.flush()""",
+        """                part.replace(path)
+                fill(file)
+                part.touch()
+                file.flush()""",
+    ),
+    Fault(
+        "export: files in the manifest are not looked for",
+        "export/run export/test_export object_store",
+        "return all(path in files and",
+        "return all(path not in files or",
+    ),
+    Fault(
+        "export: another state of the source is continued",
+        "export/run export/test_export",
+        "if earlier != header:",
+        'if earlier["plan"][:0] != header["plan"][:0]:',
+    ),
+    Fault(
+        "export: names do not follow blocks",
+        "export/parquet export/test_export",
+        "rank += prod(inside[:axis]) * start",
+        "rank += start",
+    ),
+    Fault(
+        "export: a NaN becomes a point",
+        "export/geoparquet export/test_geoparquet",
+        "absent = pl.Series(np.isnan(numbers[0]) | np.isnan(numbers[1]))",
+        "absent = pl.Series(np.isnan(numbers[0]) & np.isnan(numbers[1]))",
+    ),
     # The predicate
     Fault(
         "De Morgan dropped",

@@ -1,0 +1,1 @@
+"""Rows to many Parquet files, one task at a time, restartable."""

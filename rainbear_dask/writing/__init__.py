@@ -1,0 +1,1 @@
+"""Rows to Zarr arrays: one writer for each stored object, visible once they are whole."""
