@@ -105,24 +105,6 @@ def map_frames(
     return run_tasks(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
 
 
-def map_tasks(tasks: Iterable[ScanTask], work: Work[T], client: "Client | None" = None) -> Iterator[T]:
-    """Run tasks with a function of the caller's own, and yield its results in order of completion.
-
-    Parameters
-    ----------
-    tasks, client
-        As in `iter_frames`.
-    work : Work
-        What to do with each task.
-
-    Returns
-    -------
-    iterator
-        One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
-    """
-    return run_tasks(tasks, client, work, ordered=False)
-
-
 def _identity(value: T) -> T:
     return value
 

@@ -13,7 +13,7 @@ from dask.base import tokenize
 from rainbear_dask.exceptions import QueryError, TargetExistsError, WriteError
 from rainbear_dask.execution.clients import bring_credentials, check_reaches, client_for
 from rainbear_dask.execution.executors import Work
-from rainbear_dask.execution.run import map_tasks
+from rainbear_dask.execution.run import run_tasks
 from rainbear_dask.export.geoparquet import check_geo, crs_of
 from rainbear_dask.export.manifest import Manifest, TaskRecord, read_manifest
 from rainbear_dask.export.parquet import Compression, FileForm, ParquetWriter, task_name, write_task
@@ -166,7 +166,7 @@ def export(plan: ReadPlan, target: Target, form: FileForm, *, resume: bool, clie
                 yield task
 
     try:
-        with closing(map_tasks(unfinished(), work, runner)) as records:  # type: ignore[type-var]  # a generator
+        with closing(run_tasks(unfinished(), runner, work, ordered=False)) as records:  # type: ignore[type-var]  # a generator
             for record in records:
                 _check_visible(target, record)
                 manifest.add(record)

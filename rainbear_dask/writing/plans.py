@@ -12,7 +12,7 @@ import polars as pl
 from zarr.abc.store import Store
 
 from rainbear_dask.execution.executors import Work
-from rainbear_dask.execution.run import map_tasks
+from rainbear_dask.execution.run import run_tasks
 from rainbear_dask.execution.worker import make_frame
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.planning.plan import ReadPlan
@@ -160,7 +160,7 @@ def write_plan(
             call=call,
         )
         tasks = _tasks(plan, writer, dims, own, filters if sparse else ())
-        with closing(map_tasks(tasks, Work(run, _as_it_is, (writer,)), client)) as done:  # type: ignore[type-var]  # a generator
+        with closing(run_tasks(tasks, client, Work(run, _as_it_is, (writer,)), ordered=False)) as done:  # type: ignore[type-var]  # a generator
             yield from done
 
 
