@@ -1,6 +1,7 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
 from rainbear_dask import exceptions, store
+from rainbear_dask.api.collect import Engine, collect, rewrite
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
 from rainbear_dask.backends.cached_store import BackendOptions
@@ -13,11 +14,13 @@ from rainbear_dask.table.model import TableKey
 
 __all__ = [
     "BackendOptions",
+    "Engine",
     "IcechunkBackend",
     "TableKey",
     "ZarrBackend",
     "ZarrBackendSync",
     "__version__",
+    "collect",
     "configure_zarr_codecs",
     "exceptions",
     "explain",
@@ -25,6 +28,7 @@ __all__ = [
     "print_extension_info",
     "progress",
     "read_zarr",
+    "rewrite",
     "scan_zarr",
     "scan_zarr_async",
     "store",

@@ -8,13 +8,14 @@ import polars as pl
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
 from rainbear_dask.planning.limits import Limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import plans_of
 from rainbear_dask.query.scanned_frame import lazy_table
-from rainbear_dask.redaction import warn
+from rainbear_dask.redaction import presentable, warn
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables
 from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions
@@ -243,7 +244,7 @@ def plan(
 
 
 def explain(lf: pl.LazyFrame) -> str:
-    """Report, for each Zarr scan in a query, which chunks it would read; no data variable is read.
+    """Report which chunks each Zarr scan of a query would read, and which aggregations are split; reads no variable.
 
     Parameters
     ----------
@@ -254,6 +255,8 @@ def explain(lf: pl.LazyFrame) -> str:
     -------
     str
         For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, order, columns and filters.
-        Planning reads only the coordinates that the filters name.
+        For each aggregation of a scan: whether `collect` and `Engine` compute it where the chunks are decoded, or why not.
+        Planning reads only the coordinates that filters and keys name.
     """
-    return "\n".join(as_text(found) for found in plans_of(lf))
+    parts = rewrite(lf).parts
+    return "\n".join([*(as_text(found) for found in plans_of(lf)), *(presentable(str(part)) for part in parts)])

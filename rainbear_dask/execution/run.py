@@ -105,6 +105,11 @@ def map_frames(
     return _stream(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
 
 
+def iter_results(tasks: Iterable[ScanTask], work: Work[T], client: "Client | None" = None) -> Iterator[T]:
+    """Do some work for each task, and yield the results in task order, with the bounds of `iter_frames`."""
+    return _stream(tasks, client, work)
+
+
 def _identity(value: T) -> T:
     return value
 

@@ -2,7 +2,8 @@
 
 import io
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 from math import prod
@@ -52,9 +53,16 @@ def run_task(task: ScanTask) -> CompactFrame:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
+    with on_a_thread():
+        return _run(task)
+
+
+@contextmanager
+def on_a_thread() -> Iterator[None]:
+    """Count the calling thread as one that reads, and let errors pickle."""
     try:
         with threads.busy():
-            return _run(task)
+            yield
     except RainbearError as error:
         if error.__suppress_context__:  # Dask would send a context that tracebacks hide and that may not even pickle
             error.__context__ = None
@@ -63,7 +71,7 @@ def run_task(task: ScanTask) -> CompactFrame:
 
 def _run(task: ScanTask) -> CompactFrame:
     scan, index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
-    cells = CellMask({dim: len(positions) for dim, positions in index.items()}, _cells_of(task))
+    cells = CellMask({dim: len(positions) for dim, positions in index.items()}, cells_of(task))
     known: dict[str, pl.Series] = {}  # one value per wanted cell
     tests, failed = deque(scan.filters), 0
     while tests:
@@ -118,7 +126,7 @@ def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
     return func(make_frame(task))
 
 
-def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
+def cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
     """Return which cells of the product of positions lie in the task's boxes; None if all do."""
     if not task.boxes:
         return None

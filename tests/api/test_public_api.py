@@ -45,11 +45,13 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 def test_the_public_names():
     assert rainbear_dask.__all__ == [
         "BackendOptions",
+        "Engine",
         "IcechunkBackend",
         "TableKey",
         "ZarrBackend",
         "ZarrBackendSync",
         "__version__",
+        "collect",
         "configure_zarr_codecs",
         "exceptions",
         "explain",
@@ -57,6 +59,7 @@ def test_the_public_names():
         "print_extension_info",
         "progress",
         "read_zarr",
+        "rewrite",
         "scan_zarr",
         "scan_zarr_async",
         "store",
