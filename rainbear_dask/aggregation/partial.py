@@ -137,7 +137,6 @@ def _run(task: PartialTask) -> Partial:
     def make() -> _Reduction:
         return _Reduction(task.operands, left, columns, groups, counts_all=counts_all)
 
-    states = GroupStates(groups.shape)
     if not cells.count:
         strips = []
     elif stored:
@@ -146,7 +145,8 @@ def _run(task: PartialTask) -> Partial:
         alone = make()
         alone.use(ChunkGroup(index, whole, cells, {}))
         strips = [alone.done()]
-    for strip in strips:
+    states = strips[0] if strips else GroupStates(groups.shape)
+    for strip in strips[1:]:
         states.merge(strip)
     return Partial(states.arrays, counts_all)
 

@@ -52,6 +52,9 @@ class GroupStates:
         for kind, part in parts.items():
             if kind == "m2":
                 continue
+            if part.shape == self.shape and (operand, kind) not in self.arrays:  # all groups, for the first time
+                self.arrays[operand, kind] = np.array(part, dtype=_initial(kind, part.dtype)[1])
+                continue
             state = self._array((operand, kind), part.dtype)
             if kind in _MERGES:
                 merge = _MERGES[kind]
