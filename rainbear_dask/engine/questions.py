@@ -10,6 +10,7 @@ from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import Aggregates
 from rainbear_dask.engine.rows import Rows, Schema, blank, rows_of, single_outputs
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, column, expr_of, fields_of, kind_of, substitute, tree_of
+from rainbear_dask.engine.windows import windows_of
 from rainbear_dask.query.io_source import ZarrReader
 from rainbear_dask.query.pushdown import elementwise
 
@@ -22,8 +23,10 @@ class _Asked:
     ----------
     rows : Rows
         The rows that are aggregated.
-    keys, outputs : list of (str, Tree)
-        Keys and other columns of the result.
+    keys : list of (str, Term)
+        Keys of the result.
+    outputs : list of (str, Tree)
+        Its other columns.
     schema : dict of str to DataType
         Columns of the result.
     ordered : bool
@@ -31,7 +34,7 @@ class _Asked:
     """
 
     rows: Rows
-    keys: list[tuple[str, Tree]]
+    keys: list[tuple[str, Term]]
     outputs: list[tuple[str, Tree]]
     schema: Schema
     ordered: bool = False
@@ -62,7 +65,7 @@ def split_of(plan: LogicalPlan, node: Tree) -> Split:
     """
     asked = _ASK[kind_of(node)](plan, node)
     rows = asked.rows
-    keys = [(name, _key(tree, rows)) for name, tree in asked.keys]
+    keys = asked.keys
     found = Aggregates(rows)
     outputs = [(name, found.output(tree)) for name, tree in asked.outputs]
     if not keys and not outputs:
@@ -80,7 +83,7 @@ def split_of(plan: LogicalPlan, node: Tree) -> Split:
         asked.schema,
         asked.ordered,
     )
-    if question.ordered and not question.keeps_row_order:
+    if question.ordered and not (question.keeps_row_order and rows.sorted_by is None):
         raise Unsplit("maintain_order needs the rows")
     if not question.plan.table.columns:
         raise Unsplit("the table has no column")
@@ -117,9 +120,9 @@ def _key(tree: Tree, rows: Rows) -> Term:
 
 def _group_by(plan: LogicalPlan, node: Tree) -> _Asked:
     fields = fields_of(node)
-    if fields["options"]["dynamic"] is not None or fields["options"]["rolling"] is not None:
-        raise Unsplit("its groups are windows")
     rows = rows_of(plan, *plan.inputs(node))
+    if fields["options"]["dynamic"] is not None:
+        return _by_window(plan, node, rows)
     keys = [expr_of(each) for each in fields["keys"]]
     ordered = fields["maintain_order"]
     made = blank(rows.schema).group_by(keys, maintain_order=ordered).agg([expr_of(each) for each in fields["aggs"]])
@@ -133,7 +136,25 @@ def _group_by(plan: LogicalPlan, node: Tree) -> _Asked:
     if len(names) != len(named):
         raise Unsplit("two keys have one name")
     outputs = single_outputs(fields["aggs"], rows.schema, in_groups)
-    return _Asked(rows, named, outputs, dict(made.collect_schema()), bool(ordered))
+    terms = [(name, _key(tree, rows)) for name, tree in named]
+    return _Asked(rows, terms, outputs, dict(made.collect_schema()), bool(ordered))
+
+
+def _by_window(plan: LogicalPlan, node: Tree, rows: Rows) -> _Asked:
+    fields = fields_of(node)
+    if fields["keys"]:
+        raise Unsplit("its windows are made group by group")
+    windows = windows_of(fields["options"]["dynamic"], rows)
+    made = windows.grouped(blank(rows.schema)).agg([expr_of(each) for each in fields["aggs"]])
+    plan.input_below(node, made)
+
+    def in_windows(lazy: pl.LazyFrame, expr: pl.Expr) -> pl.LazyFrame:
+        found: pl.LazyFrame = windows.grouped(lazy).agg(expr).drop(windows.name)
+        return found
+
+    outputs = single_outputs(fields["aggs"], rows.schema, in_windows)
+    # labels ascend, and groups are in the order of labels
+    return _Asked(rows, [(windows.name, windows.key)], outputs, dict(made.collect_schema()))
 
 
 def _select(plan: LogicalPlan, node: Tree) -> _Asked:
@@ -188,7 +209,8 @@ def _unique(plan: LogicalPlan, node: Tree) -> _Asked:
                 plan.input_below(node, made)
             except Unsplit:
                 continue
-            return _Asked(rows, [(name, column(name)) for name in rows.schema], [], rows.schema, ordered)
+            keys = [(name, _key(column(name), rows)) for name in rows.schema]
+            return _Asked(rows, keys, [], rows.schema, ordered)
     raise Unsplit("unique() of some columns, or of rows that are alone, needs the rows")
 
 

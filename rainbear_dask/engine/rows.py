@@ -12,6 +12,7 @@ from rainbear_dask.engine.serialized import (
     LogicalPlan,
     Tree,
     column,
+    column_name,
     expr_of,
     fields_of,
     kind_of,
@@ -43,12 +44,15 @@ class Rows:
         Each column as an expression of the scan's columns.
     filters : tuple of Tree
         Conditions of the rows, as expressions of the scan's columns.
+    sorted_by : str or None
+        Column by which the rows ascend after a sort, "" for another order of rows; None for the table's order.
     """
 
     reader: ZarrReader
     schema: Schema
     meanings: dict[str, Tree]
     filters: tuple[Tree, ...] = ()
+    sorted_by: str | None = None
 
     @property
     def coordinates(self) -> set[str]:
@@ -127,7 +131,8 @@ def _with_columns(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
     exprs = fields_of(node)["exprs"]
     made = blank(rows.schema).with_columns([expr_of(each) for each in exprs])
     plan.input_below(node, made)
-    return replace(rows, schema=dict(made.collect_schema()), meanings={**rows.meanings, **_meanings(exprs, rows)})
+    meanings = {**rows.meanings, **_meanings(exprs, rows)}
+    return replace(rows, schema=dict(made.collect_schema()), meanings=meanings, sorted_by=_still(rows, meanings))
 
 
 def _selected(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
@@ -140,7 +145,14 @@ def _selected(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
     except Unsplit:  # drop() is another form of select
         dropped = [name for name in rows.schema if name not in kept]
         plan.input_below(node, lazy.drop(_as_written(exprs, dropped)))
-    return replace(rows, schema=dict(kept), meanings=_meanings(exprs, rows))
+    meanings = _meanings(exprs, rows)
+    return replace(rows, schema=dict(kept), meanings=meanings, sorted_by=_still(rows, meanings))
+
+
+def _still(rows: Rows, meanings: dict[str, Tree]) -> str | None:
+    """Return the column by which rows ascend, if it still means the same."""
+    name = rows.sorted_by
+    return name if not name or meanings.get(name) == rows.meanings[name] else ""
 
 
 def _as_written(tree: Tree, names: list[str]) -> list[str]:
@@ -159,7 +171,26 @@ def _renamed(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
     made = blank(rows.schema).rename(mapping)
     plan.input_below(node, made)
     meanings = {mapping.get(name, name): meaning for name, meaning in rows.meanings.items()}
-    return replace(rows, schema=dict(made.collect_schema()), meanings=meanings)
+    return replace(rows, schema=dict(made.collect_schema()), meanings=meanings, sorted_by=_still(rows, meanings))
+
+
+def _sorted(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
+    """Return the same rows in another order, which no aggregate here depends on."""
+    fields = fields_of(node)
+    by, options = fields["by_column"], fields["sort_options"]
+    keys = [expr_of(each) for each in by]
+    made = blank(rows.schema).sort(
+        keys,
+        descending=options["descending"],
+        nulls_last=options["nulls_last"],
+        maintain_order=options["maintain_order"],
+        multithreaded=options["multithreaded"],
+    )
+    plan.input_below(node, made)
+    if any(selectors(each) or elementwise(expr_of(each), rows.schema) is None for each in by):
+        raise Unsplit("a sort key needs other rows")
+    name = column_name(by[0]) or ""
+    return replace(rows, sorted_by=name if not options["descending"][0] else "")
 
 
 _STEPS: dict[str, Callable[[LogicalPlan, Tree, Rows], Rows]] = {
@@ -167,6 +198,7 @@ _STEPS: dict[str, Callable[[LogicalPlan, Tree, Rows], Rows]] = {
     "HStack": _with_columns,
     "Select": _selected,
     "MapFunction": _renamed,
+    "Sort": _sorted,
 }
 
 

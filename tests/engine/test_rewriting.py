@@ -79,16 +79,72 @@ FORMS = {
     "time range": (SPLIT, lambda t: t.select(c("time").min(), end=c("time").max())),
     "group by all dimensions": (SPLIT, lambda t: t.group_by("time", "lat", "lon").agg(c("plain").mean())),
     "string of a coordinate": (SPLIT, lambda t: t.group_by("lat").agg(c("kind").count())),
+    "sort below": (SPLIT, lambda t: t.sort("plain").group_by("lat").agg(c("plain").mean())),
+    "windows in order": (SPLIT, lambda t: t.group_by_dynamic("time", every="1d").agg(c("plain").mean(), pl.len())),
+    "filtered windows in order": (
+        SPLIT,
+        lambda t: (
+            t.filter(c("plain") > 5.5, c("time").dt.day() != 31)
+            .sort("time")
+            .group_by_dynamic("time", every="12h", offset="1h", closed="right", label="right")
+            .agg(c("plain", "short").max())
+        ),
+    ),
+    "windows of an expression in order": (
+        SPLIT,
+        lambda t: t.with_columns(c("time").cast(pl.Datetime("us"))).group_by_dynamic("time", every="1mo").agg(pl.len()),
+    ),
+    "windows of numbers in order": (
+        SPLIT,
+        lambda t: (
+            t.with_columns(n=c("time").dt.epoch("s")).sort("n").group_by_dynamic("n", every="100000i").agg(pl.len())
+        ),
+    ),
     # as without the engine
+    "windows that overlap": (
+        WHOLE,
+        lambda t: t.group_by_dynamic("time", every="1d", period="2d").agg(c("plain").mean()),
+    ),
+    "windows with gaps": (WHOLE, lambda t: t.group_by_dynamic("time", every="1d", period="6h").agg(pl.len())),
+    "windows by group": (
+        WHOLE,
+        lambda t: t.group_by_dynamic("time", every="1d", group_by="kind").agg(c("plain").mean()),
+    ),
+    "windows with bounds": (
+        WHOLE,
+        lambda t: t.group_by_dynamic("time", every="1d", include_boundaries=True).agg(c("plain").mean()),
+    ),
+    "windows from the first row": (
+        WHOLE,
+        lambda t: t.group_by_dynamic("time", every="1d", start_by="datapoint").agg(c("plain").mean()),
+    ),
+    "windows labelled by a row": (
+        WHOLE,
+        lambda t: t.group_by_dynamic("time", every="1d", label="datapoint").agg(c("plain").mean()),
+    ),
+    "windows of a sorted variable": (
+        WHOLE,
+        lambda t: t.sort("turned").group_by_dynamic("turned", every="10i").agg(c("plain").mean()),
+    ),
+    "rolling": (WHOLE, lambda t: t.rolling("time", period="1d").agg(c("plain").sum())),
+    "first rows of a sort": (WHOLE, lambda t: t.sort("plain").head(3).select(c("plain").sum())),
+    "order after a sort": (
+        WHOLE,
+        lambda t: t.sort("plain", "lat", "lon").group_by("lat", maintain_order=True).agg(c("plain").max()),
+    ),
     "key of a variable": (WHOLE, lambda t: t.group_by(c("plain").round()).agg(pl.len())),
     "median": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").median())),
     "n_unique": (WHOLE, lambda t: t.select(c("short").n_unique())),
     "first": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").first())),
     "values": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").sort())),
     "shifted": (WHOLE, lambda t: t.select(c("plain").shift().sum())),
+    "a running sum of groups": (
+        WHOLE,
+        lambda t: t.group_by("lat", maintain_order=True).agg(c("plain").sum().cum_sum()),
+    ),
+    "groups beside each other": (WHOLE, lambda t: t.select(c("plain").sum().shift())),
     "filter by a mean": (WHOLE, lambda t: t.filter(c("plain") > c("plain").mean()).select(pl.len())),
     "over": (WHOLE, lambda t: t.select((c("plain") - c("plain").mean().over("lat")).sum())),
-    "window": (WHOLE, lambda t: t.sort("time").group_by_dynamic("time", every="1d").agg(c("plain").mean())),
     "head below": (WHOLE, lambda t: t.head(20).select(c("plain").sum())),
     "min of texts": (WHOLE, lambda t: t.select(c("kind").min())),
     "strict cast in a filter": (

@@ -173,6 +173,8 @@ def queries(draw):
     """A function from a table to an aggregation of it."""
     steps = draw(st.lists(st.sampled_from(["filter", "filter", "column", "rename"]), max_size=2))
     filters = [draw(st.sampled_from(FILTERS)) for _ in steps]
+    window = draw(st.sampled_from([None, None, None, "12h", "1d", "1mo"]))
+    closed, label = draw(st.sampled_from(["left", "right"])), draw(st.sampled_from(["left", "right"]))
     keys = draw(st.lists(st.sampled_from(range(len(KEYS))), max_size=3, unique=True))
     found = [each.alias(f"x{i}") for i, each in enumerate(draw(st.lists(aggregates(), min_size=1, max_size=4)))]
 
@@ -184,6 +186,8 @@ def queries(draw):
                 table = table.with_columns(masked=c("masked") * 2 + c("lat"))
             else:
                 table = table.rename({"plain": f"was{number}"}).with_columns(plain=c(f"was{number}"))
+        if window is not None:
+            return table.sort("time").group_by_dynamic("time", every=window, closed=closed, label=label).agg(found)
         if not keys:
             return table.select(found)
         return table.group_by([KEYS[i] for i in keys]).agg(found)
