@@ -13,7 +13,7 @@ from rainbear_dask.aggregation.algebra import finish
 from rainbear_dask.aggregation.groups import Array, TaskGroups
 from rainbear_dask.aggregation.partial import Partial, PartialTask
 from rainbear_dask.aggregation.question import Question
-from rainbear_dask.aggregation.states import CELLS, GroupStates, neutral
+from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, neutral
 
 Numbers = tuple[npt.NDArray[np.int32], ...]
 
@@ -39,9 +39,8 @@ class Answer:
             factor, vectors = TaskGroups([len(one) for one in task.index], task.blocks).counts
             key = (factor, *(each.tobytes() for each in groups), *(each.tobytes() for each in vectors))
             self._full.setdefault(key, _Repeated(at, factor, vectors)).times += 1
-        states = GroupStates(tuple(len(each) for each in groups))
-        states.arrays = dict(partial.states)
-        self._states.merge(states, at)
+        for operand, parts in by_operand(partial.states):
+            self._states.add(operand, at, parts)
 
     def frame(self) -> pl.DataFrame:
         """Return the answer: one row for each group that has a row, or one row if there are no keys."""

@@ -13,7 +13,7 @@ from dask.base import normalize_token, tokenize
 
 from rainbear_dask.aggregation.groups import BlockCodes, TaskGroups
 from rainbear_dask.aggregation.reduction import count_cells, reduce_values, reduce_weighted
-from rainbear_dask.aggregation.states import CELLS, GroupStates
+from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand
 from rainbear_dask.aggregation.terms import GroupColumns, Mask, TaskColumns, Term, Values
 from rainbear_dask.execution.graph import content_of
 from rainbear_dask.execution.groups import ChunkGroup, consume_groups
@@ -145,9 +145,10 @@ def _run(task: PartialTask) -> Partial:
         alone = make()
         alone.use(ChunkGroup(index, whole, cells, {}))
         strips = [alone.done()]
-    states = strips[0] if strips else GroupStates(groups.shape)
-    for strip in strips[1:]:
-        states.merge(strip)
+    states = GroupStates(groups.shape)
+    for strip in strips:
+        for operand, at, parts in strip:
+            states.add(operand, at, parts)
     return Partial(states.arrays, counts_all)
 
 
@@ -167,6 +168,13 @@ def _wanted(columns: TaskColumns, filters: list[Term], cells: CellMask) -> CellM
     return cells
 
 
+_MAX_STRIP_GROUPS = 2**14
+"""Groups of a task, at most, of which each strip has states of its own. A strip of more would touch few of them."""
+
+_Part = tuple[int, Any, Mapping[str, Any]]
+"""Operand, index among the groups of the task, and arrays over these groups by kind."""
+
+
 class _Reduction:
     """Reduces the groups of one strip."""
 
@@ -183,6 +191,7 @@ class _Reduction:
         self._columns, self._groups = columns, groups
         self._counts_all = counts_all
         self._states = GroupStates(groups.shape)
+        self._parts: list[_Part] = []
 
     def use(self, group: ChunkGroup) -> None:
         """Reduce one group."""
@@ -195,11 +204,17 @@ class _Reduction:
         reducer = self._groups.reducer(group.place)
         if not self._counts_all:
             count = reducer.counts if mask is None else count_cells(reducer, mask)
-            self._states.add(CELLS, reducer.at, {"n": count})
+            self._keep(CELLS, reducer.at, {"n": count})
         for number, operand in enumerate(self._operands):
             kept = mask if operand.keep is None else _also(mask, values, operand.keep)
             parts = self._reduce(values, reducer, operand, kept)
-            self._states.add(number, reducer.at, parts)
+            self._keep(number, reducer.at, parts)
+
+    def _keep(self, operand: int, at: Any, parts: dict[str, Any]) -> None:
+        if prod(self._groups.shape) <= _MAX_STRIP_GROUPS:
+            self._states.add(operand, at, parts)
+        else:  # copied, because a value that is alone in its group lies in the buffer of its chunk
+            self._parts.append((operand, at, {kind: np.array(part) for kind, part in parts.items()}))
 
     def _reduce(self, values: GroupColumns, reducer: Any, operand: Operand, mask: Mask | None) -> dict[str, Any]:
         kinds = operand.kinds if self._counts_all else tuple(_COUNTED.get(kind, kind) for kind in operand.kinds)
@@ -212,9 +227,9 @@ class _Reduction:
                 return reduce_weighted(reducer, values.values(data, mask), factor, mask, kinds)
         return reduce_values(reducer, values.values(operand.term, mask), mask, kinds)
 
-    def done(self) -> GroupStates:
-        """Return the states of the strip."""
-        return self._states
+    def done(self) -> list[_Part]:
+        """Return the states of the strip, in the order in which they merge."""
+        return [*self._parts, *((operand, ..., parts) for operand, parts in by_operand(self._states.arrays))]
 
 
 def _are_finite(weights: Values) -> bool:

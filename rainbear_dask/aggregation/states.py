@@ -1,6 +1,6 @@
 """Partial states of groups, how they merge, and the results that they finish to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -72,15 +72,16 @@ class GroupStates:
             between = apart * apart * (n * (more_n / (n + more_n)))
         squares[at] += parts["m2"] + np.where((n > 0) & (more_n > 0), between, 0.0)
 
-    def merge(self, other: "GroupStates", at: Any = ...) -> None:
-        """Merge states of other cells of some groups; by default of all groups."""
-        for operand in dict.fromkeys(operand for operand, _ in other.arrays):
-            self.add(operand, at, {kind: part for (owner, kind), part in other.arrays.items() if owner == operand})
-
     def _array(self, key: Key, dtype: np.dtype[Any]) -> Array:
         if key not in self.arrays:
             self.arrays[key] = np.full(self.shape, *_initial(key[1], dtype))
         return self.arrays[key]
+
+
+def by_operand(arrays: Mapping[Key, Array]) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Yield the states of each operand, by kind."""
+    for operand in dict.fromkeys(operand for operand, _ in arrays):
+        yield operand, {kind: part for (owner, kind), part in arrays.items() if owner == operand}
 
 
 _MERGES: dict[str, Any] = {"min": np.fmin, "max": np.fmax}

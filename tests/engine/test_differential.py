@@ -40,9 +40,11 @@ def assert_same_answer(actual, expected):
 def test_answers_equal_those_of_polars(url, table, ask, data):
     task_bytes = data.draw(st.sampled_from([1, 200, 2**26]), label="bytes a task")
     cuts = data.draw(st.none() | st.lists(st.integers(0, 7), max_size=3), label="cuts of groups")
+    max_groups = data.draw(st.sampled_from([0, partials._MAX_STRIP_GROUPS]), label="groups of a strip")
     with dask.config.set({"rainbear-dask.task-bytes": task_bytes}), pytest.MonkeyPatch.context() as patch:
         if cuts is not None:
             patch.setattr(partials, "consume_groups", partial(consume_in_pieces(cuts), whole=consume_groups))
+        patch.setattr(partials, "_MAX_STRIP_GROUPS", max_groups)
         done = rewrite(ask(rd.scan_zarr(url)))
         note([str(part) for part in done.parts])
         event("split" if all(part.split for part in done.parts) else done.parts[0].reason[:60])
