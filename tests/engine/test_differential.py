@@ -1,7 +1,5 @@
 """Whatever aggregation is asked, the answer from partial states equals Polars' on the materialised table."""
 
-from functools import partial
-
 import dask
 import pytest
 from hypothesis import event, given, note
@@ -11,7 +9,6 @@ from polars.testing import assert_frame_equal
 import rainbear_dask as rd
 from rainbear_dask.aggregation import partial as partials
 from rainbear_dask.engine.rewriting import rewrite
-from rainbear_dask.execution.groups import consume_groups
 from tests.support.aggregations import consume_in_pieces, queries, write_mixed
 
 
@@ -43,7 +40,7 @@ def test_answers_equal_those_of_polars(url, table, ask, data):
     max_groups = data.draw(st.sampled_from([0, partials._MAX_STRIP_GROUPS]), label="groups of a strip")
     with dask.config.set({"rainbear-dask.task-bytes": task_bytes}), pytest.MonkeyPatch.context() as patch:
         if cuts is not None:
-            patch.setattr(partials, "consume_groups", partial(consume_in_pieces(cuts), whole=consume_groups))
+            patch.setattr(partials, "consume_groups", consume_in_pieces(cuts))
         patch.setattr(partials, "_MAX_STRIP_GROUPS", max_groups)
         done = rewrite(ask(rd.scan_zarr(url)))
         note([str(part) for part in done.parts])

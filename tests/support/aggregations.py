@@ -5,6 +5,7 @@ import polars as pl
 import xarray as xr
 from hypothesis import strategies as st
 
+from rainbear_dask.chunks.read import read_regions
 from rainbear_dask.execution.groups import ChunkGroup
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.table.tidy import CellMask
@@ -198,18 +199,12 @@ def queries(draw):
 def consume_in_pieces(cuts, num_strips=2):
     """Return a stand-in for `consume_groups` that cuts each task's box in groups, at other places than the chunks."""
 
-    def consume(spec, columns, index, cells, make, *, whole):
-        seen = []
-
-        class Whole:
-            def use(self, group):
-                seen.append(group)
-
-            def done(self):
-                return None
-
-        whole(spec, columns, index, cells, Whole)
-        (group,) = seen
+    def consume(spec, columns, index, cells, make):
+        whole = {}
+        for column in columns:
+            along = [index[dim] for dim in column.dims]
+            (values,) = read_regions(spec, [(column.array, tuple(one.hull for one in along))])
+            whole[column.name] = values[np.ix_(*(one.positions() - one.hull[0] for one in along))] if along else values
         dims = list(index)
         axes = [np.unique([0, *(cut % (len(index[dim]) + 1) for cut in cuts), len(index[dim])]) for dim in dims]
         states, used = [], 0
@@ -224,7 +219,7 @@ def consume_in_pieces(cuts, num_strips=2):
                 dim: IndexSet.from_positions(index[dim].positions()[one]) for dim, one in zip(dims, place, strict=True)
             }
             stored = {
-                column.name: group.stored[column.name][tuple(place[dims.index(dim)] for dim in column.dims)].copy()
+                column.name: whole[column.name][tuple(place[dims.index(dim)] for dim in column.dims)].copy()
                 for column in columns
             }
             consumer.use(ChunkGroup(part, place, CellMask(box, wanted), stored))
