@@ -74,7 +74,7 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     -----
     Split are ``select``, ``group_by().agg()``, ``group_by_dynamic`` with windows that do not overlap, ``unique()``, and
     ``sum()``, ``mean()`` and their like of a whole table. Below may stand ``filter``, ``with_columns``, ``select``, ``drop``,
-    ``rename``, ``cast`` and ``sort``. The aggregates are ``len``, ``count``,
+    ``rename``, ``cast``, ``sort``, and joins with small tables of unique keys. The aggregates are ``len``, ``count``,
     ``null_count``, ``sum``, ``mean``, ``min``, ``max``, ``std``, ``var``, ``any`` and ``all``, also of filtered values, and
     arithmetic over them. Keys are functions of coordinates. Each step is compared with the step that Polars itself builds.
     A step that differs in any field stays with Polars.

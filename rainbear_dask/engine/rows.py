@@ -8,6 +8,7 @@ from operator import and_
 import polars as pl
 
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.joins import joined
 from rainbear_dask.engine.serialized import (
     LogicalPlan,
     Tree,
@@ -97,6 +98,10 @@ def rows_of(plan: LogicalPlan, node: Tree) -> Rows:
     """
     if kind_of(node) == "PythonScan":
         return _scanned(plan, node)
+    if kind_of(node) == "Join":
+        rows = rows_of(plan, plan.inputs(node)[0])
+        schema, meanings, filters = joined(plan, node, rows.schema, rows.meanings)
+        return Rows(rows.reader, schema, meanings, (*rows.filters, *filters), "")
     (below,) = plan.inputs(node) if len(plan.inputs(node)) == 1 else (None,)
     if below is None or kind_of(node) not in _STEPS:
         raise Unsplit(f"a {kind_of(node)} stands between the scan and the aggregate")

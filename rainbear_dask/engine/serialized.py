@@ -114,6 +114,17 @@ class LogicalPlan:
         slots = [self._slots[0], {"value": node, "version": 1}]
         return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": 1, "version": 1}})
 
+    def frame_of(self, node: Tree) -> pl.LazyFrame:
+        """Return a part of the query as a LazyFrame."""
+        slots = [*self._slots, {"value": node, "version": 1}]
+        return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": len(slots) - 1, "version": 1}})[0]
+
+    def check_join(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
+        """Raise `Unsplit` if a join has other fields than one that Polars builds, apart from its inputs."""
+        other = LogicalPlan(rebuilt).root
+        if kind_of(other) != kind_of(node) or _without_inputs(other) != _without_inputs(node):
+            raise Unsplit("Polars builds another node than this join")
+
     def check_scan(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
         """Raise `Unsplit` if a scan has other fields than one that Polars builds, apart from the source."""
         if _without_source(node) != _without_source(LogicalPlan(rebuilt).root):

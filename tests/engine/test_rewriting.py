@@ -100,7 +100,43 @@ FORMS = {
             t.with_columns(n=c("time").dt.epoch("s")).sort("n").group_by_dynamic("n", every="100000i").agg(pl.len())
         ),
     ),
+    "inner join below": (SPLIT, lambda t: t.join(SMALL, on="kind").group_by("word").agg(c("plain").mean())),
+    "left join below": (SPLIT, lambda t: t.join(SMALL, on="kind", how="left").group_by("word").agg(pl.len())),
+    "semi join below": (SPLIT, lambda t: t.join(SMALL, on="kind", how="semi").group_by("kind").agg(pl.len())),
+    "anti join below": (SPLIT, lambda t: t.join(SMALL, on="kind", how="anti").group_by("lat").agg(pl.len())),
+    "anti join with null keys": (
+        SPLIT,
+        lambda t: t.join(pl.LazyFrame({"zone": [1.0, None]}), on="zone", how="anti").group_by("zone").agg(pl.len()),
+    ),
+    "join with values": (
+        SPLIT,
+        lambda t: (
+            t.join(
+                pl.LazyFrame({"y": [60.0, 0.0, None, -60.0], "plain": [1.0, 2.0, 3.0, None]}),
+                left_on="lat",
+                right_on="y",
+                how="left",
+            )
+            .with_columns(twice=c("plain_right") * 2)
+            .group_by("lon")
+            .agg((c("plain") * c("plain_right")).sum(), c("twice").mean(), c("plain_right").null_count().alias("n"))
+        ),
+    ),
+    "join with a filtered table": (
+        SPLIT,
+        lambda t: t.join(SMALL.filter(c("word") == "x"), on="kind").filter(c("plain") > 5).select(c("plain").sum()),
+    ),
     # as without the engine
+    "join that multiplies rows": (
+        WHOLE,
+        lambda t: t.join(pl.concat([SMALL, SMALL]), on="kind").group_by("word").agg(c("plain").mean()),
+    ),
+    "join by two keys": (
+        WHOLE,
+        lambda t: t.join(pl.LazyFrame({"kind": ["a"], "lat": [60.0]}), on=["kind", "lat"]).select(c("plain").sum()),
+    ),
+    "full join": (WHOLE, lambda t: t.join(SMALL, on="kind", how="full").select(c("plain").sum())),
+    "join of scans": (WHOLE, lambda t: t.join(t.select("lat", "byte"), on="lat").select(c("plain").sum())),
     "windows that overlap": (
         WHOLE,
         lambda t: t.group_by_dynamic("time", every="1d", period="2d").agg(c("plain").mean()),

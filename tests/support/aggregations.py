@@ -65,6 +65,8 @@ def write_mixed(store, sizes=SIZES, chunks=CHUNKS):
     data.drop_encoding().to_zarr(store, zarr_format=2, consolidated=False, encoding=encoding)
 
 
+PARTNERS = pl.LazyFrame({"lat": [60.0, 0.0, None, -60.0, 30.0], "height": [1.0, 2.0, 3.0, None, 0.5]})
+
 KEYS = [
     c("lat"),
     c("lon"),
@@ -172,7 +174,7 @@ def aggregates(draw):
 @st.composite
 def queries(draw):
     """A function from a table to an aggregation of it."""
-    steps = draw(st.lists(st.sampled_from(["filter", "filter", "column", "rename"]), max_size=2))
+    steps = draw(st.lists(st.sampled_from(["filter", "filter", "column", "rename", "join"]), max_size=2))
     filters = [draw(st.sampled_from(FILTERS)) for _ in steps]
     window = draw(st.sampled_from([None, None, None, "12h", "1d", "1mo"]))
     closed, label = draw(st.sampled_from(["left", "right"])), draw(st.sampled_from(["left", "right"]))
@@ -185,6 +187,11 @@ def queries(draw):
                 table = table.filter(predicate)
             elif step == "column":
                 table = table.with_columns(masked=c("masked") * 2 + c("lat"))
+            elif step == "join":
+                how = ["left", "inner", "semi", "anti"][len(str(predicate)) % 4]
+                table = table.join(PARTNERS, left_on="lat", right_on="lat", how=how)
+                if how in {"left", "inner"}:
+                    table = table.with_columns(numbers=c("numbers") * c("height")).drop("height")
             else:
                 table = table.rename({"plain": f"was{number}"}).with_columns(plain=c(f"was{number}"))
         if window is not None:
