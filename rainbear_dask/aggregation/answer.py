@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rainbear_dask.aggregation.groups import Array, TaskGroups
 from rainbear_dask.aggregation.partial import Partial, PartialTask
 from rainbear_dask.aggregation.question import Question
 from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, neutral
+from rainbear_dask.table.tidy import pick, spread
 
 Numbers = tuple[npt.NDArray[np.int32], ...]
 
@@ -40,7 +40,7 @@ class Answer:
             key = (factor, *(each.tobytes() for each in groups), *(each.tobytes() for each in vectors))
             self._full.setdefault(key, _Repeated(at, factor, vectors)).times += 1
         for operand, parts in by_operand(partial.states):
-            self._states.add(operand, at, parts)
+            self._states.add(operand, at, parts, adopt=True)
 
     def frame(self) -> pl.DataFrame:
         """Return the answer: one row for each group that has a row, or one row if there are no keys."""
@@ -94,17 +94,12 @@ class Answer:
 
     def _keys(self, kept: npt.NDArray[np.intp] | None) -> list[pl.Series]:
         """Return the keys of the kept groups, in the order of the question."""
-        shape = self._states.shape
+        box = {str(axis): length for axis, length in enumerate(self._states.shape)}
         found: dict[str, pl.Series] = {}
         for axis, block in enumerate(self._question.blocks):
-            inner, outer = prod(shape[axis + 1 :]), prod(shape[:axis])
-            if kept is not None:
-                rows = block.keys[(kept // inner % shape[axis]).astype(np.int64)]
-            elif len(shape) == 1:
-                rows = block.keys
-            else:
-                rows = block.keys[np.tile(np.repeat(np.arange(shape[axis]), inner), outer)]
-            found |= {name: rows[name] for name in rows.columns}
+            for key in block.keys.iter_columns():
+                dims = (str(axis),)
+                found[key.name] = spread(key, dims, box) if kept is None else pick(key, dims, box, kept)
         return [found[name] for name, _ in self._question.keys]
 
     def _in_row_order(self, kept: npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp]:

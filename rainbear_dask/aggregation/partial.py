@@ -13,7 +13,7 @@ from dask.base import normalize_token, tokenize
 
 from rainbear_dask.aggregation.groups import BlockCodes, TaskGroups
 from rainbear_dask.aggregation.reduction import count_cells, reduce_values, reduce_weighted
-from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand
+from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, widened
 from rainbear_dask.aggregation.terms import GroupColumns, Mask, TaskColumns, Term, Values
 from rainbear_dask.execution.graph import content_of
 from rainbear_dask.execution.groups import ChunkGroup, consume_groups
@@ -148,7 +148,7 @@ def _run(task: PartialTask) -> Partial:
     states = GroupStates(groups.shape)
     for strip in strips:
         for operand, at, parts in strip:
-            states.add(operand, at, parts)
+            states.add(operand, at, parts, adopt=True)
     return Partial(states.arrays, counts_all)
 
 
@@ -169,7 +169,7 @@ def _wanted(columns: TaskColumns, filters: list[Term], cells: CellMask) -> CellM
 
 
 _MAX_STRIP_GROUPS = 2**14
-"""Groups of a task, at most, of which each strip has states of its own. A strip of more would touch few of them."""
+"""Groups of a task, at most, for which each strip has states of its own. Of more groups, a strip touches few."""
 
 _Part = tuple[int, Any, Mapping[str, Any]]
 """Operand, index among the groups of the task, and arrays over these groups by kind."""
@@ -214,7 +214,7 @@ class _Reduction:
         if prod(self._groups.shape) <= _MAX_STRIP_GROUPS:
             self._states.add(operand, at, parts)
         else:  # copied, because a value that is alone in its group lies in the buffer of its chunk
-            self._parts.append((operand, at, {kind: np.array(part) for kind, part in parts.items()}))
+            self._parts.append((operand, at, {kind: widened(kind, part) for kind, part in parts.items()}))
 
     def _reduce(self, values: GroupColumns, reducer: Any, operand: Operand, mask: Mask | None) -> dict[str, Any]:
         kinds = operand.kinds if self._counts_all else tuple(_COUNTED.get(kind, kind) for kind in operand.kinds)

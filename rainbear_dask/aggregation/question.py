@@ -104,6 +104,8 @@ class Question:
             touching = [part for part in parts if part[0] & dims]
             parts = [part for part in parts if not part[0] & dims]
             parts.append((dims.union(*(d for d, _ in touching)), [k for _, ks in touching for k in ks] + [key]))
+        order = list(table.sizes)  # states then have the axes of the chunks
+        parts.sort(key=lambda part: min(map(order.index, part[0])))
         blocks = tuple(self._block(dims, keys) for dims, keys in parts)
         if prod(block.keys.height for block in blocks) > MAX_GROUPS:
             raise Unsplit(f"there are more than {MAX_GROUPS:,} groups")

@@ -35,7 +35,7 @@ class GroupStates:
         self.shape = shape
         self.arrays: dict[Key, Array] = {}
 
-    def add(self, operand: int, at: Any, parts: Mapping[str, Array]) -> None:
+    def add(self, operand: int, at: Any, parts: Mapping[str, Array], *, adopt: bool = False) -> None:
         """Merge states of one operand into some groups.
 
         Parameters
@@ -46,6 +46,8 @@ class GroupStates:
             Index of the groups in an array of the shape of all groups.
         parts : mapping of str to ndarray
             Arrays over these groups, by kind.
+        adopt : bool
+            Whether the arrays may become states themselves, because the caller drops them.
         """
         if "m2" in parts:
             self._add_squares(operand, at, parts)
@@ -53,7 +55,7 @@ class GroupStates:
             if kind == "m2":
                 continue
             if part.shape == self.shape and (operand, kind) not in self.arrays:  # all groups, for the first time
-                self.arrays[operand, kind] = np.array(part, dtype=_initial(kind, part.dtype)[1])
+                self.arrays[operand, kind] = part if adopt and _is_state(kind, part) else widened(kind, part)
                 continue
             state = self._array((operand, kind), part.dtype)
             if kind in _MERGES:
@@ -76,6 +78,15 @@ class GroupStates:
         if key not in self.arrays:
             self.arrays[key] = np.full(self.shape, *_initial(key[1], dtype))
         return self.arrays[key]
+
+
+def widened(kind: str, part: Array) -> Array:
+    """Return a copy of a part of some states, in the type of the states."""
+    return np.array(part, dtype=_initial(kind, part.dtype)[1], order="C")
+
+
+def _is_state(kind: str, part: Array) -> bool:
+    return part.flags.writeable and part.flags.c_contiguous and part.dtype == _initial(kind, part.dtype)[1]
 
 
 def by_operand(arrays: Mapping[Key, Array]) -> Iterator[tuple[int, dict[str, Array]]]:

@@ -45,6 +45,12 @@ FORMS = {
         SPLIT,
         lambda t: t.group_by("time").agg((c("plain") * c("lat").abs()).sum() / c("lat").abs().sum()),
     ),
+    "weighted sum and mean": (
+        SPLIT,
+        lambda t: t.group_by("lat").agg(
+            (c("masked") * c("lat").abs()).sum().alias("sum"), (c("masked") * c("lat").abs()).mean().alias("mean")
+        ),
+    ),
     "filtered aggregate": (SPLIT, lambda t: t.group_by("lat").agg(c("plain").filter(c("plain") > 5).len())),
     "count of a table": (SPLIT, lambda t: t.drop("lat", "time").count()),
     "count over a threshold": (SPLIT, lambda t: t.group_by("lat").agg((c("plain") > 5).sum())),
