@@ -90,9 +90,9 @@ endif
 
 check: lint types layers test test-second test-stores test-stores-second test-services  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
 
-laws: $(VENV)/.installed  ## Run the laws of selections and planning on 5,000 examples (minutes)
+laws: $(VENV)/.installed  ## Run the laws of selections, planning and aggregations on 5,000 examples (a quarter of an hour)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
-	    tests/planning/test_predicate.py tests/planning/test_plan.py $(ARGS)
+	    tests/planning/test_predicate.py tests/planning/test_plan.py tests/engine/test_differential.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
