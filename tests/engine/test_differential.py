@@ -46,4 +46,5 @@ def test_answers_equal_those_of_polars(url, table, ask, data):
         note([str(part) for part in done.parts])
         event("split" if all(part.split for part in done.parts) else done.parts[0].reason[:60])
         assert_same_answer(done.query.collect(), ask(table.lazy()).collect())
-        assert all(part.split for part in done.parts), done.parts
+        # a filter on a column of a joined table looks up keys, which Polars holds for fallible
+        assert all(part.split or "may fail" in part.reason for part in done.parts), done.parts
