@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-remote clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-regions bench-remote clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -90,9 +90,10 @@ endif
 
 check: lint types layers test test-second test-stores test-stores-second test-services  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
 
-laws: $(VENV)/.installed  ## Run the laws of selections, planning and aggregations on 5,000 examples (a quarter of an hour)
+laws: $(VENV)/.installed  ## Run the laws of selections, planning, regions and aggregations on 5,000 examples (minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
-	    tests/planning/test_predicate.py tests/planning/test_plan.py tests/engine/test_differential.py $(ARGS)
+	    tests/planning/test_predicate.py tests/planning/test_plan.py \
+	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/engine/test_differential.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
@@ -126,6 +127,9 @@ bench-cluster: .venv-bench/.installed  ## Measure a cluster of two processes: sp
 
 bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)
+
+bench-regions: .venv-bench/.installed  ## Measure means over polygons beside exactextract and xvec (two minutes; ARGS=--quick)
+	.venv-bench/bin/python -m benchmarks.regions $(ARGS)
 
 bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
 	$(BIN)/python -m benchmarks.remote

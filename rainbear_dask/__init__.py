@@ -19,6 +19,7 @@ _HOMES = {
     "configure_zarr_codecs": "metadata.codec_names",
     "exceptions": "exceptions",
     "explain": "api.scan",
+    "geo": "geo",
     "plan": "api.scan",
     "print_extension_info": "diagnostics.versions",
     "progress": "diagnostics.progress",
@@ -29,6 +30,7 @@ _HOMES = {
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",
+    "zonal": "api.zonal",
 }
 __all__ = list(_HOMES)
 

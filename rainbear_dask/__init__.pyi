@@ -1,9 +1,10 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
-from rainbear_dask import exceptions, store
+from rainbear_dask import exceptions, geo, store
 from rainbear_dask.api.collect import Engine, collect, rewrite
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.api.zonal import zonal
 from rainbear_dask.backends.cached_store import BackendOptions
 from rainbear_dask.backends.icechunk import IcechunkBackend
 from rainbear_dask.backends.zarr import ZarrBackend, ZarrBackendSync, scan_zarr_async
@@ -24,6 +25,7 @@ __all__ = [
     "configure_zarr_codecs",
     "exceptions",
     "explain",
+    "geo",
     "plan",
     "print_extension_info",
     "progress",
@@ -34,4 +36,5 @@ __all__ = [
     "store",
     "tables",
     "to_dask_dataframe",
+    "zonal",
 ]

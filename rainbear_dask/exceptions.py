@@ -16,6 +16,7 @@
         ├── UnknownColumnError          also KeyError: correct the name
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
         ├── UnknownOptionError          also TypeError: correct the keyword
+        ├── GeometryError               also ValueError: correct the geometry, or convert it to the grid's CRS
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its message, so
@@ -87,6 +88,10 @@ class PredicateError(QueryError, TypeError):
 
 class UnknownOptionError(QueryError, TypeError):
     """A keyword is not an option of the function."""
+
+
+class GeometryError(QueryError, ValueError):
+    """A geometry cannot be used: it cannot be read, has no inside, or is in another CRS than the grid."""
 
 
 class PlanTooLargeError(QueryError, ValueError, ComputeError):

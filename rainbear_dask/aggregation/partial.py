@@ -15,9 +15,10 @@ from rainbear_dask.aggregation.groups import BlockCodes, TaskGroups
 from rainbear_dask.aggregation.reduction import count_cells, reduce_values, reduce_weighted
 from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, widened
 from rainbear_dask.aggregation.terms import GroupColumns, Mask, TaskColumns, Term, Values
+from rainbear_dask.execution.columns import read_columns
 from rainbear_dask.execution.graph import content_of
 from rainbear_dask.execution.groups import ChunkGroup, consume_groups
-from rainbear_dask.execution.worker import cells_of, on_a_thread, read_columns
+from rainbear_dask.execution.worker import cells_of, on_a_thread
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.table.tidy import CellMask
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ from zarr.codecs import ShardingCodec
 
 from rainbear_dask.chunks.decoders import ChunkForm, chunk_form
 from rainbear_dask.chunks.sharding import IndexForm, index_form
-from rainbear_dask.codecs.decompress import Buffer, decode_small_zstd, decode_zstd
+from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import ChunkGrid, Region
 from rainbear_dask.metadata.keys import documents_of, join_path
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.metadata.zarr_arrays import array_metadata, document_bytes
-from rainbear_dask.resources.buffers import MIN_POOLED_BYTES, Scratch
+from rainbear_dask.resources.buffers import Scratch
 from rainbear_dask.resources.cache import remembered
 from rainbear_dask.resources.limits import shard_limit, stored_limit
 
@@ -108,29 +108,6 @@ class ChunkedArray:
         if not in_place:
             out[...] = form.values(decoded, meta.chunks)[tuple(slice(*span) for span in inside)]
 
-    @property
-    def group_length(self) -> int:
-        """Number of small chunks that one call decodes; 1 if each chunk is decoded alone."""
-        is_grouped = self.meta.chunk_bytes < MIN_POOLED_BYTES and self.chunk_form.decode is decode_zstd
-        return max(GROUP_BYTES // self.meta.chunk_bytes, 1) if is_grouped else 1
-
-    def decode_group(self, raws: Sequence[bytes]) -> list[npt.NDArray[Any]] | None:
-        """Decode whole small chunks in one call, so that threads wait for the interpreter lock less often.
-
-        Parameters
-        ----------
-        raws : sequence of bytes
-            Stored bytes of the chunks.
-
-        Returns
-        -------
-        list of ndarray, or None
-            Values of each chunk; None if each chunk has to be decoded alone.
-        """
-        form, meta = self.chunk_form, self.meta
-        decoded = decode_small_zstd(raws, meta.chunk_bytes) if self.group_length > 1 else None
-        return None if decoded is None else [form.values(np.frombuffer(one, np.uint8), meta.chunks) for one in decoded]
-
     def decode_shard(
         self,
         spans: npt.NDArray[np.uint64],
@@ -162,56 +139,17 @@ class ChunkedArray:
         if len(todo) < len(located):
             out[...] = self.fill_value
         todo.sort(key=lambda one: one[0])  # writers may use any order, and mostly leave no gaps
-        destination, at = _Destination(self, out, scratch), 0
+        at = 0
         while at < len(todo):
             (first, last), until = todo[at][0], at + 1
             while until < len(todo) and todo[until][0][0] == last and todo[until][0][1] - first <= max_read_bytes:
                 last, until = todo[until][0][1], until + 1
             raw = read(first, last - first)
             for (start, stop), steps in todo[at:until]:
-                destination.put(
-                    raw[start - first : stop - first],
-                    tuple([part for part, _ in steps]),
-                    tuple([place for _, place in steps]),
-                )
+                inside = tuple([(part.start, part.stop) for part, _ in steps])
+                place: tuple[Any, ...] = (*[place for _, place in steps], ...)
+                self.decode(raw[start - first : stop - first], inside, out[place], scratch)
             at = until
-        destination.flush()
-
-
-class _Destination:
-    """Decodes chunks of a shard to their places, small ones in groups."""
-
-    def __init__(self, array: ChunkedArray, out: npt.NDArray[Any], scratch: Scratch) -> None:
-        self._array, self._out, self._scratch = array, out, scratch
-        self._group_length = array.group_length
-        self._group = list[tuple[bytes, tuple[slice, ...], tuple[slice, ...]]]()
-
-    def put(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
-        """Decode a part of a chunk to its place, at once or with its group."""
-        if self._group_length == 1:
-            self._decode(raw, part, place)
-            return
-        self._group.append((raw.tobytes(), part, place))
-        if len(self._group) == self._group_length:
-            self.flush()
-
-    def flush(self) -> None:
-        """Decode the group."""
-        chunks = self._array.decode_group([raw for raw, *_ in self._group])
-        for number, (raw, part, place) in enumerate(self._group):
-            if chunks is None:
-                self._decode(np.frombuffer(raw, np.uint8), part, place)
-            else:
-                self._out[place] = chunks[number][part]
-        self._group.clear()
-
-    def _decode(self, raw: Buffer, part: tuple[slice, ...], place: tuple[slice, ...]) -> None:
-        inside = tuple([(along.start, along.stop) for along in part])
-        self._array.decode(raw, inside, self._out[(*cast(Any, place), ...)], self._scratch)
-
-
-GROUP_BYTES = 2**19
-"""Decoded bytes of small chunks that one call decodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """Reader of arrays in a folder: it reads and decodes chunks on the calling thread, without zarr's event loop."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +58,13 @@ class LocalReader:
         """Read regions when the callable is called, on several threads if that pays off."""
         yield lambda: _read(self._root, requests)
 
+    @contextmanager
+    def stream(
+        self, groups: Sequence[Sequence[tuple[ChunkedArray, Region]]]
+    ) -> Iterator[Iterator[list[npt.NDArray[Any]]]]:
+        """Read the groups one after the other on the calling thread, into buffers that the next group reuses."""
+        yield _read_in_turn(self._root, groups)
+
 
 def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[npt.NDArray[Any]]:
     found = [
@@ -67,24 +73,26 @@ def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[np
     parts = [
         part for (array, region), out in zip(requests, found, strict=True) for part in _parts(root, array, region, out)
     ]
-    todo = iter(parts)  # each thread takes the next part from it
-
-    def work() -> None:
-        scratch = buffers.Scratch()
-        for part in todo:
-            part.read(scratch)
-
     size = sum(_decoded_bytes(part.array.meta, part.inside) for part in parts)
-    with threads.beside(min(len(parts), size // THREAD_BYTES) - 1) as count:
-        if not count:
-            work()
-            return found
-        with ThreadPoolExecutor(count) as pool:
-            others = [pool.submit(work) for _ in range(count)]
-            work()
-            for other in others:
-                other.result()
+
+    def start() -> Callable[[_SmallChunks | _FilePart], None]:
+        scratch, shards = buffers.Scratch(), _LastShard()
+        return lambda part: part.read(scratch, shards)
+
+    threads.share(parts, start, size // THREAD_BYTES)
     return found
+
+
+def _read_in_turn(
+    root: str, groups: Sequence[Sequence[tuple[ChunkedArray, Region]]]
+) -> Iterator[list[npt.NDArray[Any]]]:
+    scratch, shards, slots = buffers.Scratch(), _LastShard(), buffers.Slots()
+    for group in groups:
+        found = slots.arrays([([stop - start for start, stop in region], a.meta.dtype) for a, region in group])
+        for (array, region), out in zip(group, found, strict=True):
+            for part in _parts(root, array, region, out, split=False):
+                part.read(scratch, shards)
+        yield found
 
 
 def thread_unit(meta: ArrayMeta, region: Region) -> tuple[int, ...]:
@@ -103,26 +111,29 @@ def _decoded_bytes(meta: ArrayMeta, region: Region) -> int:
 
 
 def _parts(
-    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any]
+    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any], *, split: bool = True
 ) -> "Iterator[_SmallChunks | _FilePart]":
-    """Split a region into the parts that threads take."""
+    """Divide a region by files, many small files together; ``split`` divides it further, for several threads."""
     meta = array.meta
     if not out.size:
         return
     if meta.shards is None and meta.chunk_bytes < SMALL_CHUNK_BYTES:
-        for part, place in _split(meta, region):
+        for part, place in _split(meta, region, split=split):
             yield _SmallChunks(array, part, out[place], root)
         return
     for index, inside, place in array.stored.iter_chunks(region):
         if meta.shards is None:
             yield _FilePart(array, index, inside, out[place], root)
             continue
-        for part, place_of_part in _split(meta, inside):
+        for part, place_of_part in _split(meta, inside, split=split):
             yield _FilePart(array, index, part, out[place][place_of_part], root)
 
 
-def _split(meta: ArrayMeta, region: Region) -> Iterator[tuple[Region, tuple[Any, ...]]]:
+def _split(meta: ArrayMeta, region: Region, *, split: bool) -> Iterator[tuple[Region, tuple[Any, ...]]]:
     """Split a region into parts that are worth a thread: yield each part, and its place in the region."""
+    if not split:
+        yield region, (...,)
+        return
     for _, _, place in meta.grid.with_chunks(thread_unit(meta, region)).iter_chunks(region):
         yield part_of_region(region, place), place
 
@@ -130,10 +141,10 @@ def _split(meta: ArrayMeta, region: Region) -> Iterator[tuple[Region, tuple[Any,
 class _Step:
     """A chunk along one dimension: its index, the wanted range inside of it, and the destination of that range."""
 
-    __slots__ = ("index", "inside", "number", "part", "place")
+    __slots__ = ("index", "inside", "is_whole", "number", "part", "place")
 
-    def __init__(self, index: int, inside: tuple[int, int], place: slice) -> None:
-        self.index, self.inside, self.place = index, inside, place
+    def __init__(self, index: int, inside: tuple[int, int], place: slice, length: int) -> None:
+        self.index, self.inside, self.place, self.is_whole = index, inside, place, inside == (0, length)
         self.number, self.part = str(index), slice(*inside)
 
 
@@ -146,33 +157,35 @@ class _SmallChunks:
     out: npt.NDArray[Any]
     root: str
 
-    def read(self, scratch: buffers.Scratch) -> None:
+    def read(self, scratch: buffers.Scratch, shards: "_LastShard") -> None:
         array, out, folder, missing = self.array, self.out, f"{self.root}/", False
         form, shape, size = array.chunk_form, array.meta.chunks, array.meta.chunk_bytes
         decoded = scratch.decoded(size)
-        along = [[_Step(*cell) for cell in cells] for cells in array.stored.parts_along(self.inside)]
-        cells = product(*along)
-        while group := list(islice(cells, array.group_length)):
-            found = [_stored(folder + array.key_of([step.number for step in steps]), size) for steps in group]
-            chunks = array.decode_group([raw for raw in found if raw])
-            values = iter(chunks or ())
-            for steps, raw in zip(group, found, strict=True):
-                place: tuple[Any, ...] = (*[step.place for step in steps], ...)
-                if raw is None:
-                    missing = True
-                    out[place] = array.fill_value
+        chunk = form.values(decoded, shape)
+        along = [
+            [_Step(*cell, length) for cell in cells]
+            for cells, length in zip(array.stored.parts_along(self.inside), shape, strict=True)
+        ]
+        in_place = out.shape[1:] == shape[1:] and out.flags.c_contiguous and form.is_plain(out.dtype)
+        flat = out.reshape(-1).view(np.uint8) if in_place else decoded
+        for steps in product(*along):
+            raw = _stored(folder + array.key_of([step.number for step in steps]), size)
+            place: tuple[Any, ...] = (*[step.place for step in steps], ...)
+            if raw is None:
+                missing = True
+                out[place] = array.fill_value
+                continue
+            try:
+                if in_place and steps[0].is_whole:
+                    start = steps[0].place.start * size // shape[0]
+                    form.decode(np.frombuffer(raw, np.uint8), flat[start : start + size])
                     continue
-                try:
-                    if chunks is None or not raw:
-                        form.decode(np.frombuffer(raw, np.uint8), decoded)
-                        chunk = form.values(decoded, shape)
-                    else:
-                        chunk = next(values)
-                except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
-                    index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
-                    _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch())
-                else:
-                    out[place] = chunk[tuple([step.part for step in steps])]
+                form.decode(np.frombuffer(raw, np.uint8), decoded)
+            except Exception:  # noqa: BLE001  the path of large chunks can read it, or says where and why not
+                index, inside = tuple([step.index for step in steps]), tuple([step.inside for step in steps])
+                _FilePart(array, index, inside, out[place], self.root).read(buffers.Scratch(), shards)
+            else:
+                out[place] = chunk[tuple([step.part for step in steps])]
         if missing:
             with locate_error(array, tuple(cells[0].index for cells in along)):
                 _check_array_exists(self.root, array)
@@ -194,36 +207,74 @@ class _FilePart(StoredPart):
 
     root: str
 
-    def read(self, scratch: buffers.Scratch) -> None:
+    def read(self, scratch: buffers.Scratch, shards: "_LastShard") -> None:
         with locate_error(self.array, self.index):
-            self._read(scratch)
+            try:
+                self._read(scratch, shards)
+            except (FileNotFoundError, NotADirectoryError):
+                _check_array_exists(self.root, self.array)
+                self.out[...] = self.array.fill_value
 
-    def _read(self, scratch: buffers.Scratch) -> None:
-        array = self.array
-        try:
-            file, size = open_regular(f"{self.root}/{self.key}")
-        except (FileNotFoundError, NotADirectoryError):
-            _check_array_exists(self.root, array)
-            self.out[...] = array.fill_value
+    def _read(self, scratch: buffers.Scratch, shards: "_LastShard") -> None:
+        array, path = self.array, f"{self.root}/{self.key}"
+        if array.index_form is not None:
+            shard = shards.open(path, array.index_form, scratch)
+            array.decode_shard(
+                shard.spans, shard.reader(scratch), self.inside, self.out, scratch, max_read_bytes=_MAX_READ_BYTES
+            )
             return
+        file, size = open_regular(path)
         with file:
-            if array.index_form is None:
-                check_size(size, array.stored_limit)
-                array.decode(_read_bytes(file, 0, size, scratch), self.inside, self.out, scratch)
-            else:
-                self._read_shard(file, size, array.index_form, scratch)
+            check_size(size, array.stored_limit)
+            array.decode(_read_bytes(file, 0, size, scratch), self.inside, self.out, scratch)
 
-    def _read_shard(self, file: FileIO, size: int, form: IndexForm, scratch: buffers.Scratch) -> None:
-        form.check_size()
-        length = min(form.size, size)
-        spans = form.spans(_read_bytes(file, 0 if form.at_start else size - length, length, scratch).tobytes())
+
+class _Shard(NamedTuple):
+    """An open shard: its file, the bytes of the file, and its index."""
+
+    file: FileIO
+    size: int
+    spans: npt.NDArray[np.uint64]
+
+    def reader(self, scratch: buffers.Scratch) -> Callable[[int, int], Buffer]:
+        """Return a function that reads bytes of the shard."""
 
         def read(start: int, length: int) -> Buffer:
-            if start + length > size:
-                raise beyond_end(start, start + length, size)
-            return _read_bytes(file, start, length, scratch)
+            if start + length > self.size:
+                raise beyond_end(start, start + length, self.size)
+            return _read_bytes(self.file, start, length, scratch)
 
-        self.array.decode_shard(spans, read, self.inside, self.out, scratch, max_read_bytes=_MAX_READ_BYTES)
+        return read
+
+
+class _LastShard:
+    """The shard that a thread has read last, which stays open: the next part is often in it."""
+
+    def __init__(self) -> None:
+        self._path, self._shard = "", cast("_Shard | None", None)
+
+    def open(self, path: str, form: IndexForm, scratch: buffers.Scratch) -> _Shard:
+        """Return a shard with its index."""
+        if self._shard is None or path != self._path:
+            self.close()
+            form.check_size()
+            file, size = open_regular(path)
+            try:
+                length = min(form.size, size)
+                index = _read_bytes(file, 0 if form.at_start else size - length, length, scratch)
+                self._path, self._shard = path, _Shard(file, size, form.spans(index.tobytes()))
+            except BaseException:
+                file.close()
+                raise
+        return self._shard
+
+    def close(self) -> None:
+        """Close its file."""
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            shard.file.close()
+
+    __del__ = close  # the thread that owns it ends
 
 
 def _check_array_exists(root: str, array: ChunkedArray) -> None:

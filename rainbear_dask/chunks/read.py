@@ -2,10 +2,10 @@
 
 `read_regions` opens each array with the first `ChunkReader` that can read it. `local` reads folders, `remote` reads
 object stores, and `pipeline` reads every array by zarr's codec pipeline. Retries and the translation of errors stand
-here, once for all readers.
+here, once for all readers. `stream_regions` reads groups of regions one after the other, into reused buffers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol, TypeVar
 
@@ -77,6 +77,39 @@ def read_regions(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]]) 
             raise_chunk_error(spec.label, err, secrets_in(spec))
 
 
+def can_stream(spec: StoreSpec, meta: ArrayMeta) -> bool:
+    """Whether `stream_regions` can read an array. No request is made."""
+    reader = _streaming_reader(spec, store_of(spec))
+    return meta.letters is None and reader is not None and reader.open(meta) is not None
+
+
+def stream_regions(spec: StoreSpec, groups: Sequence[Sequence[tuple[ArrayMeta, Region]]]) -> Iterator[Values]:
+    """Read groups of regions one after the other; requests to a service are in flight for all groups together.
+
+    Parameters
+    ----------
+    spec : StoreSpec
+        The store.
+    groups : sequence of sequence of (ArrayMeta, Region)
+        Requests as for `read_regions`, of arrays for which `can_stream` holds.
+
+    Yields
+    ------
+    list of numpy.ndarray
+        Stored values of one group, in the order of its requests. The next step overwrites them.
+
+    Raises
+    ------
+    ChunkReadError, StoreAccessError
+        As `read_regions` does.
+    """
+    with translate_errors(spec.label, lambda: secrets_in(spec)):
+        try:
+            yield from _stream_patiently(spec, groups)
+        except ReadError as err:
+            raise_chunk_error(spec.label, err, secrets_in(spec))
+
+
 def _letters_of(meta: ArrayMeta, region: Region) -> tuple[ArrayMeta, Region]:
     """Return the request for all letters of a region of texts."""
     return (meta, region) if meta.letters is None else (meta.letters, (*region, (0, meta.letters.shape[-1])))
@@ -104,6 +137,26 @@ def _read_patiently(spec: StoreSpec, requests: Sequence[tuple[ArrayMeta, Region]
         remedy(spec, store, path)
 
 
+def _stream_patiently(spec: StoreSpec, groups: Sequence[Sequence[tuple[ArrayMeta, Region]]]) -> Iterator[Values]:
+    """Read groups. If an error has a remedy, apply it and go on with the group that failed."""
+    tried, done = set[_Remedy](), 0
+    while done < len(groups):
+        store = store_of(spec)
+        reader: Any = _streaming_reader(spec, store)
+        try:
+            opened = [[(reader.open(meta), region) for meta, region in group] for group in groups[done:]]
+            with reader.stream(opened) as values:
+                for found in values:
+                    done += 1
+                    yield found
+        except ReadError as err:
+            remedy, path = _remedy(store, err), err.path
+            if remedy is None or remedy in tried:
+                raise
+            tried.add(remedy)
+            remedy(spec, store, path)
+
+
 def _read_once(readers: Sequence[ChunkReader[Any]], requests: Sequence[tuple[ArrayMeta, Region]]) -> Values:
     groups: list[dict[int, tuple[Any, Region]]] = [{} for _ in readers]  # by the number of the request
     for number, (meta, region) in enumerate(requests):
@@ -126,9 +179,15 @@ def _read_once(readers: Sequence[ChunkReader[Any]], requests: Sequence[tuple[Arr
 def _readers(spec: StoreSpec, store: Store) -> tuple[ChunkReader[Any], ...]:
     """Return the readers for a store, fastest first. The last one reads every array."""
     pipeline = PipelineReader(spec, store, checks_documents=not is_local(store))
+    first = _streaming_reader(spec, store)
+    return (pipeline,) if first is None else (first, pipeline)
+
+
+def _streaming_reader(spec: StoreSpec, store: Store) -> LocalReader | RemoteReader | None:
+    """Return the reader of plain numbers for a store; None if only zarr reads it."""
     if isinstance(store, LocalStore):
-        return LocalReader(str(store.root), spec.group), pipeline
-    return (pipeline,) if is_local(store) else (RemoteReader(store, spec.group, spec.opening_id), pipeline)
+        return LocalReader(str(store.root), spec.group)
+    return None if is_local(store) else RemoteReader(store, spec.group, spec.opening_id)
 
 
 _Remedy = Callable[[StoreSpec, Store, str], None]

@@ -6,6 +6,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 from zarr.storage import StorePath
@@ -17,10 +18,10 @@ from rainbear_dask.chunks.sharding import beyond_end
 from rainbear_dask.codecs.decompress import Buffer
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.metadata.model import ArrayMeta
-from rainbear_dask.resources.buffers import Scratch, borrow_array
+from rainbear_dask.resources.buffers import Scratch, Slots, borrow_array
 from rainbear_dask.storage.requests import check_array_exists
 
-_Arrival = tuple[StoredPart, FetchedChunk] | BaseException | None
+_Arrival = tuple[int, FetchedChunk] | BaseException | None
 
 
 class RemoteReader:
@@ -47,43 +48,67 @@ class RemoteReader:
     def begin(self, requests: Sequence[tuple[ChunkedArray, Region]]) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
         """Begin to fetch regions; the callable decodes chunks as they arrive, until all are decoded."""
         found = [borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
-        wanted = [
-            StoredPart(array, index, inside, out[place])
-            for (array, region), out in zip(requests, found, strict=True)
-            if out.size
-            for index, inside, place in array.stored.iter_chunks(region)
-        ]
-        arrivals = SimpleQueue[_Arrival]()
+        wanted = _parts(requests, found)
 
         def finish() -> list[npt.NDArray[Any]]:
             scratch = Scratch()
-            while (arrival := arrivals.get()) is not None:
-                if isinstance(arrival, BaseException):
-                    raise arrival
-                part, fetched = arrival
-                with locate_error(part.array, part.index):
-                    _decode(part, fetched, scratch)
+            for _ in wanted:
+                number, fetched = _next(arrivals)
+                _decode(wanted[number], fetched, scratch)
+            _next(arrivals)  # the end, or the error of a missing array
             return found
 
-        if not wanted:
-            yield lambda: found
-            return
-        with running(self._fetch_all(wanted, arrivals.put)):
+        with self._fetching(wanted) as arrivals:
             yield finish
 
+    @contextmanager
+    def stream(
+        self, groups: Sequence[Sequence[tuple[ChunkedArray, Region]]]
+    ) -> Iterator[Iterator[list[npt.NDArray[Any]]]]:
+        """Fetch all groups together, and decode one after the other into buffers that the next group reuses."""
+        empty = [[np.empty((0,) * len(region), array.meta.dtype) for array, region in group] for group in groups]
+        parts = [_parts(group, none) for group, none in zip(groups, empty, strict=True)]
+
+        def decode() -> Iterator[list[npt.NDArray[Any]]]:
+            scratch, slots, waiting, first = Scratch(), Slots(), dict[int, FetchedChunk](), 0
+            for step, group in enumerate(groups, 1):
+                found = slots.arrays([([stop - start for start, stop in region], a.meta.dtype) for a, region in group])
+                for number, part in enumerate(_parts(group, found), first):
+                    while number not in waiting:
+                        arrived, fetched = _next(arrivals)
+                        waiting[arrived] = fetched
+                    _decode(part, waiting.pop(number), scratch)
+                first += len(parts[step - 1])
+                if step == len(groups):
+                    _next(arrivals)  # the end, or the error of a missing array
+                yield found
+
+        with self._fetching([part for some in parts for part in some]) as arrivals:
+            yield decode()
+
+    @contextmanager
+    def _fetching(self, wanted: Sequence[StoredPart]) -> Iterator["SimpleQueue[_Arrival]"]:
+        """Fetch parts while the context lasts. The queue yields their numbers and bytes, and at the end None or an error."""
+        arrivals = SimpleQueue[_Arrival]()
+        if not wanted:
+            arrivals.put(None)
+            yield arrivals
+            return
+        with running(self._fetch_all(wanted, arrivals.put)):
+            yield arrivals
+
     async def _fetch_all(self, wanted: Sequence[StoredPart], put: Callable[[_Arrival], None]) -> None:
-        """Hand over each chunk as it arrives, and at the end None or the error."""
         missing: dict[str, StoredPart] = {}  # one of each array
 
-        async def fetch_one(part: StoredPart) -> None:
+        async def fetch_one(number: int, part: StoredPart) -> None:
             with locate_error(part.array, part.index):
                 fetched = await _fetch(part, self._store, self._opening_id)
             if fetched.is_missing:
                 missing[part.array.path] = part
-            put((part, fetched))
+            put((number, fetched))
 
         try:
-            await gather(map(fetch_one, wanted))
+            await gather(fetch_one(*each) for each in enumerate(wanted))
             for part in missing.values():
                 with locate_error(part.array, part.index):
                     await check_array_exists(self._store, part.key, part.array.documents)
@@ -95,6 +120,23 @@ class RemoteReader:
             put(None)
 
 
+def _parts(requests: Sequence[tuple[ChunkedArray, Region]], found: Sequence[npt.NDArray[Any]]) -> list[StoredPart]:
+    """Return the stored objects that some regions touch, each with its destination."""
+    return [
+        StoredPart(array, index, inside, out[place])
+        for (array, region), out in zip(requests, found, strict=True)
+        for index, inside, place in array.stored.iter_chunks(region)
+    ]
+
+
+def _next(arrivals: "SimpleQueue[_Arrival]") -> tuple[int, FetchedChunk]:
+    """Wait for the next arrival; raise it if it is an error."""
+    arrival = arrivals.get()
+    if isinstance(arrival, BaseException):
+        raise arrival
+    return arrival  # type: ignore[return-value]  # the end is not unpacked
+
+
 async def _fetch(part: StoredPart, store: Store, opening_id: str) -> FetchedChunk:
     """Fetch a chunk, or the wanted chunks of a shard."""
     array = part.array
@@ -103,6 +145,11 @@ async def _fetch(part: StoredPart, store: Store, opening_id: str) -> FetchedChun
 
 
 def _decode(part: StoredPart, fetched: FetchedChunk, scratch: Scratch) -> None:
+    with locate_error(part.array, part.index):
+        _decode_part(part, fetched, scratch)
+
+
+def _decode_part(part: StoredPart, fetched: FetchedChunk, scratch: Scratch) -> None:
     """Decode the wanted part of a chunk or a shard to its destination."""
     array = part.array
     if fetched.is_missing:

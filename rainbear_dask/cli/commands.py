@@ -18,6 +18,7 @@ import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
 from rainbear_dask.api.scan import explain, plan, scan_zarr
+from rainbear_dask.api.zonal import zonal
 from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.diagnostics.progress import progress
 from rainbear_dask.exceptions import (
@@ -115,7 +116,25 @@ def _scan(args: argparse.Namespace) -> None:
         write(_query(args, client))
 
 
-_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan}
+def _zonal(args: argparse.Namespace) -> None:
+    write = _sink(args.output, args.format)
+    wanted = sys.stderr.isatty() if args.progress is None else args.progress
+    with _cluster(args) as client, progress() if wanted else nullcontext():
+        lf = zonal(
+            scan_zarr(args.url, **_source(args)),
+            Path(args.zones),
+            args.columns,
+            stats=args.stats,
+            weights=args.weights,
+            by=args.by,
+            lon=args.lon,
+            lat=args.lat,
+            client=client,
+        )
+        write(lf if args.where is None else _filtered(lf, args.where, lf.collect_schema(), presentable(args.url)))
+
+
+_COMMANDS = {"info": _info, "plan": _plan, "scan": _scan, "zonal": _zonal}
 
 
 def _source(args: argparse.Namespace) -> dict[str, Any]:

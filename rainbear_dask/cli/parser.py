@@ -17,6 +17,7 @@ examples:
   rainbear-dask scan sst.zarr --where "sst > 303" --head 10
   rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet
   rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet
+  rainbear-dask zonal sst.zarr counties.geojson --by name --stats mean,max --output counties.parquet
 
 exit codes:
   0  done
@@ -122,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     place.add_argument("--wait", metavar="TIME", help="longest wait for a first worker: 30s, 2h; by default 10 minutes")
 
+    regions, output = _regions(), _output()
+
     def command(name: str, text: str, *parents: _Parser) -> Any:
         return commands.add_parser(
             name,
@@ -135,24 +138,62 @@ def _parser() -> argparse.ArgumentParser:
     command("info", "show the columns and chunks of a store", source)
     # It needs no cluster, but accepts the options of one, so that users can plan the command line of a scan unchanged.
     command("plan", "show what a query would read, without reading it", source, query, place)
-    scan = command("scan", "run a query, and write the rows", source, query, place)
-    scan.add_argument(
+    command("scan", "run a query, and write the rows", source, query, place, output)
+    zonal = command("zonal", "compute statistics over polygons, and write the rows", source, regions, place, output)
+    zonal.add_argument(
+        "zones", metavar="ZONES", help="a file of polygons: GeoJSON, GeoParquet, GeoPackage, shapefile, ..."
+    )
+    return parser
+
+
+def _regions() -> "_Parser":
+    """Return the options of zonal statistics."""
+    regions = _Parser(add_help=False)
+    regions.add_argument("--columns", metavar="A,B", type=_names, help="variables; by default all on the grid")
+    regions.add_argument(
+        "--stats",
+        metavar="A,B",
+        type=_names,
+        default=["mean"],
+        help="mean, sum, count, min, max, variance, std, median, coverage, quantile(q=0.9), ...; by default mean",
+    )
+    regions.add_argument(
+        "--weights",
+        choices=["fraction", "area", "center"],
+        default="fraction",
+        help="weight of a cell: its covered share (default), its covered area, or whether its centre is covered",
+    )
+    regions.add_argument(
+        "--by", metavar="NAME", default="id", help="property of the polygons that names them; default: id"
+    )
+    regions.add_argument("--lon", metavar="NAME", help="dimension of longitude or x; by default found by attributes")
+    regions.add_argument("--lat", metavar="NAME", help="dimension of latitude or y; by default found by attributes")
+    regions.add_argument(
+        "--where", metavar="SQL", help="a condition on the rows of the result, as of scan; prunes by time"
+    )
+    return regions
+
+
+def _output() -> "_Parser":
+    """Return the options of an output."""
+    output = _Parser(add_help=False)
+    output.add_argument(
         "--output",
         metavar="FILE",
         default="-",
         help="a local file, or a URL of an object store that Polars knows; by default standard output",
     )
-    scan.add_argument(
+    output.add_argument(
         "--format",
         choices=["parquet", "csv", "ipc"],
         help="by default the suffix of FILE decides, and standard output is csv",
     )
-    scan.add_argument(
+    output.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="show a progress bar on standard error; by default if that is a terminal",
     )
-    return parser
+    return output
 
 
 def _names(text: str) -> list[str]:

@@ -4,9 +4,9 @@ import bz2
 import lzma
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,53 +126,16 @@ _CONTEXT_BYTES = 2**17
 
 def decode_zstd(raw: Buffer, out: Buffer) -> None:
     """Decode zstd frames into all of a buffer."""
-    content, _ = zstd_header(raw[:18].tobytes())
-    if content == len(out) < _CONTEXT_BYTES:
+    if len(out) < _CONTEXT_BYTES:
         # several frames or damage raise here; numcodecs reads the former, and describes the latter
         with suppress(zstandard.ZstdError):
-            out[:] = np.frombuffer(_contexts.zstd.decompress(raw.data, allow_extra_data=False), np.uint8)
-            return
+            if zstandard.frame_content_size(raw.data) == len(out):
+                out[:] = np.frombuffer(_contexts.zstd.decompress(raw.data, allow_extra_data=False), np.uint8)
+                return
+    content, _ = zstd_header(raw[:18].tobytes())
     if content != len(out):  # numcodecs does not return how much it wrote
         raw = np.concatenate([raw, _ZSTD_EMPTY_FRAME])
     zstd.decompress(raw, out)
-
-
-def decode_small_zstd(raws: Sequence[bytes], size: int) -> Sequence[Any] | None:
-    """Decode small chunks in one call, without Python's lock.
-
-    Parameters
-    ----------
-    raws : sequence of bytes
-        Stored chunks.
-    size : int
-        Decoded bytes of each chunk.
-
-    Returns
-    -------
-    sequence of buffers, or None
-        Decoded chunks; None if one of them is damaged, or is not a single frame of a single block.
-    """
-    if not raws or not all(_is_one_zstd_block(raw, size) for raw in raws):
-        return None
-    sizes = np.full(len(raws), size, dtype=np.uint64)
-    with suppress(zstandard.ZstdError):
-        return cast(
-            Sequence[Any],
-            _contexts.zstd.multi_decompress_to_buffer(list(raws), decompressed_sizes=sizes.data, threads=1),
-        )
-    return None
-
-
-def _is_one_zstd_block(raw: bytes, size: int) -> bool:
-    """Whether a chunk is one frame of one block that states its decoded size, and ends with that block."""
-    stated, start = zstd_header(raw)
-    if stated != size:
-        return False
-    block = int.from_bytes(raw[start : start + 3], "little")
-    kind, length = block >> 1 & 3, block >> 3
-    stored = (length, 1, length, 0)[kind]  # raw, repeated byte, compressed
-    checksum = 4 * (raw[4] >> 2 & 1)
-    return block & 1 == 1 and kind != 3 and start + 3 + stored + checksum == len(raw)
 
 
 def decode_blosc(raw: Buffer, out: Buffer) -> None:

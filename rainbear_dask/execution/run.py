@@ -106,7 +106,20 @@ def map_frames(
 
 
 def iter_results(tasks: Iterable[ScanTask], work: Work[T], client: "Client | None" = None) -> Iterator[T]:
-    """Do some work for each task, and yield the results in task order, with the bounds of `iter_frames`."""
+    """Do any work for each task, where the chunks are read, and yield the results in task order.
+
+    Parameters
+    ----------
+    tasks, client
+        As in `iter_frames`.
+    work : Work
+        Work for one task.
+
+    Returns
+    -------
+    iterator
+        One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
+    """
     return _stream(tasks, client, work)
 
 

@@ -58,7 +58,7 @@ class CompactFrame:
 
     def __sizeof__(self) -> int:
         """Return the bytes held; Dask sums them up to know the memory use of a worker."""
-        places = 0 if self.cells is None or self.cells.wanted is None else self.cells.wanted.nbytes
+        places = 0 if self.cells is None or self.cells.is_whole else self.cells.nbytes
         return object.__sizeof__(self) + places + sum(int(part.values.estimated_size()) for part in self.columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,7 +80,7 @@ def compact(columns: Sequence[CompactColumn], cells: CellMask) -> CompactFrame:
     CompactFrame
         Arrays over few dimensions stay as they are, if together with the mask they are smaller than one value per row.
     """
-    if cells.wanted is None:
+    if cells.is_whole:
         return CompactFrame(cells.count, tuple(columns), cells)
     apart = [part if len(part.values) < cells.count else lay_out(part, cells) for part in columns]
     saved = sum(_width(part) * (cells.count - len(part.values)) for part in apart if part.dims is not None)
@@ -140,7 +140,7 @@ def pack(parts: CompactFrame) -> tuple[Shape, list[Buffer]]:
         Contiguous buffers. Numbers without nulls are not copied.
     """
     cells, labels = parts.cells, []
-    places, buffers = (None, []) if cells is None or cells.wanted is None else _pack_places(cells.wanted)
+    places, buffers = (None, []) if cells is None or cells.is_whole else _pack_places(cells)
     for values, dims in parts.columns:
         packed = _pack_values(values)
         labels.append(Label(values.name, values.dtype, dims, len(values), len(packed)))
@@ -172,10 +172,7 @@ class _ReceivedFrame(CompactFrame):
         shape, buffers = self.packed
         left, cells = iter(buffers), None
         if shape.box is not None:
-            lengths = tuple(shape.box.values())
-            cells = CellMask(
-                shape.box, None if shape.places is None else _unpack_places(shape.places, next(left), lengths)
-            )
+            cells = CellMask(shape.box) if shape.places is None else _unpack_places(shape.places, next(left), shape.box)
         columns = [
             CompactColumn(
                 _unpack_values([next(left) for _ in range(label.num_buffers)], label).alias(label.name), label.dims
@@ -199,24 +196,22 @@ class _ReceivedFrame(CompactFrame):
         return unpack, self.packed
 
 
-def _pack_places(wanted: npt.NDArray[np.bool_]) -> tuple[str, list[Buffer]]:
-    """Pack a mask in the smaller of two formats: one bit per cell, or the steps from one wanted cell to the next."""
-    steps = np.diff(np.flatnonzero(wanted), prepend=0)
+def _pack_places(cells: CellMask) -> tuple[str, list[Buffer]]:
+    """Pack cells in the smaller of two formats: one bit per cell, or the steps from one wanted cell to the next."""
+    steps = np.diff(cells.rows, prepend=0)
     narrow = np.min_scalar_type(int(steps.max(initial=0)))
-    if len(steps) * narrow.itemsize < wanted.size / 8:
+    if len(steps) * narrow.itemsize < cells.size / 8:
         return narrow.str, [steps.astype(narrow).view(np.uint8)]
-    return _BITS, [np.packbits(wanted)]
+    return _BITS, [np.packbits(cells.mask)]
 
 
 _BITS = "bits"
 
 
-def _unpack_places(places: str, buffer: Buffer, lengths: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def _unpack_places(places: str, buffer: Buffer, box: Mapping[str, int]) -> CellMask:
     if places == _BITS:
-        return _unpack_bits(buffer, prod(lengths)).reshape(lengths)
-    wanted = np.zeros(prod(lengths), dtype=np.bool_)
-    wanted[np.cumsum(buffer.view(places), dtype=np.int64)] = True
-    return wanted.reshape(lengths)
+        return CellMask(box, _unpack_bits(buffer, prod(box.values())).reshape(tuple(box.values())))
+    return CellMask.of_rows(box, np.cumsum(buffer.view(places), dtype=np.int64))
 
 
 def _pack_values(values: pl.Series) -> list[Buffer]:

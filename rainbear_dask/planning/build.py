@@ -5,6 +5,7 @@ from math import prod
 
 import polars as pl
 
+from rainbear_dask.geo.checks import check_geometries
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import MAX_CELLS, compile_predicate
 from rainbear_dask.resources.limits import WHOLE_VALUES
@@ -47,11 +48,14 @@ def plan_scan(
         If the table lacks a column.
     PlanTooLargeError
         If the predicate names a dimension that is too long to filter.
+    GeometryError
+        If a geometry of the predicate is in another CRS than the grid.
     """
     leaves = table.leaves(columns)
     task_bytes = num_bytes("task-bytes")
     if predicate is None:
         return ReadPlan(table, leaves, (), n_rows, head, task_bytes)
+    check_geometries(predicate, table)
     known = {name: column for name, column in table.columns.items() if column.role != "data"}
     named = [known[name] for name in dict.fromkeys(predicate.meta.root_names()) if name in known]
     num_values = {column.name: prod(table.sizes[dim] for dim in column.dims) for column in named}

@@ -13,7 +13,7 @@ from rainbear_dask.planning.tiling import Tile, Tiling
 from rainbear_dask.table.model import Table
 from rainbear_dask.table.order import FRAME_RATIO
 
-MIN_TASKS = 16
+MIN_TASKS = 14
 """A scan has at least this many tasks, unless they would be smaller than `MIN_TASK_BYTES`."""
 
 MIN_TASK_BYTES = 4 * 2**20
@@ -99,7 +99,7 @@ class TaskLayout:
             self.table.blocks,
             self.unit,
             self.boxes,
-            budget=min(self.task_bytes // unit_bytes, round(fair_bytes / unit_bytes)),
+            budget=min(self.task_bytes // unit_bytes, round(fair_bytes / max(self.unit_chunk_bytes, 1))),
             shards=longest_shards(list(self.table.sizes), [array.grid for array in self.cut_along]),
         )
 

@@ -69,6 +69,25 @@ class Scratch:
         return self._decoded[:length]
 
 
+class Slots:
+    """Buffers for several arrays at a time, which the arrays of the next call reuse."""
+
+    def __init__(self) -> None:
+        self._blocks = list[Block]()
+
+    def arrays(self, wanted: Sequence[tuple[Sequence[int], npt.DTypeLike]]) -> list[npt.NDArray[Any]]:
+        """Return an uninitialized array for each shape and type, valid until the next call."""
+        return [self._array(number, shape, np.dtype(dtype)) for number, (shape, dtype) in enumerate(wanted)]
+
+    def _array(self, number: int, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        size = prod(shape) * dtype.itemsize
+        if number == len(self._blocks):
+            self._blocks.append(borrow_array([size], np.uint8))
+        elif len(self._blocks[number]) < size:
+            self._blocks[number] = borrow_array([size], np.uint8)
+        return self._blocks[number][:size].view(dtype).reshape(shape)
+
+
 def forget() -> None:
     """Drop all idle buffers."""
     _idle.clear()

@@ -154,7 +154,9 @@ class _Group:
         for path in sorted(data, key=lambda path: "/" in path):
             if _has_rows(arrays[path], sizes):
                 self._add(arrays[path], "data", columns, sizes, spanning)
-        return Table(self.meta.spec, sizes, columns, dict(self.decodings.skipped))
+        support = {path: array for path, array in arrays.items() if self.roles[path] == "support"}
+        attributes = self.meta.groups.get("", {})
+        return Table(self.meta.spec, sizes, columns, dict(self.decodings.skipped), support, attributes)
 
     def _dimension_columns(self, sizes: Mapping[str, int], spanning: Sequence[ArrayMeta]) -> dict[str, Column]:
         """Return a column for each dimension: its coordinate, or positions."""

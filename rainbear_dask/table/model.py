@@ -1,7 +1,7 @@
 """`Table` and `Column`: dimensions, columns and their types, as plain data."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, cached_property
 from math import prod
@@ -72,12 +72,18 @@ class Table:
         Dimensions, then auxiliary coordinates, then data variables, then variables of child groups.
     skipped : mapping of str to str
         Arrays that have no column, by path, each with the reason.
+    support : mapping of str to ArrayMeta
+        Arrays that describe others, CF bounds and grid mappings, by path.
+    attributes : mapping of str to any
+        Attributes of the group.
     """
 
     spec: StoreSpec
     sizes: Mapping[str, int]
     columns: Mapping[str, Column]
     skipped: Mapping[str, str]
+    support: Mapping[str, ArrayMeta] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:

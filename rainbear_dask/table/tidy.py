@@ -14,7 +14,7 @@ from rainbear_dask.resources.buffers import borrow_array
 
 
 class CellMask:
-    """The wanted cells of a box.
+    """The wanted cells of a box, held as a mask, or as row numbers where few cells are wanted.
 
     Parameters
     ----------
@@ -28,27 +28,64 @@ class CellMask:
         self.box = dict(box)
         self.size = prod(box.values())
         self.count = self.size if wanted is None else int(np.count_nonzero(wanted))
-        self.wanted = None if self.count == self.size else wanted
+        self._wanted = wanted
+
+    @classmethod
+    def of_rows(cls, box: Mapping[str, int], rows: npt.NDArray[np.int64]) -> "CellMask":
+        """Return the cells with some numbers in C order of the box, ascending. A mask is built only on demand."""
+        cells = cls(box)
+        cells.count = len(rows)
+        cells.rows = rows
+        return cells
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all cells of the box are wanted."""
+        return self.count == self.size
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the cells are held as row numbers."""
+        return self._wanted is None and not self.is_whole
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the mask or of the row numbers."""
+        return self.rows.nbytes if self._wanted is None else self._wanted.nbytes
+
+    @property
+    def wanted(self) -> npt.NDArray[np.bool_] | None:
+        """Mask of the wanted cells, of the box's shape; None if all are wanted."""
+        if self.is_whole:
+            return None
+        if self._wanted is None:
+            self._wanted = np.zeros(tuple(self.box.values()), dtype=np.bool_)
+            self._wanted.reshape(-1)[self.rows] = True
+        return self._wanted
 
     @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
         """Numbers of the wanted cells, in C order of the box, ascending."""
-        return np.arange(self.size) if self.wanted is None else np.flatnonzero(self.wanted)
+        return np.arange(self.size) if self._wanted is None else np.flatnonzero(self._wanted)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Mask of the wanted cells, of the box's shape."""
         return np.ones(tuple(self.box.values()), dtype=np.bool_) if self.wanted is None else self.wanted
 
+    def positions(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return, for each dimension, the position in the box of each wanted cell."""
+        return dict(zip(self.box, np.unravel_index(self.rows, tuple(self.box.values())), strict=True))
+
     def along(self, dims: Collection[str]) -> "CellMask":
         """Project the wanted cells onto some dimensions; the others get length 1. Return itself if nothing changes."""
         if all(dim in dims or n == 1 for dim, n in self.box.items()):
             return self
         box = {dim: n if dim in dims else 1 for dim, n in self.box.items()}
-        if self.wanted is None:
+        if self.is_whole:
             return CellMask(box)
-        aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
-        return CellMask(box, np.logical_or.reduce(self.wanted, axis=aside, keepdims=True))
+        own = tuple(dim for dim in self.box if dim in dims)
+        return CellMask(box, self.project(own).reshape(tuple(box.values())))
 
     def where(self, values: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return a mask of the box from one Boolean for each wanted cell; unwanted cells are false."""
@@ -58,20 +95,38 @@ class CellMask:
         found[self.wanted] = values
         return found
 
+    def keep(self, values: npt.NDArray[np.bool_]) -> "CellMask":
+        """Return the wanted cells that one Boolean for each of them keeps."""
+        if self.is_sparse:
+            return CellMask.of_rows(self.box, self.rows[values])
+        return CellMask(self.box, self.where(values))
+
+    def at(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return the values of a mask, which broadcasts to the box, at the wanted cells."""
+        everywhere = np.broadcast_to(mask, tuple(self.box.values()))
+        if self.is_sparse:
+            return everywhere[tuple(self.positions().values())]
+        return everywhere[self.mask]
+
     def project(self, dims: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         """Return the mask of the positions, one axis for each of ``dims``, that have a wanted cell."""
+        if self.is_sparse:
+            along = self.positions()
+            found = np.zeros([self.box[dim] for dim in dims], dtype=np.bool_)
+            found[tuple(along[dim] for dim in dims)] = True
+            return found
         aside = tuple(axis for axis, dim in enumerate(self.box) if dim not in dims)
-        some = np.logical_or.reduce(self.wanted, axis=aside)  # type: ignore[arg-type]  # callers have checked it
+        some = np.logical_or.reduce(self.mask, axis=aside)
         order = [dim for dim in self.box if dim in dims]
         projected: npt.NDArray[np.bool_] = some.transpose([order.index(dim) for dim in dims])
         return projected
 
     def lay_out(self, values: pl.Series, dims: tuple[str, ...]) -> pl.Series:
         """Return one value of an array, flat over its dimensions, for each wanted cell, in C order of the box."""
-        if self.wanted is None:
+        if self.is_whole:
             return spread(values, dims, self.box)
         if 3 * self.count > self.size:  # building all is faster than looking up most
-            return spread(values, dims, self.box).filter(pl.Series(self.wanted.reshape(-1)))
+            return spread(values, dims, self.box).filter(pl.Series(self.mask.reshape(-1)))
         return pick(values, dims, self.box, self.rows)
 
 

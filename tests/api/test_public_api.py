@@ -24,7 +24,7 @@ CHECKS = PYPROJECT["tool"]["numpydoc_validation"]["checks"]
 
 
 def public_objects():
-    """By full name: the functions and classes named in ``__all__``, and those of the modules named there."""
+    """By full name: the functions and classes named in ``__all__``, and those of the modules and packages named there."""
     for name in rainbear_dask.__all__:
         value = getattr(rainbear_dask, name)
         if name == "__version__":
@@ -33,7 +33,9 @@ def public_objects():
             yield f"rainbear_dask.{name}", value
             continue
         for inner, member in vars(value).items():
-            if inspect.isclass(member) and member.__module__ == value.__name__:
+            is_own_class = inspect.isclass(member) and member.__module__ == value.__name__
+            is_handed_on = inspect.isfunction(member) and member.__module__.startswith(f"{value.__name__}.")
+            if is_own_class or is_handed_on:
                 yield f"{value.__name__}.{inner}", member
 
 
@@ -55,6 +57,7 @@ def test_the_public_names():
         "configure_zarr_codecs",
         "exceptions",
         "explain",
+        "geo",
         "plan",
         "print_extension_info",
         "progress",
@@ -65,6 +68,7 @@ def test_the_public_names():
         "store",
         "tables",
         "to_dask_dataframe",
+        "zonal",
     ]
 
 

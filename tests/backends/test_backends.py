@@ -28,7 +28,7 @@ from rainbear_dask.exceptions import (
     StoreNotFoundError,
     UnknownColumnError,
 )
-from rainbear_dask.execution import worker
+from rainbear_dask.execution import columns
 from rainbear_dask.execution.run import iter_frames
 from tests.support.errors import caught
 from tests.support.oracle import expected_frame
@@ -323,7 +323,7 @@ def test_chunks_of_which_much_is_wanted_are_not_kept(wide, question):
 
 
 def test_chunks_of_a_large_task_are_not_kept(wide, monkeypatch):
-    monkeypatch.setattr(worker, "MAX_CACHED_CHUNK_BYTES", 2 * 8 * 8 * 8 - 1)
+    monkeypatch.setattr(columns, "MAX_CACHED_CHUNK_BYTES", 2 * 8 * 8 * 8 - 1)
     backend = rd.ZarrBackendSync.from_store(wide)
     backend.scan_zarr_sync((c.y == 3) & (c.x == 4))
     assert backend.cache_stats()["var_entries"] == 0

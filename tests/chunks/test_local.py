@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 
 import google_crc32c
@@ -157,14 +158,30 @@ def test_memory_that_chunks_were_read_in_is_used_again(tmp_path):
     assert set(memory._idle) == before
 
 
+@pytest.fixture
+def helpers(monkeypatch):
+    """Names of the helping threads that started; each part takes long enough for all of them to start."""
+    started, plain_help, plain_read = list[str](), thread_counts._Shared._help, files._FilePart.read
+
+    def helping(self):
+        started.append(threading.current_thread().name)
+        plain_help(self)
+
+    def reading(self, scratch, shards):
+        time.sleep(0.05)
+        plain_read(self, scratch, shards)
+
+    monkeypatch.setattr(thread_counts._Shared, "_help", helping)
+    monkeypatch.setattr(files._FilePart, "read", reading)
+    return started
+
+
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
-def test_threads_go_by_the_bytes(tmp_path, monkeypatch, per_thread, threads):
-    meta, used, plain = written(tmp_path), [], files.ThreadPoolExecutor
-    monkeypatch.setattr(files, "ThreadPoolExecutor", lambda count: used.append(count) or plain(count))
+def test_threads_go_by_the_bytes(tmp_path, monkeypatch, helpers, per_thread, threads):
     monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
     monkeypatch.setattr(thread_counts, "num_threads", lambda: 8)
-    np.testing.assert_array_equal(read(meta), VALUES)
-    assert used == [threads - 1] * (threads > 1)  # beside the one that asks
+    np.testing.assert_array_equal(read(written(tmp_path)), VALUES)
+    assert len(helpers) == threads - 1  # beside the calling thread
 
 
 @pytest.mark.parametrize("region", [WHOLE, ((1, 5), (20, 41), (500, 600))])
@@ -271,30 +288,28 @@ def test_a_missing_small_chunk_is_not_a_deleted_store(tmp_path, gone):
         np.testing.assert_array_equal(read(meta, region), expected)
 
 
-def test_tasks_that_run_leave_no_processor_for_threads_inside_of_one(tmp_path, monkeypatch):
-    used, plain = [], files.ThreadPoolExecutor
-    monkeypatch.setattr(files, "ThreadPoolExecutor", lambda count: used.append(count) or plain(count))
+def test_tasks_that_run_leave_no_processor_for_threads_inside_of_one(tmp_path, monkeypatch, helpers):
     monkeypatch.setattr(files, "THREAD_BYTES", NUM_BYTES)
     monkeypatch.setattr(thread_counts, "num_threads", lambda: 3)
     meta = written(tmp_path)
-    for others, helpers in [(0, [2]), (1, [1]), (2, []), (5, [])]:
-        used.clear()
+    for others, expected in [(0, 2), (1, 1), (2, 0), (5, 0)]:
+        helpers.clear()
         with ExitStack() as stack:
             for _ in range(1 + others):  # this one, and others
                 stack.enter_context(thread_counts.busy())
             np.testing.assert_array_equal(read(meta), VALUES)
-        assert used == helpers
+        assert len(helpers) == expected
     read(meta)
-    assert used == [2]
+    assert len(helpers) == 2
 
 
 def test_an_error_on_another_thread_is_raised(tmp_path, monkeypatch):
     meta, failed, plain = written(tmp_path), threading.Event(), files._FilePart.read
 
-    def failing(self, scratch):
+    def failing(self, scratch, shards):
         if threading.current_thread() is threading.main_thread():
             assert failed.wait(60)
-            plain(self, scratch)
+            plain(self, scratch, shards)
         else:
             failed.set()
             with locate_error(self.array, self.index):

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 
 from rainbear_dask.chunks import array as chunks
 from rainbear_dask.chunks import errors
-from rainbear_dask.chunks.read import read_regions
+from rainbear_dask.chunks.read import read_regions, stream_regions
 from rainbear_dask.chunks.remote import RemoteReader
 from rainbear_dask.exceptions import ChunkReadError
 from rainbear_dask.metadata.opening import open_store
@@ -163,3 +163,38 @@ def test_what_is_given_up_is_not_asked_for(tmp_path, how):
     time.sleep(0.1)
     assert sum(store.requests.values()) == 0
     assert len(keys) <= 5 < NUM_CHUNKS
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stream_yields_each_group_once_even_if_one_is_fetched_again(tmp_path, damaged):
+    store, meta = written(tmp_path)
+    array = meta.arrays["a"]
+    if damaged:
+        store.change = lambda content: content[: len(content) // 2] if store.requests["a/c/3/1/0"] else content
+    groups = [[(array, ((t, t + 1), (0, 64), (0, 64)))] for t in range(6)]
+    found = [values[0].copy() for values in stream_regions(meta.spec, groups)]
+    np.testing.assert_array_equal(np.concatenate(found), VALUES)
+    assert len(found) == 6
+
+
+def test_a_stream_requests_the_chunks_of_all_groups_together(tmp_path):
+    store, meta = written(tmp_path)
+    there, begun = asyncio.Event(), list[str]()
+
+    async def wait_for_all(key):
+        begun.append(key)
+        if len(begun) == NUM_CHUNKS:
+            there.set()
+        await asyncio.wait_for(there.wait(), 60)
+
+    store.when_asked = wait_for_all
+    groups = [[(meta.arrays["a"], ((t, t + 1), (0, 64), (0, 64)))] for t in range(6)]
+    found = [values[0].copy() for values in stream_regions(meta.spec, groups)]
+    np.testing.assert_array_equal(np.concatenate(found), VALUES)
+
+
+def test_a_stream_of_a_deleted_store_is_an_error(tmp_path):
+    _, meta = written(tmp_path)
+    shutil.rmtree(tmp_path)
+    groups = [[(meta.arrays["a"], ((t, t + 1), (0, 64), (0, 64)))] for t in range(6)]
+    caught(ChunkReadError, lambda: list(stream_regions(meta.spec, groups)), "deleted")

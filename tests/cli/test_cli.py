@@ -1,5 +1,6 @@
 """The command line: what it prints and writes, where to, and with which exit code."""
 
+import json
 import os
 import re
 import shlex
@@ -89,6 +90,40 @@ def test_standard_output_is_csv_and_nothing_else(url):
 def test_other_formats_go_down_a_pipe_too(url):
     done = subprocess.run([COMMAND, "scan", url, "--format", "parquet"], check=False, capture_output=True, timeout=120)
     assert_frame_equal(pl.read_parquet(done.stdout), expected_frame(url))
+
+
+ZONES = {"type": "FeatureCollection", "features": []}
+for name, west in (("west", 0), ("east", 90)):
+    ring = [[west, -60], [west + 80, -60], [west + 80, 60], [west, 60], [west, -60]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    ZONES["features"].append({"type": "Feature", "properties": {"name": name}, "geometry": shape})
+
+
+def test_zonal_statistics_are_those_of_python(url, tmp_path, capsys):
+    zones = tmp_path / "zones.geojson"
+    zones.write_text(json.dumps(ZONES))
+    options = [
+        "--by",
+        "name",
+        "--stats",
+        "mean,quantile(q=0.9)",
+        "--columns",
+        "t2m",
+        "--lat",
+        "lat",
+        "--weights",
+        "area",
+    ]
+    output = tmp_path / "out.parquet"
+    assert main(["zonal", url, str(zones), *options, "--where", "name = 'east'", "--output", str(output)]) == 0
+    stats = ("mean", "quantile(q=0.9)")
+    expected = rd.zonal(url, ZONES, "t2m", stats=stats, by="name", weights="area").filter(name="east").collect()
+    assert pl.read_parquet(output).equals(expected)
+    assert expected.height > 0
+    assert main(["zonal", url, str(tmp_path / "no-such.geojson")]) == 2
+    assert "There is no file" in capsys.readouterr().err
+    assert main(["zonal", url, str(zones), "--stats", "maen"]) == 2
+    assert "Did you mean 'mean'?" in capsys.readouterr().err
 
 
 def test_info_shows_columns_and_chunks(url, capsys):
@@ -232,7 +267,7 @@ def test_a_wrong_command_line_shows_how_it_is_used(arguments, capsys):
     assert capsys.readouterr().err.startswith("usage: rainbear-dask")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["scan"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["plan"], ["scan"], ["zonal"]])
 def test_help_has_examples_and_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as info:
         main([*command, "--help"])
@@ -249,7 +284,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 def test_the_examples_of_the_help_are_commands():
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.strip().startswith("rainbear-dask")]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
 

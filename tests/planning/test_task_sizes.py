@@ -78,7 +78,7 @@ DECISIONS = {
     ("GEFS analysis", "box"): (24, 17, 3, 8.0),
     ("GEFS analysis", "month"): (299, 28, 10, 20.0),
     ("GEFS analysis", "all"): (5152, 34, 8, 25.0),
-    ("HRRR analysis", "point"): (20, 33, 40, 1.0),
+    ("HRRR analysis", "point"): (14, 50, 40, 1.0),
     ("HRRR analysis", "map"): (480, 33, 4, 50.0),
     ("HRRR analysis", "box"): (60, 33, 5, 12.0),
     ("HRRR analysis", "month"): (864, 33, 6, 33.3),

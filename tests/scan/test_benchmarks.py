@@ -34,6 +34,10 @@ from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
+from benchmarks.regions import TILES, polygons
+from benchmarks.regions import measure as measure_regions
+from benchmarks.regions import readers as readers_of_regions
+from benchmarks.regions import report as report_regions
 from benchmarks.repeated import STORES as REPEATED
 from benchmarks.repeated import measure as measure_repeated
 from benchmarks.repeated import report as report_repeated
@@ -260,6 +264,14 @@ def test_questions_of_planning_are_those_that_they_are_called(grid, name, kept, 
 def test_memory_of_planning_is_that_of_a_process_of_its_own(short_grids):
     found = measured_alone(next(case for case in CASES if case.name == "a circle"), short_grids[PROJECTED][1])
     assert found.memory > 2 * 8 * 1059 * 1799 / 1e6  # two coordinates of two dimensions
+
+
+def test_regions_are_measured_and_all_means_agree(tmp_path):
+    path = str(tmp_path / "tiles.zarr")
+    TILES.shortened(3).write(path)
+    measures = measure_regions(path, polygons(5), rounds=1)
+    assert [each.reader for each in measures] == list(readers_of_regions())
+    assert len(report_regions(measures).splitlines()) == 2 + len(measures)
 
 
 @pytest.mark.parametrize("store", REPEATED, ids=lambda store: store.name)

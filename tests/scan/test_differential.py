@@ -23,7 +23,7 @@ from polars.testing import assert_frame_equal
 from zarr.storage import MemoryStore
 
 from rainbear_dask import BackendOptions, ZarrBackendSync, scan_zarr
-from rainbear_dask.execution import worker
+from rainbear_dask.execution import columns
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.planning import plan as planner
 from rainbear_dask.planning import tiling
@@ -346,7 +346,7 @@ def test_whatever_a_backend_keeps_it_answers_as_xarray_does(data):
     with (
         written(data) as (_, _, store),
         budgets(data),
-        mock.patch.object(worker, "_SMALL_PART_RATIO", 1),
+        mock.patch.object(columns, "_SMALL_PART_RATIO", 1),
         dask.config.set({"rainbear-dask.cache-bytes": kept_bytes}),
     ):
         frame = expected_frame(store)

@@ -8,7 +8,7 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.execution import worker
+from rainbear_dask.execution import survivors, worker
 from rainbear_dask.planning import predicate
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.query.io_source import plans_of
@@ -223,13 +223,14 @@ def test_tasks_that_lie_in_different_boxes_have_different_keys(path):
 def test_a_filter_is_evaluated_once_for_each_cell_of_its_own_dimensions(path, where, monkeypatch):
     """The planner keeps such a filter if its dimensions have many cells; here, any number is too many."""
     monkeypatch.setattr(predicate, "MAX_CELLS", 1)
-    evaluated, passed = list[tuple[list[str], int]](), worker._passed
+    evaluated, passed = list[tuple[list[str], int]](), worker.evaluate
 
     def noted(test, known, count):
         evaluated.append(([column.name for column in test.columns], count))
         return passed(test, known, count)
 
-    monkeypatch.setattr(worker, "_passed", noted)
+    monkeypatch.setattr(worker, "evaluate", noted)
+    monkeypatch.setattr(survivors, "evaluate", noted)
     test = (c.lat + 1) * 2 > 3
     test &= c.v > 3 if where == "a task in one box" else (c.v > 3) & ((c.t == 3) | (c.x < 7))  # the latter settled
     plan = rd.plan(path, test)

@@ -36,6 +36,18 @@ def warm(source: StoreLike, **options: Unpack[ScanOptions]) -> pl.LazyFrame:
     return rd.scan_zarr(source, **options).filter(pl.col("t2m") > 290)
 
 
+def regions(path: Path, frame: pl.DataFrame) -> None:
+    """Geometry in expressions, and statistics over polygons."""
+    assert_type(rd.geo.within("POLYGON ((0 0, 1 1, 1 0, 0 0))", "x", pl.col("y"), boundary="exclude"), pl.Expr)
+    assert_type(rd.geo.dwithin((5.1, 52.1), meters=50e3) & rd.geo.intersects_bbox(0, 0, 1, 1), pl.Expr)
+    assert_type(rd.geo.point() if frame.height else rd.geo.cell("w", "s", 5, pl.col("n")), pl.Expr)
+    assert_type(rd.geo.transform("x", "y", 32633, "EPSG:4326"), pl.Expr)
+    assert_type(rd.zonal(path, {"a": b""}, "t2m", stats=("mean", "quantile(q=0.9)"), weights="area"), pl.LazyFrame)
+    assert_type(rd.zonal(rd.scan_zarr(path), frame, ["t2m"], stats="max", by="name", lon="x", lat="y"), pl.LazyFrame)
+    rd.zonal(path, frame, weights="centre")  # type: ignore[arg-type]
+    rd.geo.within(b"", boundary="inside")  # type: ignore[arg-type]
+
+
 def plans(path: Path) -> None:
     """A plan and its exits."""
     plan = rd.plan(path, pl.col("t2m") > 290, ["t2m"], n_rows=5, variables=["t2m"])

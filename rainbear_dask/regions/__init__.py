@@ -1,0 +1,1 @@
+"""Zonal statistics: polygons to weights of cells, chunks to partial sums, partial sums to a table."""
