@@ -9,6 +9,7 @@ from polars.testing import assert_frame_equal
 import rainbear_dask as rd
 from rainbear_dask.aggregation import partial as partials
 from rainbear_dask.engine.rewriting import rewrite
+from rainbear_dask.execution import groups
 from tests.support.aggregations import consume_in_pieces, queries, write_mixed
 
 
@@ -42,6 +43,12 @@ def test_answers_equal_those_of_polars(url, table, ask, data):
         if cuts is not None:
             patch.setattr(partials, "consume_groups", consume_in_pieces(cuts))
         patch.setattr(partials, "_MAX_STRIP_GROUPS", max_groups)
+        patch.setattr(
+            groups, "GROUP_BYTES", data.draw(st.sampled_from([60, groups.GROUP_BYTES]), label="bytes a group")
+        )
+        patch.setattr(
+            groups, "STRIP_BYTES", data.draw(st.sampled_from([150, groups.STRIP_BYTES]), label="bytes a strip")
+        )
         done = rewrite(ask(rd.scan_zarr(url)))
         note([str(part) for part in done.parts])
         event("split" if all(part.split for part in done.parts) else done.parts[0].reason[:60])
