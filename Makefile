@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -94,7 +94,7 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
-	    tests/writing/test_round_trip.py tests/export $(ARGS)
+	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
@@ -111,6 +111,9 @@ bench-targets: .venv-bench/.installed  ## Measure the four layouts beside rainbe
 
 bench-floor: .venv-bench/.installed  ## Measure scans in units of the time to read and decode their chunks (five minutes)
 	.venv-bench/bin/python -m benchmarks.floor $(ARGS)
+
+bench-engine: .venv-bench/.installed  ## Measure aggregations in units of the floor, beside Parquet, xarray and rainbear (ten minutes)
+	.venv-bench/bin/python -m benchmarks.engine $(ARGS)
 
 bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg

@@ -9,12 +9,14 @@ from typing import Any
 
 _HOMES = {
     "BackendOptions": "backends.cached_store",
+    "Engine": "api.collect",
     "ExportReport": "export.run",
     "IcechunkBackend": "backends.icechunk",
     "TableKey": "table.model",
     "ZarrBackend": "backends.zarr",
     "ZarrBackendSync": "backends.zarr",
     "__version__": "diagnostics.versions",
+    "collect": "api.collect",
     "configure_zarr_codecs": "metadata.codec_names",
     "exceptions": "exceptions",
     "explain": "api.scan",
@@ -24,6 +26,7 @@ _HOMES = {
     "print_extension_info": "diagnostics.versions",
     "progress": "diagnostics.progress",
     "read_zarr": "api.dataframe",
+    "rewrite": "api.collect",
     "sample": "api.sample",
     "scan_zarr": "api.scan",
     "scan_zarr_async": "backends.zarr",

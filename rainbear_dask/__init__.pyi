@@ -1,6 +1,7 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
 from rainbear_dask import exceptions, geo, store
+from rainbear_dask.api.collect import Engine, collect, rewrite
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.dataset import to_xarray
 from rainbear_dask.api.export import write_parquet
@@ -20,12 +21,14 @@ from rainbear_dask.table.model import TableKey
 
 __all__ = [
     "BackendOptions",
+    "Engine",
     "ExportReport",
     "IcechunkBackend",
     "TableKey",
     "ZarrBackend",
     "ZarrBackendSync",
     "__version__",
+    "collect",
     "configure_zarr_codecs",
     "exceptions",
     "explain",
@@ -35,6 +38,7 @@ __all__ = [
     "print_extension_info",
     "progress",
     "read_zarr",
+    "rewrite",
     "sample",
     "scan_zarr",
     "scan_zarr_async",

@@ -124,7 +124,46 @@ class Decoding:
         flat = values.reshape(-1).astype(self.stored, copy=False)
         if flat.dtype.kind in "SUTO":
             return self._decode_text(flat)
-        flat = flat.view(self.number)
+        flat, masked = self._unpack(flat.view(self.number))
+        if self.clock is not None:
+            return self._decode_time(self.clock, flat, masked)
+        series = pl.Series(self._as_column(flat))
+        return series.set(pl.Series(masked), None) if masked is not None and masked.any() else series
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether the column holds plain numbers or Booleans, so that `decode_numbers` works."""
+        return self.clock is None and self.stored.kind not in "SUTOmM"
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether the column holds the stored values, with NaN perhaps masked, so that nothing needs decoding."""
+        unpacked = self.scale_factor is None and self.add_offset is None
+        same = self.number == self.stored and self.number.kind in "iuf" and self.number != np.float16
+        return self.holds_numbers and unpacked and same and not self.fills and self.dtype != pl.Boolean
+
+    def decode_numbers(self, values: _Array) -> tuple[_Array, npt.NDArray[np.bool_] | None]:
+        """Decode stored numbers without Polars.
+
+        Parameters
+        ----------
+        values : ndarray
+            Stored values, of any shape. ``holds_numbers`` is true.
+
+        Returns
+        -------
+        ndarray
+            The values of the column, of the same shape. Masked places hold any value.
+        ndarray of bool or None
+            The masked places; None if there is none.
+        """
+        flat = np.ascontiguousarray(values).reshape(-1).astype(self.stored, copy=False)
+        numbers, masked = self._unpack(flat.view(self.number))
+        if masked is not None:
+            masked = masked.reshape(values.shape) if masked.any() else None
+        return self._as_column(numbers).reshape(values.shape), masked
+
+    def _unpack(self, flat: _Array) -> tuple[_Array, npt.NDArray[np.bool_] | None]:
         masked = self._masked(flat)
         if self.scale_factor is not None or self.add_offset is not None:
             packed, flat = flat, borrow_array(flat.shape, np.float64)
@@ -133,14 +172,12 @@ class Decoding:
                 flat *= self.scale_factor
             if self.add_offset is not None:
                 flat += self.add_offset
-        if self.clock is not None:
-            return self._decode_time(self.clock, flat, masked)
+        return flat, masked
+
+    def _as_column(self, flat: _Array) -> _Array:
         if self.dtype == pl.Boolean:
-            flat = flat.astype(np.bool_, copy=False)
-        elif flat.dtype == np.float16:
-            flat = flat.astype(np.float32)
-        series = pl.Series(flat)
-        return series.set(pl.Series(masked), None) if masked is not None and masked.any() else series
+            return flat.astype(np.bool_, copy=False)
+        return flat.astype(np.float32) if flat.dtype == np.float16 else flat
 
     def _masked(self, flat: _Array) -> npt.NDArray[np.bool_] | None:
         """Return the mask of fill values; None, at no cost, if no fill is declared."""

@@ -46,15 +46,17 @@ class Explanation:
         Where each scan runs.
     kept_by_polars : tuple of str
         Filters directly above a scan that Polars applies itself.
-    split : tuple of str or None, optional
-        For each aggregate of the query, "array" or "rows" if tasks compute parts of it, else None. None as a whole
-        means that no aggregate is split.
+    split : tuple of str or None
+        For each aggregation of a scan, "array" if tasks compute parts of it, else None.
+    aggregations : tuple of str
+        The same in words, with the reason for None.
     """
 
     plans: tuple[ReadPlan, ...]
     places: tuple[Place, ...]
     kept_by_polars: tuple[str, ...] = ()
-    split: tuple[str | None, ...] | None = None
+    split: tuple[str | None, ...] = ()
+    aggregations: tuple[str, ...] = ()
 
     @property
     def chunks_kept(self) -> int:
@@ -93,7 +95,7 @@ class Explanation:
 
     def __str__(self) -> str:
         reports = [as_text(plan, str(place)) for plan, place in zip(self.plans, self.places, strict=True)]
-        return "\n".join([*(reports or [NO_SCAN]), *(escaped(f"  {name:8} {text}") for name, text in self._kept())])
+        return "\n".join([*(reports or [NO_SCAN]), *(escaped(f"  {name:8} {text}") for name, text in self._notes())])
 
     def __repr__(self) -> str:
         return str(self)
@@ -105,11 +107,12 @@ class Explanation:
     def _repr_html_(self) -> str:
         reports = [as_html(plan, str(place)) for plan, place in zip(self.plans, self.places, strict=True)]
         if not reports:
-            return draw_report(NO_SCAN, self._kept(), "")
-        return "".join(reports) + (draw_report("KEPT BY POLARS", self._kept(), "") if self.kept_by_polars else "")
+            return draw_report(NO_SCAN, self._notes(), "")
+        return "".join(reports) + (draw_report("THE QUERY ABOVE", notes, "") if (notes := self._notes()) else "")
 
-    def _kept(self) -> Sequence[tuple[str, str]]:
-        return [
+    def _notes(self) -> Sequence[tuple[str, str]]:
+        """Return what Polars and the engine do above the scans, each with its label."""
+        return [("split", text) for text in self.aggregations] + [
             (
                 "kept",
                 f"{text if len(text) <= 100 else f'{text[:97]}...'}: Polars applies this filter itself"

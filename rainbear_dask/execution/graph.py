@@ -96,7 +96,7 @@ def _sealed(task: T) -> T:
     return task if scan is task.scan else replace(task, scan=scan)
 
 
-def _content(task: ScanTask) -> tuple[str, str]:
+def content_of(task: ScanTask) -> tuple[str, str]:
     """Return what identifies a task for Dask. By itself, Dask would walk through the shared `Scan` for every task."""
     positions = [one for product in (task.index, *task.boxes) for one in product]
     lengths = np.array([len(one.starts) for one in positions])
@@ -104,7 +104,7 @@ def _content(task: ScanTask) -> tuple[str, str]:
     return token_of(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
 
 
-normalize_token.register(ScanTask, _content)
+normalize_token.register(ScanTask, content_of)
 
 
 def token_of(scan: Scan) -> str:

@@ -86,6 +86,8 @@ def find_groups(index: Mapping[str, IndexSet], cells: CellMask, unit: GroupUnit)
     """
     if not cells.count:
         return []
+    if not index:  # a table without dimensions has one row
+        return [GroupPlace({}, (), cells)]
     units = {dim: positions.chunks(unit.lengths[dim]).positions() for dim, positions in index.items()}
     ranks = {  # of the first position of each unit, and of the end
         dim: np.append(positions.count_below(units[dim] * unit.lengths[dim]), len(positions))

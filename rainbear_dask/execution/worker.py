@@ -1,7 +1,8 @@
 """The work of one task: read chunks, filter, and return the rows as a `CompactFrame`."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -44,9 +45,16 @@ def run_task(task: ScanTask) -> CompactFrame:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
+    with on_a_thread():
+        return _run(task)
+
+
+@contextmanager
+def on_a_thread() -> Iterator[None]:
+    """Count the calling thread as one that reads, and let errors pickle."""
     try:
         with threads.busy():
-            return _run(task)
+            yield
     except RainbearError as error:
         if error.__suppress_context__:  # Dask would send a context that tracebacks hide and that may not even pickle
             error.__context__ = None
@@ -76,7 +84,7 @@ class _Left:
 
     def __init__(self, task: ScanTask) -> None:
         self._scan, self._index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
-        self.cells = CellMask({dim: len(positions) for dim, positions in self._index.items()}, _cells_of(task))
+        self.cells = CellMask({dim: len(positions) for dim, positions in self._index.items()}, cells_of(task))
         self._known: dict[str, pl.Series] = {}  # one value per cell
 
     def apply(self, test: Filter) -> None:
@@ -157,7 +165,7 @@ def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
     return func(make_frame(task))
 
 
-def _cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
+def cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
     """Return which cells of the product of positions lie in the task's boxes; None if all do."""
     if not task.boxes:
         return None

@@ -7,9 +7,10 @@ is read. `optimized_steps` reads the text of ``LazyFrame.explain``, the only oth
 ``tests/query/test_pushdown.py`` fails if a release of Polars changes the behaviour that this module relies on.
 """
 
+import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne
 from typing import Any, NamedTuple
@@ -83,12 +84,9 @@ def pushed_down(query: pl.LazyFrame) -> list[Request]:
     list of Request
         In the order in which Polars starts the scans. Scans that Polars skips are absent.
     """
-    recording = _this_thread.recording = _Recording()
-    try:
+    with _recorded() as recording:
         # a copy of the query, in which a recorder stands for each scan
         copy = pl.LazyFrame.deserialize(query.serialize())
-    finally:
-        _this_thread.recording = None
     if recording.sources:
         try:
             # The streaming engine calls all sources before it takes a frame of any, so no expression is evaluated.
@@ -102,7 +100,7 @@ def pushed_down(query: pl.LazyFrame) -> list[Request]:
 
 
 def recorder_of(source: Any) -> tuple[Callable[[int], Any], tuple[int]] | None:
-    """Return what ``source.__reduce__`` must return while `pushed_down` copies a query; None at any other time.
+    """Return what ``source.__reduce__`` must return while this module copies a query; None at any other time.
 
     No store is pickled then.
     """
@@ -114,8 +112,10 @@ def recorder_of(source: Any) -> tuple[Callable[[int], Any], tuple[int]] | None:
 
 
 class _Recording:
-    def __init__(self) -> None:
-        self.sources: list[Any] = []
+    def __init__(self, sources: Sequence[Any] = (), *, restores: bool = False) -> None:
+        self.sources = list(sources)
+        self.restores = restores
+        self.restored: list[Any] = []
         self.requests: list[Request] = []
 
 
@@ -126,11 +126,59 @@ class _ThisThread(threading.local):
 _this_thread = _ThisThread()
 
 
-def _recorder(number: int) -> _Recorder:
+def _recorder(number: int) -> Any:
     recording = _this_thread.recording
     if recording is None:
         raise RuntimeError("A recorder belongs to the thread that copies its query. Call pushed_down() again.")
-    return _Recorder(recording.requests, recording.sources[number])
+    source = recording.sources[number]
+    if recording.restores:
+        recording.restored.append(source)
+        return source
+    return _Recorder(recording.requests, source)
+
+
+@contextmanager
+def _recorded(recording: _Recording | None = None) -> Iterator[_Recording]:
+    _this_thread.recording = recording = recording or _Recording()
+    try:
+        yield recording
+    finally:
+        _this_thread.recording = None
+
+
+def serialize_without_sources(query: pl.LazyFrame, sources: Sequence[Any] = ()) -> tuple[bytes, list[Any]]:
+    """Return Polars' binary form of a query, in which a number stands for each scan.
+
+    Parameters
+    ----------
+    query : LazyFrame
+        The query.
+    sources : sequence
+        Sources that have numbers already.
+
+    Returns
+    -------
+    bytes
+        The query.
+    list
+        Each source at the place of its number.
+    """
+    with _recorded(_Recording(sources)) as recording:
+        return query.serialize(), recording.sources
+
+
+def deserialize_with_sources(data: bytes, sources: Sequence[Any]) -> tuple[pl.LazyFrame, list[Any]]:
+    """Return a query from its binary form, and the sources that it scans.
+
+    Parameters
+    ----------
+    data : bytes
+        As `serialize_without_sources` returns it, or edited.
+    sources : sequence
+        Each source at the place of its number. The query scans these very objects, not copies.
+    """
+    with _recorded(_Recording(sources, restores=True)) as recording:
+        return pl.LazyFrame.deserialize(io.BytesIO(data)), recording.restored
 
 
 _PROJECTION, _SCAN, _FILTER = "simple π", "PYTHON[", "FILTER"  # how Polars' explain() begins the lines of these steps

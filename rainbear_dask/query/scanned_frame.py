@@ -163,12 +163,16 @@ class ScannedFrame(pl.LazyFrame):
         return _with_origin(selected, replace(self.origin, steps=(*self.origin.steps, step)))
 
 
-def _scan(origin: Origin) -> pl.LazyFrame:
-    table = origin.reader.table
-    frame = register_io_source(
-        origin.reader, schema=table.schema, is_pure=True, explain_name="SCAN ZARR", explain_detail=table.spec.label
+def scan(reader: ZarrReader) -> pl.LazyFrame:
+    """Return the scan of a source, as Polars knows it."""
+    table = reader.table
+    return register_io_source(
+        reader, schema=table.schema, is_pure=True, explain_name="SCAN ZARR", explain_detail=table.spec.label
     )
-    return _with_origin(reduce(lambda done, step: step(done), origin.steps, frame), origin)
+
+
+def _scan(origin: Origin) -> pl.LazyFrame:
+    return _with_origin(reduce(lambda done, step: step(done), origin.steps, scan(origin.reader)), origin)
 
 
 def _with_origin(frame: pl.LazyFrame, origin: Origin) -> pl.LazyFrame:

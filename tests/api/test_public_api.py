@@ -47,12 +47,14 @@ EXAMPLES = [name for name, value in PUBLIC.items() if ">>>" in (value.__doc__ or
 def test_the_public_names():
     assert rainbear_dask.__all__ == [
         "BackendOptions",
+        "Engine",
         "ExportReport",
         "IcechunkBackend",
         "TableKey",
         "ZarrBackend",
         "ZarrBackendSync",
         "__version__",
+        "collect",
         "configure_zarr_codecs",
         "exceptions",
         "explain",
@@ -62,6 +64,7 @@ def test_the_public_names():
         "print_extension_info",
         "progress",
         "read_zarr",
+        "rewrite",
         "sample",
         "scan_zarr",
         "scan_zarr_async",

@@ -751,3 +751,30 @@ def test_a_decoding_pickles_compares_and_hashes(values, attributes):
     assert hash(again) == hash(decoding)
     assert again != decoding_of(np.zeros(1, dtype="int8"))
     assert_series_equal(again.decode(values), decoding.decode(values))
+
+
+@pytest.mark.parametrize("stored", ["i2", "u1", "f4", "f8", "f2", "?"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"_FillValue": 1},
+        {"_FillValue": 0, "scale_factor": 0.5, "add_offset": 3.0},
+        {"missing_value": [0, 1]},
+        {"dtype": "bool"},
+    ],
+)
+def test_numbers_are_decoded_without_polars_as_with_it(stored, attributes):
+    if stored == "?":
+        attributes = {}
+    values = np.array([[0, 1, 2], [1, 1, 3]]).astype(stored)
+    if stored[0] == "f":
+        values[0, 2] = np.nan
+    decoding = decoding_of(values, attributes)
+    assert decoding.holds_numbers
+    numbers, masked = decoding.decode_numbers(values)
+    known = pl.Series(np.ones(6, bool) if masked is None else ~masked.reshape(-1))
+    actual = pl.Series(numbers.reshape(-1)).to_frame("x").select(pl.when(known).then("x")).to_series()
+    assert_series_equal(actual, decoding.decode(values), check_names=False)
+    if decoding.keeps_values:
+        np.testing.assert_array_equal(numbers, values)

@@ -16,6 +16,10 @@ from benchmarks import writing
 from benchmarks.cluster import measure as measure_on_cluster
 from benchmarks.dataframes import CHUNKS, QUESTIONS, to_parquet, write_matrix
 from benchmarks.dataframes import measure as measure_dataframes
+from benchmarks.engine import QUESTIONS as ENGINE_QUESTIONS
+from benchmarks.engine import measure as measure_engine
+from benchmarks.engine import report as report_engine
+from benchmarks.engine import write as write_engine
 from benchmarks.floor import QUESTIONS as FLOOR_QUESTIONS
 from benchmarks.floor import STORES as FLOOR_STORES
 from benchmarks.floor import floor, places
@@ -303,6 +307,16 @@ def test_the_floor_reads_the_chunks_that_a_plan_keeps(store, tmp_path):
         assert result.chunks == kept, result.question.name
         assert result.floor.wall > 0
     assert len(report_floor(results).splitlines()) == 2 + len(FLOOR_QUESTIONS)
+
+
+def test_aggregations_are_measured_and_their_answers_agree(tmp_path):
+    tiny = LAYOUTS[1].sized("tiny")
+    path, parquet = write_engine(tiny, str(tmp_path))
+    results = [measure_engine(tiny, path, parquet, question, rounds=1) for question in ENGINE_QUESTIONS[::5]]
+    for result in results:
+        assert {"floor", "ours", "today", "parquet"} <= set(result.samples)
+        assert 0 < result.ratio("ours") < inf
+    assert len(report_engine(results).splitlines()) == 2 + len(results) + 1
 
 
 def test_the_floor_decodes_each_chunk(tmp_path):

@@ -838,6 +838,73 @@ FAULTS = [
         "return None if is_local(store) else _refetch",
         "return None",
     ),
+    # Aggregations where the chunks are
+    Fault(
+        "a masked NaN is not looked for",
+        "aggregation/reduction engine/test_differential",
+        'if any(np.isnan(first[kind]).any() for kind in ("sum", "fsum", "min", "max") if kind in first):',
+        "if False:",
+    ),
+    Fault(
+        "equal values along a plain axis count once",
+        "aggregation/groups engine/test_differential",
+        "factor = prod(self.box[axis] for axis in self.plain if values.shape[axis] == 1)",
+        "factor = 1",
+    ),
+    Fault(
+        "cells of a group that are not neighbours",
+        "aggregation/groups aggregation/test_groups",
+        "if part.order is not None:",
+        "if False:",
+    ),
+    Fault(
+        "NaN exceeds no number",
+        "aggregation/terms aggregation/test_terms",
+        'lambda x, value: x > value if x.dtype.kind != "f" else ~(x <= value)',
+        "lambda x, value: x > value",
+    ),
+    Fault(
+        "a filter is evaluated on dropped cells",
+        "aggregation/terms engine/test_rewriting",
+        "cells = CellMask(box, None if mask is None else np.broadcast_to(mask, tuple(box.values())))",
+        "cells = CellMask(box)",
+    ),
+    Fault(
+        "deviations between parts are left out",
+        "aggregation/states engine/test_differential",
+        'squares[at] += parts["m2"] + np.where((n > 0) & (more_n > 0), between, 0.0)',
+        'squares[at] += parts["m2"]',
+    ),
+    Fault(
+        "a node of other fields is taken",
+        "engine/serialized engine/test_rewriting",
+        "if kind_of(mine) != kind_of(theirs) or _without_inputs(mine) != _without_inputs(theirs):",
+        "if kind_of(mine) != kind_of(theirs):",
+    ),
+    Fault(
+        "a key of a variable",
+        "engine/questions engine/test_rewriting",
+        "if not names <= rows.coordinates:",
+        "if False:",
+    ),
+    Fault(
+        "the key of a task lacks its question",
+        "aggregation/partial engine/test_cluster",
+        'return "partial", content_of(task), tokenize(repr(task.operands)), tokenize(codes)',
+        'return "partial", content_of(task)',
+    ),
+    Fault(
+        "an output that compares groups",
+        "engine/aggregates engine/test_rewriting",
+        "if elementwise(left, schema) is None:",
+        "if False:",
+    ),
+    Fault(
+        "rows that no group may have count",
+        "aggregation/answer engine/test_differential",
+        "kept = np.flatnonzero(num_rows) if question.keys and not num_rows.all() else None",
+        "kept = None",
+    ),
     # Regions
     Fault(
         "a polygon wider than a turn tested once",

@@ -1,0 +1,1 @@
+"""Partial aggregates: groups of cells, reductions of chunk groups, and merging their states."""

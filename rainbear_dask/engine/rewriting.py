@@ -1,0 +1,136 @@
+"""LazyFrame to LazyFrame: the largest parts that can be split become sources that answer them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
+
+from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
+from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
+from rainbear_dask.engine.source import AnswerReader
+from rainbear_dask.exceptions import RainbearError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a query that aggregates a scan.
+
+    Parameters
+    ----------
+    name : str
+        The aggregation, in Polars' words.
+    split : Split or None
+        What workers answer; None if Polars does it.
+    reason : str
+        Why Polars does it; "" if workers do.
+    """
+
+    name: str
+    split: Split | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.split is None:
+            return f"{self.name}: not split, because {self.reason}"
+        question = self.split.question
+        groups = 1
+        for block in question.blocks:
+            groups *= block.keys.height
+        keys = ", ".join(name for name, _ in question.keys) or "nothing"
+        outputs = ", ".join(name for name, _ in question.outputs) or "no aggregate"
+        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups"
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A query after rewriting.
+
+    Parameters
+    ----------
+    query : LazyFrame
+        The query, with sources of answers; the very query if nothing is split.
+    parts : tuple of Part
+        Its aggregations of Zarr scans.
+    """
+
+    query: pl.LazyFrame
+    parts: tuple[Part, ...]
+
+
+def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
+    """Put sources in the place of the parts of a query that can be split.
+
+    Parameters
+    ----------
+    query : LazyFrame
+        The query; it stays as it is.
+    client : distributed.Client, optional
+        Client that runs the tasks; by default the one of each scan.
+
+    Returns
+    -------
+    Rewritten
+        A query with the same result. Planning reads the coordinates that filters and keys name.
+    """
+    if not _scans_zarr(query):
+        return Rewritten(query, ())
+    try:
+        plan = LogicalPlan(query)
+    except Unsplit as reason:
+        return Rewritten(query, (Part("the query", None, str(reason)),))
+    found = list(_parts(plan, plan.root))
+    parts = tuple(part for part, _ in found)
+    try:
+        grafts = [(node, _source(part.split, client)) for part, node in found if part.split is not None]
+        return Rewritten(plan.grafted(grafts) if grafts else query, parts)
+    except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
+        return Rewritten(query, tuple(Part(part.name, None, f"grafting failed: {error}") for part in parts))
+
+
+def _scans_zarr(query: pl.LazyFrame) -> bool:
+    try:
+        return "SCAN ZARR" in query.explain(optimized=False)
+    except PolarsError:
+        return False  # Polars says why when it runs the query
+
+
+def _parts(plan: LogicalPlan, node: Tree, depth: int = 0) -> list[tuple[Part, Tree]]:
+    """Return the parts at a node and below it, each with its node."""
+    mine: list[tuple[Part, Tree]] = []
+    if depth > _MAX_DEPTH:
+        return mine
+    if aggregates(node):
+        try:
+            return [(Part(kind_of(node), split_of(plan, node)), node)]
+        except Unsplit as reason:
+            if works_row_by_row(plan, node):
+                return mine
+            mine = [(Part(kind_of(node), None, str(reason)), node)]
+        except (RainbearError, Exception) as error:  # noqa: BLE001  an unknown layout, or a store that does not answer
+            mine = [(Part(kind_of(node), None, f"{type(error).__name__}: {error}"), node)]
+    try:
+        below = plan.inputs(node)
+    except Unsplit:
+        return mine
+    inner = [found for each in below for found in _parts(plan, each, depth + 1)]
+    return inner if any(part.split for part, _ in inner) else mine + inner
+
+
+_MAX_DEPTH = 200
+
+
+def _source(split: Split, client: "Client | None") -> pl.LazyFrame:
+    reader = split.reader
+    return register_io_source(
+        AnswerReader(split.question, client or reader.client, reader.limits),
+        schema=split.question.schema,
+        is_pure=True,
+        explain_name="ANSWER",
+        explain_detail=reader.table.spec.label,
+    )

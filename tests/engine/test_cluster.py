@@ -1,0 +1,141 @@
+"""On a cluster: states travel, not rows; the same bits as on threads; nothing is left over."""
+
+import asyncio
+import os
+import pickle
+import signal
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import dask
+import polars as pl
+import pytest
+from distributed import Client, LocalCluster
+from polars.testing import assert_frame_equal
+
+import rainbear_dask as rd
+from rainbear_dask.aggregation.partial import run_partial
+from rainbear_dask.engine.rewriting import rewrite
+from rainbear_dask.exceptions import QueryError
+from rainbear_dask.execution.graph import build_graph
+from tests.execution.test_run import nothing_left
+from tests.support.aggregations import write_mixed
+
+c = pl.col
+AGGREGATES = [c("masked").mean(), c("numbers").std().alias("std"), c("short").max(), pl.len().alias("n")]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    url = tmp_path_factory.mktemp("mixed") / "mixed.zarr"
+    write_mixed(url)
+    return url
+
+
+@pytest.fixture
+def lf(url):
+    with dask.config.set({"rainbear-dask.task-bytes": 1}):
+        yield rd.scan_zarr(url)
+
+
+QUERIES = {
+    "by lat": lambda t: t.group_by("lat").agg(AGGREGATES),
+    "by zone": lambda t: t.group_by("zone", c("time").dt.hour()).agg(AGGREGATES),
+    "filtered": lambda t: t.filter(c("plain") > 5).group_by("lat").agg(AGGREGATES),
+    "overall": lambda t: t.select(AGGREGATES),
+}
+
+
+def bits(frame):
+    return pickle.dumps([column.to_list() for column in frame.iter_columns()])
+
+
+def tasks_of(query):
+    (part,) = rewrite(query).parts
+    return [task for task, _ in part.split.question.tasks()]
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_the_bits_of_threads(lf, client, name):
+    query = QUERIES[name](lf)
+    assert len(tasks_of(query)) > 2
+    on_cluster = rd.collect(query)
+    assert nothing_left(client)
+    with closing(
+        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False)
+    ) as other:
+        assert bits(rd.collect(query, client=other)) == bits(on_cluster)
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
+        assert bits(rd.collect(query)) == bits(on_cluster)
+    assert_frame_equal(on_cluster, query.collect(), check_row_order=False, rel_tol=1e-5)
+
+
+def test_keys_name_the_store_and_hold_the_question(lf):
+    by_lat, by_lon = (lf.group_by(key).agg(c("plain").mean()) for key in ("lat", "lon"))
+    (first, *_), (other, *_) = tasks_of(by_lat), tasks_of(by_lon)
+    keys = [next(iter(build_graph([task], run_partial))) for task in (first, other, tasks_of(by_lat)[0])]
+    assert keys[0][0] == "scan-zarr-mixed"
+    assert keys[0] == keys[2] != keys[1]
+    maximum = tasks_of(lf.group_by("lat").agg(c("plain").max()))[0]
+    assert next(iter(build_graph([maximum], run_partial))) != keys[0]
+    assert pickle.loads(pickle.dumps(first)).index == first.index
+
+
+def test_states_travel_and_not_rows(lf):
+    for task in tasks_of(QUERIES["by lat"](lf)):
+        buffers = []
+        partial = run_partial(task)
+        small = pickle.dumps(partial, protocol=5, buffer_callback=buffers.append)
+        num_groups = task.blocks[0].count
+        assert sum(buffer.raw().nbytes for buffer in buffers) <= 8 * 7 * num_groups <= task.frame_bytes
+        assert len(small) < 2000
+        assert partial.__sizeof__() >= sum(array.nbytes for array in partial.states.values())
+
+
+def test_the_bytes_of_states_beside_those_of_rows(tmp_path):
+    write_mixed(tmp_path / "large.zarr", {"time": 48, "lat": 60, "lon": 90}, {"time": 24, "lat": 30, "lon": 45})
+    query = rd.scan_zarr(tmp_path / "large.zarr").group_by("lat").agg(c("plain").mean(), c("numbers").max())
+    states = sum(run_partial(task).__sizeof__() for task in tasks_of(query))
+    (part,) = rewrite(query).parts
+    rows = sum(task.max_rows for task in part.split.question.plan.tasks()) * (8 + 4 + 8)
+    assert states < rows / 100
+
+
+def test_a_killed_worker_changes_no_bit(lf):
+    query = QUERIES["by zone"](lf)
+    expected = bits(rd.collect(query))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        cluster.get_client() as client,
+    ):
+        pid = min(client.run(os.getpid).values())
+        rewritten = rd.rewrite(query, client=client)
+        timer = threading.Timer(0.02, os.kill, (pid, signal.SIGKILL))
+        timer.start()
+        assert bits(rewritten.collect()) == expected
+        timer.join()
+        assert bits(rewritten.collect()) == expected
+
+
+def test_an_asynchronous_client_is_refused_by_name(lf, cluster):
+    async def ask():
+        async with Client(cluster.scheduler_address, asynchronous=True, set_as_default=False) as client:
+            query = QUERIES["by lat"](lf)
+            with pytest.raises(QueryError, match="collect_async"):
+                rd.collect(query, client=client)
+            return await query.collect_async(engine=rd.Engine(client))
+
+    assert asyncio.run(ask()).height == 5
+
+
+def test_an_error_on_a_worker_is_polars_own(lf, client):
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="conversion"):
+        rd.collect(lf.select(c("short").cast(pl.Int8).sum()))
+    assert nothing_left(client)
+
+
+def test_plans_of_a_rewritten_query_are_those_of_its_scan(lf):
+    assert rd.explain(rd.rewrite(QUERIES["by lat"](lf))).count("SCAN") == 1
+    task = tasks_of(QUERIES["by lat"](lf))[0]
+    assert replace(task, scan=task.scan).operands == task.operands

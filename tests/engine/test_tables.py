@@ -1,0 +1,78 @@
+"""Tables of unusual shapes, and stores of other kinds."""
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from polars.testing import assert_frame_equal
+
+import rainbear_dask as rd
+from rainbear_dask.engine.rewriting import rewrite
+
+c = pl.col
+QUERIES = [
+    lambda t: t.select(c("x").sum(), c("x").mean().alias("m"), c("x").min().alias("low"), n=pl.len()),
+    lambda t: t.select(c("x").std(ddof=0), any=(c("x") > 2).any(), all=(c("x") > 2).all()),
+    lambda t: t.group_by("i").agg(c("x").max(), pl.len()),
+    lambda t: t.filter(c("x") > 1).group_by("i").agg(c("x").sum()),
+]
+
+
+def check(store, **options):
+    for ask in QUERIES:
+        table = rd.scan_zarr(store, **options)
+        if "i" not in table.collect_schema():
+            continue
+        done = rewrite(ask(table))
+        assert all(part.split for part in done.parts), done.parts
+        assert_frame_equal(done.query.collect(), ask(table.collect().lazy()).collect(), check_row_order=False)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (1, 1), (3, 2)])
+def test_dimensions_of_any_length_with_and_without_coordinates(tmp_path, shape):
+    xr.Dataset({"x": (("i", "j"), np.arange(float(np.prod(shape))).reshape(shape))}).to_zarr(
+        tmp_path / "a.zarr", zarr_format=2
+    )
+    check(tmp_path / "a.zarr")
+
+
+def test_a_table_of_one_row(tmp_path):
+    xr.Dataset({"x": ((), 3.5), "i": ((), 1)}).to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    ask = QUERIES[0]
+    table = rd.scan_zarr(tmp_path / "a.zarr")
+    assert_frame_equal(rd.collect(ask(table)), ask(table.collect().lazy()).collect())
+
+
+def test_sharded_chunks_and_shorter_variables(tmp_path):
+    data = xr.Dataset(
+        {"x": (("i", "j"), np.arange(48.0).reshape(8, 6)), "y": ("j", np.arange(6))}, {"i": np.arange(8) // 2}
+    )
+    data.to_zarr(tmp_path / "a.zarr", encoding={"x": {"chunks": (2, 2), "shards": (4, 6)}}, consolidated=False)
+    check(tmp_path / "a.zarr")
+
+
+def test_a_missing_chunk_is_the_fill_value(tmp_path):
+    data = xr.Dataset({"x": ("i", np.ones(6), {}, {"chunks": (2,)})}, {"i": np.arange(6)})
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    (tmp_path / "a.zarr" / "x" / "1").unlink()
+    check(tmp_path / "a.zarr")
+    assert rd.collect(rd.scan_zarr(tmp_path / "a.zarr").select(c("x").count())).item() == 4
+
+
+def test_undecoded_values_and_big_endian_numbers(tmp_path):
+    data = xr.Dataset(
+        {"x": ("i", np.arange(6, dtype=">f4"), {"missing_value": np.float32(3)})}, {"i": np.arange(6) % 2}
+    )
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2, encoding={"x": {"dtype": ">f4"}})
+    check(tmp_path / "a.zarr")
+    check(tmp_path / "a.zarr", decode=False)
+    check(tmp_path / "a.zarr", mask=False)
+
+
+def test_child_groups_are_left_to_polars(tmp_path):
+    xr.Dataset({"x": ("i", np.arange(4.0))}).to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    xr.Dataset({"z": ("i", np.arange(4.0))}).to_zarr(tmp_path / "a.zarr", group="child", zarr_format=2, mode="a")
+    table = rd.scan_zarr(tmp_path / "a.zarr")
+    query = table.select(c("x").sum())
+    assert "child groups" in rewrite(query).parts[0].reason
+    assert rd.collect(query).item() == 6
