@@ -148,7 +148,8 @@ def _times(values: pl.Series, decoding: Decoding, clock: Clock) -> _Array:
     unit: Any = decoding.dtype
     step, name = NUMPY_NANOSECONDS[unit.time_unit], values.name
     counts = values.to_physical().fill_null(clock.epoch // step).to_numpy()
-    if clock.calendar == "standard" and len(counts) and int(counts.min()) * step < _FIRST_DAY:
+    first: Any = values.to_physical().min()  # without nulls
+    if clock.calendar == "standard" and first is not None and int(first) * step < _FIRST_DAY:
         raise RowsError(
             f"The column {name!r} has dates before 1582-10-15, which the standard calendar counts otherwise. Declare "
             f"encoding={{{name!r}: {{'calendar': 'proleptic_gregorian'}}}}."

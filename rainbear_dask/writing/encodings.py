@@ -232,7 +232,7 @@ def _in_json(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> dict[str, A
     for name, value in attributes.items():
         plain = value.item() if isinstance(value, np.generic) else value
         if name == "_FillValue" and dtype.kind == "f":
-            plain = b64encode(pack("<d", plain)).decode()
+            plain = b64encode(pack("<d", dtype.type(plain))).decode()  # rounded, as the cells are
         elif name == "_FillValue" and dtype.kind in "iu":
             plain = int(plain)
         found[name] = plain
