@@ -21,8 +21,6 @@ AGGREGATES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
     "all": pl.Expr.all,
     "std": pl.Expr.std,
     "var": pl.Expr.var,
-    "std(ddof=0)": lambda e: e.std(ddof=0),
-    "var(ddof=0)": lambda e: e.var(ddof=0),
 }
 """By name, each aggregate as a function of its operand."""
 
@@ -39,12 +37,10 @@ STATES: Mapping[str, tuple[str, ...]] = {
     "all": ("min", "missing"),
     "std": _MOMENTS,
     "var": _MOMENTS,
-    "std(ddof=0)": _MOMENTS,
-    "var(ddof=0)": _MOMENTS,
 }
 """The kinds of states that an aggregate needs; ``len`` needs none of an operand."""
 
-ARITHMETIC = frozenset({"sum", "mean", "std", "var", "std(ddof=0)", "var(ddof=0)"})
+ARITHMETIC = frozenset({"sum", "mean", "std", "var"})
 """Aggregates of numbers alone."""
 
 
@@ -104,10 +100,10 @@ def finish(aggregate: Aggregate, states: Mapping[str, Array], n: Array, num_rows
         return _known(pl.Series(states[name]), n > 0).cast(dtype)
     if name == "mean":
         return _known(pl.Series(_ratio(states["fsum"], n)), n > 0).cast(dtype)
-    ddof = 0 if name.endswith("(ddof=0)") else 1
-    variance = _ratio(states["m2"], n - ddof)
-    result = np.sqrt(variance) if name.startswith("std") else variance
-    return _known(pl.Series(result), n > ddof).cast(dtype)
+    # Of another ddof, Polars 2.1 gives 0 for a group of one null row.
+    variance = _ratio(states["m2"], n - 1)
+    result = np.sqrt(variance) if name == "std" else variance
+    return _known(pl.Series(result), n > 1).cast(dtype)
 
 
 def _ratio(total: Array, count: Array) -> Array:

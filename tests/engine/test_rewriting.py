@@ -57,7 +57,7 @@ FORMS = {
     "key of one coordinate": (SPLIT, lambda t: t.group_by(c("time").dt.date()).agg(c("plain").std())),
     "key of several coordinates": (
         SPLIT,
-        lambda t: t.group_by((c("lat") > 0) & (c("lon") > 5)).agg(c("plain").var(ddof=0)),
+        lambda t: t.group_by((c("lat") > 0) & (c("lon") > 5)).agg(c("plain").var()),
     ),
     "2-D coordinate": (SPLIT, lambda t: t.group_by("zone").agg(c("plain").mean())),
     "struct key": (SPLIT, lambda t: t.group_by(pl.struct("lat", "kind")).agg(c("plain").sum())),
@@ -176,6 +176,7 @@ FORMS = {
     ),
     "key of a variable": (WHOLE, lambda t: t.group_by(c("plain").round()).agg(pl.len())),
     "median": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").median())),
+    "another ddof": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").std(ddof=0))),
     "n_unique": (WHOLE, lambda t: t.select(c("short").n_unique())),
     "first": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").first())),
     "values": (WHOLE, lambda t: t.group_by("lat").agg(c("plain").sort())),

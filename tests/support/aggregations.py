@@ -138,8 +138,6 @@ NUMERIC = {
     "len": pl.Expr.len,
     "std": pl.Expr.std,
     "var": pl.Expr.var,
-    "var0": lambda e: e.var(ddof=0),
-    "std0": lambda e: e.std(ddof=0),
 }
 LOGICAL = {
     "any": pl.Expr.any,
