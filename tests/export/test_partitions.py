@@ -64,7 +64,7 @@ def test_partitions_hold_each_row_once_and_readers_find_the_keys_again(rows):
         {"month": c.time.dt.month(), "warm": c.t2m > 280},
         {"name": pl.when(c.lat > 0).then(pl.lit("a b/ü=%")).when(c.lat < -50).then(pl.lit("z"))},
     ],
-    ids=str,
+    ids=["name", "names", "time", "expressions", "text"],
 )
 def test_polars_reads_the_rows_with_the_keys(url, tmp_path, by):
     lf = rd.scan_zarr(url)
