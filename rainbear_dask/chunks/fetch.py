@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -61,7 +61,7 @@ def forget_indexes(opening_id: str, path: str) -> None:
 
 
 async def fetch_chunk(
-    where: StorePath, opening_id: str, form: IndexForm | None, touched: Sequence[range], limit: int
+    where: StorePath, opening_id: str, form: IndexForm | None, places: Collection[tuple[int, ...]], limit: int
 ) -> "FetchedChunk":
     """Fetch a chunk, or with few requests the wanted part of a shard.
 
@@ -73,8 +73,8 @@ async def fetch_chunk(
         Name of the opening of the store, under which indexes of shards are cached.
     form : IndexForm or None
         Layout of the index of a shard; None for a chunk.
-    touched : sequence of range
-        Wanted chunks of a shard along each dimension.
+    places : collection of tuple of int
+        Wanted chunks of a shard; empty for the whole shard.
     limit : int
         Upper bound on the bytes of the object that are read together.
 
@@ -90,7 +90,7 @@ async def fetch_chunk(
     TooLargeError
         If the object, or a chunk in the index of a shard, has more bytes than its array declares.
     """
-    if form is None or prod(map(len, touched)) == prod(form.counts):
+    if form is None or not places or len(places) == prod(form.counts):
         try:
             buffer = await get(where.store, where.path, limit=limit)
             if form is not None and buffer is not None and len(buffer) < form.size:
@@ -98,11 +98,13 @@ async def fetch_chunk(
             return FetchedChunk({} if buffer is None else {0: buffer})
         except TooLargeError:
             if form is None:
-                raise  # a shard may hold unused bytes between its chunks, which need not be read
+                raise
+            # a shard may hold unused bytes between its chunks, which need not be read
+            places = places or list(product(*map(range, form.counts)))
     index = await _indexes.get(opening_id, where, form)
     if index is None:
         return FetchedChunk({})
-    spans = (form.span(index.spans, place) for place in product(*touched))
+    spans = (form.span(index.spans, place) for place in places)
     wanted = sorted({span for span in spans if span is not None and span[0] < span[1]})
     runs = list(coalesced(wanted))
     if span_bytes(runs) > limit:  # the gaps between the chunks hold something else

@@ -7,7 +7,7 @@ the attribute `AsyncArray.codec_pipeline`, which zarr sets from a global setting
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -177,14 +177,14 @@ class _Pipeline(BatchedCodecPipeline):
         return tuple(result for found in results for result in found or ())  # None in zarr 3.1
 
     async def _fetch(self, where: StorePath, spec: Any, selection: Any) -> FetchedChunk:
-        codec, form, touched = self.array_bytes_codec, None, list[range]()
+        codec, form, places = self.array_bytes_codec, None, list[tuple[int, ...]]()
         limit = bytes_limit(self, spec)
         if self.supports_partial_decode and isinstance(codec, ShardingCodec):
             inner = bytes_limit(codec.codecs, replace(spec, shape=codec.chunk_shape))
             form = index_form(codec, spec.shape, inner)
             sizes = zip(selection, spec.shape, codec.chunk_shape, strict=True)
-            touched = [_touched(part, length, size) for part, length, size in sizes]
-        return await fetch_chunk(where, self.opening_id, form, touched, limit)
+            places = list(product(*(_touched(part, length, size) for part, length, size in sizes)))
+        return await fetch_chunk(where, self.opening_id, form, places, limit)
 
 
 def _touched(part: Any, length: int, size: int) -> range:

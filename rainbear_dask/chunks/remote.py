@@ -1,10 +1,13 @@
 """Reader of arrays in object stores: it fetches chunks together, and decodes each on the calling thread on arrival."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
+from math import prod
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +51,18 @@ class RemoteReader:
     def begin(self, requests: Sequence[tuple[ChunkedArray, Region]]) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
         """Begin to fetch regions; the callable decodes chunks as they arrive, until all are decoded."""
         found = [borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
-        wanted = _parts(requests, found)
+        objects = _objects([_parts(requests, found)])
 
         def finish() -> list[npt.NDArray[Any]]:
             scratch = Scratch()
-            for _ in wanted:
+            for _ in objects:
                 number, fetched = _next(arrivals)
-                _decode(wanted[number], fetched, scratch)
+                for part in objects[number].parts:
+                    _decode(part, fetched, scratch)
             _next(arrivals)  # the end, or the error of a missing array
             return found
 
-        with self._fetching(wanted) as arrivals:
+        with self._fetching(objects) as arrivals:
             yield finish
 
     @contextmanager
@@ -66,49 +70,54 @@ class RemoteReader:
         self, groups: Sequence[Sequence[tuple[ChunkedArray, Region]]]
     ) -> Iterator[Iterator[list[npt.NDArray[Any]]]]:
         """Fetch all groups together, and decode one after the other into buffers that the next group reuses."""
-        empty = [[np.empty((0,) * len(region), array.meta.dtype) for array, region in group] for group in groups]
-        parts = [_parts(group, none) for group, none in zip(groups, empty, strict=True)]
+        nowhere = [[np.empty((0,) * len(region), array.meta.dtype) for array, region in group] for group in groups]
+        objects = _objects([_parts(*each) for each in zip(groups, nowhere, strict=True)])
 
         def decode() -> Iterator[list[npt.NDArray[Any]]]:
-            scratch, slots, waiting, first = Scratch(), Slots(), dict[int, FetchedChunk](), 0
+            scratch, slots, there = Scratch(), Slots(), dict[int, FetchedChunk]()
+            number_of = {each.name: number for number, each in enumerate(objects)}
+            uses = Counter({number: len(each.parts) for number, each in enumerate(objects)})
             for step, group in enumerate(groups, 1):
                 found = slots.arrays([([stop - start for start, stop in region], a.meta.dtype) for a, region in group])
-                for number, part in enumerate(_parts(group, found), first):
-                    while number not in waiting:
+                for part in _parts(group, found):
+                    number = number_of[part.array.path, part.index]
+                    while number not in there:
                         arrived, fetched = _next(arrivals)
-                        waiting[arrived] = fetched
-                    _decode(part, waiting.pop(number), scratch)
-                first += len(parts[step - 1])
+                        there[arrived] = fetched
+                    _decode(part, there[number], scratch)
+                    uses[number] -= 1
+                    if not uses[number]:
+                        del there[number]
                 if step == len(groups):
                     _next(arrivals)  # the end, or the error of a missing array
                 yield found
 
-        with self._fetching([part for some in parts for part in some]) as arrivals:
+        with self._fetching(objects) as arrivals:
             yield decode()
 
     @contextmanager
-    def _fetching(self, wanted: Sequence[StoredPart]) -> Iterator["SimpleQueue[_Arrival]"]:
-        """Fetch parts while the context lasts. The queue yields their numbers and bytes, and at the end None or an error."""
+    def _fetching(self, objects: Sequence["_Object"]) -> Iterator["SimpleQueue[_Arrival]"]:
+        """Fetch objects while the context lasts. The queue yields numbers and bytes, and at the end None or an error."""
         arrivals = SimpleQueue[_Arrival]()
-        if not wanted:
+        if not objects:
             arrivals.put(None)
             yield arrivals
             return
-        with running(self._fetch_all(wanted, arrivals.put)):
+        with running(self._fetch_all(objects, arrivals.put)):
             yield arrivals
 
-    async def _fetch_all(self, wanted: Sequence[StoredPart], put: Callable[[_Arrival], None]) -> None:
+    async def _fetch_all(self, objects: Sequence["_Object"], put: Callable[[_Arrival], None]) -> None:
         missing: dict[str, StoredPart] = {}  # one of each array
 
         async def fetch_one(number: int, part: StoredPart) -> None:
             with locate_error(part.array, part.index):
-                fetched = await _fetch(part, self._store, self._opening_id)
+                fetched = await _fetch(objects[number], self._store, self._opening_id)
             if fetched.is_missing:
                 missing[part.array.path] = part
             put((number, fetched))
 
         try:
-            await gather(fetch_one(*each) for each in enumerate(wanted))
+            await gather(fetch_one(number, each.parts[0]) for number, each in enumerate(objects))
             for part in missing.values():
                 with locate_error(part.array, part.index):
                     await check_array_exists(self._store, part.key, part.array.documents)
@@ -118,6 +127,22 @@ class RemoteReader:
                 raise
         else:
             put(None)
+
+
+class _Object(NamedTuple):
+    """A stored object, and the parts of it that some regions need: one fetch serves them all."""
+
+    name: tuple[str, tuple[int, ...]]
+    parts: list[StoredPart]
+
+
+def _objects(groups: Sequence[Sequence[StoredPart]]) -> list[_Object]:
+    """Return the stored objects of all parts, in the order of their first use."""
+    found: dict[tuple[str, tuple[int, ...]], _Object] = {}
+    for part in (part for group in groups for part in group):
+        name = part.array.path, part.index
+        found.setdefault(name, _Object(name, [])).parts.append(part)
+    return list(found.values())
 
 
 def _parts(requests: Sequence[tuple[ChunkedArray, Region]], found: Sequence[npt.NDArray[Any]]) -> list[StoredPart]:
@@ -137,11 +162,19 @@ def _next(arrivals: "SimpleQueue[_Arrival]") -> tuple[int, FetchedChunk]:
     return arrival  # type: ignore[return-value]  # the end is not unpacked
 
 
-async def _fetch(part: StoredPart, store: Store, opening_id: str) -> FetchedChunk:
+_SMALL_SHARD_BYTES = 2**19
+"""Decoded bytes of a shard that is fetched whole: its index would cost one more request."""
+
+
+async def _fetch(each: _Object, store: Store, opening_id: str) -> FetchedChunk:
     """Fetch a chunk, or the wanted chunks of a shard."""
-    array = part.array
-    touched = array.meta.grid.touched(part.inside)
-    return await fetch_chunk(StorePath(store, part.key), opening_id, array.index_form, touched, array.stored_limit)
+    array, form = each.parts[0].array, each.parts[0].array.index_form
+    places = set[tuple[int, ...]]()
+    if form is not None and prod(array.stored.chunks) * array.meta.itemsize > _SMALL_SHARD_BYTES:
+        for part in each.parts:
+            places.update(product(*array.meta.grid.touched(part.inside)))
+    where = StorePath(store, each.parts[0].key)
+    return await fetch_chunk(where, opening_id, form, places, array.stored_limit)
 
 
 def _decode(part: StoredPart, fetched: FetchedChunk, scratch: Scratch) -> None:

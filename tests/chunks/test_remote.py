@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from rainbear_dask.chunks import array as chunks
-from rainbear_dask.chunks import errors
+from rainbear_dask.chunks import errors, remote
 from rainbear_dask.chunks.read import read_regions, stream_regions
 from rainbear_dask.chunks.remote import RemoteReader
 from rainbear_dask.exceptions import ChunkReadError
@@ -88,7 +88,8 @@ def test_each_chunk_that_a_region_touches_is_asked_for_once(tmp_path):
     assert store.requests == {f"a/c/{t}/{y}/0": 1 for t in (1, 2) for y in (0, 1)}
 
 
-def test_of_a_shard_its_index_and_what_is_wanted_are_asked_for_once(tmp_path):
+def test_of_a_shard_its_index_and_what_is_wanted_are_asked_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "_SMALL_SHARD_BYTES", 0)
     store, meta = written(tmp_path, shards=(6, 64, 64))
     read(meta, ((0, 1), (0, 16), (0, 64)))  # two chunks side by side
     assert store.requests == {"a/c/0/0/0": 2}
@@ -163,6 +164,26 @@ def test_what_is_given_up_is_not_asked_for(tmp_path, how):
     time.sleep(0.1)
     assert sum(store.requests.values()) == 0
     assert len(keys) <= 5 < NUM_CHUNKS
+
+
+def test_a_small_shard_is_requested_whole(tmp_path):
+    store, meta = written(tmp_path, shards=(6, 64, 64))
+    np.testing.assert_array_equal(read(meta, ((0, 1), (0, 16), (0, 64))), VALUES[:1, :16])
+    assert store.requests == {"a/c/0/0/0": 1}
+
+
+def test_regions_and_groups_of_one_shard_share_its_requests(tmp_path, monkeypatch):
+    """One for the index, and one for neighbouring chunks, however many regions or groups need them."""
+    monkeypatch.setattr(remote, "_SMALL_SHARD_BYTES", 0)
+    store, meta = written(tmp_path, shards=(6, 64, 64))
+    wanted = [(meta.arrays["a"], ((t, t + 1), (0, 16), (0, 64))) for t in range(4)]
+    expected = [VALUES[t : t + 1, :16] for t in range(4)]
+    for actual, whole in zip(read_regions(meta.spec, wanted), expected, strict=True):
+        np.testing.assert_array_equal(actual, whole)
+    assert store.requests == {"a/c/0/0/0": 2}
+    found = [values[0].copy() for values in stream_regions(meta.spec, [[one] for one in wanted])]
+    np.testing.assert_array_equal(found, expected)
+    assert store.requests == {"a/c/0/0/0": 3}  # the index is cached
 
 
 @pytest.mark.parametrize("damaged", [False, True])
