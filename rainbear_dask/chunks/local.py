@@ -166,7 +166,8 @@ class _SmallChunks:
             [_Step(*cell, length) for cell in cells]
             for cells, length in zip(array.stored.parts_along(self.inside), shape, strict=True)
         ]
-        in_place = out.shape[1:] == shape[1:] and out.flags.c_contiguous and form.is_plain(out.dtype)
+        is_row = all(len(steps) == 1 and steps[0].is_whole for steps in along[1:])
+        in_place = is_row and bool(along) and out.flags.c_contiguous and form.is_plain(out.dtype)
         flat = out.reshape(-1).view(np.uint8) if in_place else decoded
         for steps in product(*along):
             raw = _stored(folder + array.key_of([step.number for step in steps]), size)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from itertools import combinations, product
 
 import google_crc32c
 import numpy as np
@@ -156,6 +157,18 @@ def test_memory_that_chunks_were_read_in_is_used_again(tmp_path):
     np.testing.assert_array_equal(read(meta), VALUES)
     assert before
     assert set(memory._idle) == before
+
+
+@pytest.mark.parametrize("chunks", [(1, 6), (2, 6), (3, 4), (4, 12), (1, 3)])
+def test_any_region_of_small_chunks_has_its_own_values(tmp_path, chunks):
+    """Also a region as wide as a chunk that lies across two of them."""
+    values = np.arange(7 * 12, dtype="f4").reshape(7, 12)
+    zarr.create_array(tmp_path, name="a", dtype="f4", shape=values.shape, chunks=chunks)[:] = values
+    zarr.open_group(tmp_path, mode="a")
+    meta = open_store(str(tmp_path))
+    for (top, bottom), (left, right) in product(combinations(range(8), 2), combinations(range(13), 2)):
+        (found,) = read_regions(meta.spec, [(meta.arrays["a"], ((top, bottom), (left, right)))])
+        np.testing.assert_array_equal(found, values[top:bottom, left:right])
 
 
 @pytest.fixture

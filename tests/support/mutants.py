@@ -655,6 +655,12 @@ FAULTS = [
         "out[place] = chunk[tuple([slice(step.part.stop - step.part.start) for step in steps])]",
     ),
     Fault(
+        "a small chunk is put into place although its neighbour shares the place",
+        "chunks/local chunks/test_local region_of_small",
+        "is_row = all(len(steps) == 1 and steps[0].is_whole for steps in along[1:])",
+        "is_row = out.shape[1:] == shape[1:]",
+    ),
+    Fault(
         "a missing small chunk is never a deleted store",
         "chunks/local chunks/test_local",
         "        if missing:",
