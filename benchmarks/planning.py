@@ -170,7 +170,7 @@ def measure(case: Case, path: Path) -> Result:
     opened = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
-        _best(lambda: as_text(replace(plan))),  # a plan that has counted nothing yet
+        _best(lambda: as_text(replace(plan), "threads")),  # a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
     return Result(

@@ -48,6 +48,8 @@ USES = [
     ("dataframe", ["pandas"], lambda url: rd.plan(url).to_pandas()),
     ("dataframe", ["pyarrow"], lambda url: rd.plan(url).to_pandas()),
     ("dataframe", ["pyarrow"], lambda url: rd.plan(url).to_arrow_reader()),
+    ("geo", ["shapely"], lambda _: rd.geo.within("POLYGON ((0 0, 1 1, 1 0, 0 0))")),
+    ("geo", ["geopandas"], lambda _: rd.geo.to_geopandas(POINTS)),
     ("http", ["obstore", "aiohttp", "requests"], lambda _: rd.scan_zarr("http://127.0.0.1:9/a.zarr")),
     ("icechunk", ["icechunk"], from_filesystem),
     ("icechunk", ["icechunk"], from_session),

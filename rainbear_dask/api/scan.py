@@ -8,6 +8,7 @@ import polars as pl
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.backends.base import without_backend
 from rainbear_dask.diagnostics.explanation import Explanation
+from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.exceptions import QueryError, RepeatedRowsWarning
 from rainbear_dask.execution.clients import check_client, place_of
 from rainbear_dask.metadata.opening import open_store
@@ -309,7 +310,8 @@ def explain(lf: pl.LazyFrame) -> Explanation:
     -------
     Explanation
         For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, place, order, columns and
-        filters. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
+        filters. For each aggregation of a scan: whether `collect` and `Engine` compute it where the chunks are decoded,
+        or why not. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
         ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
         ``kept_by_polars``. Planning reads only the coordinates that the filters name.
 
@@ -343,4 +345,11 @@ def explain(lf: pl.LazyFrame) -> Explanation:
     known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
     kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
     places = tuple(place_of(found, client) for found, client in scans)
-    return Explanation(tuple(found for found, _ in scans), places, tuple(kept))
+    parts = rewrite(lf).parts
+    return Explanation(
+        tuple(found for found, _ in scans),
+        places,
+        tuple(kept),
+        tuple(None if part.split is None else "array" for part in parts),
+        tuple(str(part) for part in parts),
+    )

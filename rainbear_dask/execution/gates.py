@@ -101,7 +101,7 @@ def _lookup_gate(passed: Mask, dtype: np.dtype[Any]) -> Gate:
     unsigned = np.dtype(f"u{dtype.itemsize}")
 
     def gate(stored: Values, mask: Mask) -> None:
-        np.take(passed, np.ascontiguousarray(stored, dtype).view(unsigned), out=mask)
+        mask[...] = passed[stored.view(unsigned)]
 
     return gate
 
@@ -181,7 +181,7 @@ def _comparisons(expr: pl.Expr) -> Iterator[pl.Expr]:
 def _side(test: Filter, decoding: Decoding, dtype: np.dtype[Any]) -> Gate:
     """Return a gate for a filter that is true on one side of a bound, which is enclosed by trying values."""
     native = dtype.newbyteorder("=")
-    low, high = _order(np.array([_least(native), _greatest(native)]))
+    low, high = _order(np.array([_least(native), _greatest(native)], native))
     first, last = (bool(one) for one in _answers(test, decoding, _values([low, high], native).astype(dtype)))
     if first == last:
         return _everything if first else _nothing

@@ -50,7 +50,7 @@ def test_its_attributes_are_the_counts_of_all_scans(url, west):
     assert found.rows == sum(plan.max_rows for plan in plans)
     assert found.tasks == sum(plan.num_tasks for plan in plans)
     assert found.memory >= max(plan.task_bytes_at_most for plan in plans)
-    assert (found.runs_on, found.split, found.kept_by_polars) == ("threads", None, ())
+    assert (found.runs_on, found.split, found.kept_by_polars) == ("threads", (), ())
     assert repr(found) == str(found)
     assert str(found).count("SCAN ") == 2
     assert "chunks   12 of 24" in found

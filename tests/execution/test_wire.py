@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.query.io_source import plans_of
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame, compact, pack, unpack
 from rainbear_dask.execution.worker import run_task
+from rainbear_dask.query.io_source import plans_of
 from rainbear_dask.table.tidy import CellMask
 
 c = pl.col

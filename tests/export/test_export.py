@@ -349,7 +349,7 @@ def test_whatever_dies_the_rows_are_there_once(tmp_path_factory, url, deaths):
     folder = tmp_path_factory.mktemp("deaths")
     lf = rd.scan_zarr(url)
     write = Target.write
-    with dask.config.set(SMALL | {"rainbear-dask.num-threads": 2}):
+    with dask.config.set(SMALL | {"rainbear-dask.threads": 2}):
         for count, moment in deaths:
             calls = iter(range(10**6))
 

@@ -388,7 +388,7 @@ def test_expressions_work_in_every_kind_of_scan(tmp_path, client):
     assert lf.filter(pl.col("t2m") > 280).collect().equals(expected.filter(pl.col("t2m") > 280))
     assert rd.plan(path, expr).collect(client).equals(expected)
     assert rd.ZarrBackendSync.from_url(path).scan_zarr_sync(expr).equals(expected)
-    assert len(rd.read_zarr(path, filters=expr).compute()) == expected.height
+    assert len(rd.read_zarr(path, predicate=expr).compute()) == expected.height
     assert len(rd.to_dask_dataframe(lf).compute()) == expected.height
 
 
