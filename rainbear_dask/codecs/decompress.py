@@ -5,7 +5,6 @@ import lzma
 import threading
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -128,10 +127,13 @@ def decode_zstd(raw: Buffer, out: Buffer) -> None:
     """Decode zstd frames into all of a buffer."""
     if len(out) < _CONTEXT_BYTES:
         # several frames or damage raise here; numcodecs reads the former, and describes the latter
-        with suppress(zstandard.ZstdError):
-            if zstandard.frame_content_size(raw.data) == len(out):
-                out[:] = np.frombuffer(_contexts.zstd.decompress(raw.data, allow_extra_data=False), np.uint8)
+        stored = raw.data
+        try:
+            if zstandard.frame_content_size(stored) == len(out):
+                out.data[:] = _contexts.zstd.decompress(stored, allow_extra_data=False)
                 return
+        except zstandard.ZstdError:
+            pass
     content, _ = zstd_header(raw[:18].tobytes())
     if content != len(out):  # numcodecs does not return how much it wrote
         raw = np.concatenate([raw, _ZSTD_EMPTY_FRAME])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple
@@ -101,10 +102,9 @@ def find_groups(index: Mapping[str, IndexSet], cells: CellMask, unit: GroupUnit)
         for span in spans
     ]
     wanted = _wanted_cells(cells, ranks, used.shape, spans, boxes)
+    parts = cache(lambda dim, start, stop: next(index[dim].split([start, stop])))  # groups share them
     return [
-        GroupPlace(
-            {dim: next(index[dim].split([at.start, at.stop])) for dim, at in zip(index, box, strict=True)}, box, some
-        )
+        GroupPlace({dim: parts(dim, at.start, at.stop) for dim, at in zip(index, box, strict=True)}, box, some)
         for box, some in zip(boxes, wanted, strict=True)
     ]
 

@@ -8,7 +8,6 @@ however large the task is.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
@@ -131,14 +130,12 @@ class _Reading:
         # a column that only zarr decodes is read at once for the whole task
         self._streamed = spanning if all(can_stream(spec, array) for array in spanning.values()) else {}
         self._others = {c.name: c for c in columns if c.array is not None and c.name not in self._streamed}
+        self._cell_bytes = sum(array.itemsize for array in self._streamed.values())
         self.unit = group_unit(index, list(self._streamed.values()), GROUP_BYTES)
 
     def bytes_of(self, place: GroupPlace) -> int:
-        """Return the decoded bytes of a group."""
-        return sum(
-            array.chunk_bytes * prod(len(place.index[dim].chunks(n)) for dim, n in array.grid.lengths.items())
-            for array in self._streamed.values()
-        )
+        """Return the bytes of the values of a group."""
+        return place.cells.size * self._cell_bytes
 
     def groups(self, strip: Sequence[GroupPlace]) -> Iterator[ChunkGroup]:
         """Read the groups of a strip."""

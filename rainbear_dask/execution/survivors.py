@@ -208,6 +208,8 @@ class _DenseGroups:
 
 def _true_positions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return ``np.flatnonzero(mask)``; if few values are true, eight at a time are compared with zero."""
+    if not mask.any():
+        return np.empty(0, np.int64)
     whole = len(mask) // _WORD * _WORD
     words = np.flatnonzero(mask[:whole].view(np.uint64))
     if 2 * len(words) * _WORD > len(mask):
