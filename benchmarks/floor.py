@@ -103,6 +103,8 @@ class Question:
         Multiple of the floor that is to be reached at most.
     is_written : bool
         Whether the unit holds the time to write the result once.
+    is_late : bool
+        Whether the unit holds those chunks of the other variables that hold a row of the answer.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Question:
     needed: Callable[[Layout], Positions] = lambda layout: tuple(np.arange(n) for n in layout.shape)
     limit: float = 1.5
     is_written: bool = False
+    is_late: bool = False
 
 
 def _noon_near_the_equator(layout: Layout) -> Positions:
@@ -126,7 +129,7 @@ def _point(layout: Layout) -> Positions:
 
 QUESTIONS = [
     Question("value filter, one variable", lambda lf: lf.select("time", "lat", "lon", "t2m").filter(t2m > HOT)),
-    Question("value filter, all variables", lambda lf: lf.filter(t2m > HOT)),
+    Question("value filter, all variables", lambda lf: lf.filter(t2m > HOT), is_late=True),
     Question(
         "noon near the equator",
         lambda lf: lf.filter(pl.col("time").dt.hour() == 12, lat.abs() <= 10).select("time", "lat", "lon", "t2m"),
@@ -178,12 +181,19 @@ class Reader:
         self.decode(part.data)
 
 
-def places(path: str, names: Sequence[str], needed: Positions) -> list[tuple[str, str, int | None, int]]:
-    """Find the chunks of some variables at the positions: variable, file, first byte in a shard, stored bytes."""
+def places(
+    path: str, names: Sequence[str], needed: Positions, *, are_cells: bool = False
+) -> list[tuple[str, str, int | None, int]]:
+    """Find the chunks of some variables at the positions: variable, file, first byte in a shard, stored bytes.
+
+    The positions are those of single cells, or their product is meant.
+    """
     found = []
     for name in names:
         array = zarr.open_array(path, path=name, mode="r")
-        for index in product(*(np.unique(p // c).tolist() for p, c in zip(needed, array.chunks, strict=True))):
+        along = [p // c for p, c in zip(needed, array.chunks, strict=True)]
+        indices = zip(*along, strict=True) if are_cells else product(*(np.unique(one) for one in along))
+        for index in sorted({tuple(int(i) for i in index) for index in indices}):
             corner = [i * c for i, c in zip(index, array.chunks, strict=True)]
             unit = array.shards or array.chunks
             key = array.metadata.encode_chunk_key(tuple(f // u for f, u in zip(corner, unit, strict=True)))
@@ -298,6 +308,8 @@ def measure(store: Store, path: str, question: Question, rounds: int) -> Result:
     chunks = places(path, question.floor(store.layout.variables), question.needed(store.layout))
     lf = question.polars(rd.scan_zarr(path))
     answer = lf.collect()
+    if question.is_late:
+        chunks += places(path, store.layout.variables[1:], cells_of(path, answer), are_cells=True)
     columns = [(answer.height, answer[name].estimated_size() // max(answer.height, 1)) for name in answer.columns]
     assert answer.height == xarray_rows(path, question), (store.name, question.name)
     del answer
@@ -314,6 +326,18 @@ def measure(store: Store, path: str, question: Question, rounds: int) -> Result:
             sample.add(run)
     written = ways["written"][0] if question.is_written else Sample(0, 0)
     return Result(store.name, question, len(chunks), ways["floor"][0], written, ways["ours"][0])
+
+
+def cells_of(path: str, answer: pl.DataFrame) -> Positions:
+    """Positions of the rows of an answer along each dimension."""
+    with xr.open_zarr(path, consolidated=False, chunks=None) as ds:
+        return tuple(
+            np.searchsorted(
+                -ds[dim].values if dim == "lat" else ds[dim].values,
+                -answer[dim].to_numpy() if dim == "lat" else answer[dim].to_numpy(),
+            )
+            for dim in ("time", "lat", "lon")
+        )
 
 
 def xarray_rows(path: str, question: Question) -> int:
