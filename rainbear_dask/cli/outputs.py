@@ -106,11 +106,9 @@ def _state(path: str) -> os.stat_result | None:
 def _replaced(path: Path, state: os.stat_result | None) -> Iterator[BinaryIO]:
     """Write under a temporary name first, so that a file with the final name is always complete."""
     half = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    number = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    try:
-        with os.fdopen(
-            number, "wb"
-        ) as file:  # opened here, because Polars might create it after a signal has removed it
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:  # opened here and inside of it, because a signal may come at any moment, and Polars would create the file again
+        with os.fdopen(os.open(half, flags, 0o666), "wb") as file:
             yield file
             file.flush()
             if state is not None:

@@ -4,6 +4,7 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -132,11 +133,11 @@ class Target:
     def files(self) -> Mapping[str, int | None]:
         """Return the paths of all files below the target, with their bytes if the target is local."""
         if self.path:
-            return {
-                (Path(folder, name)).relative_to(self.path).as_posix(): Path(folder, name).lstat().st_size
-                for folder, _, names in os.walk(self.path)
-                for name in names
-            }
+            found = dict[str, int | None]()
+            for path in (Path(folder, name) for folder, _, names in os.walk(self.path) for name in names):
+                with suppress(FileNotFoundError):  # a task of an earlier call may just rename or remove its file
+                    found[path.relative_to(self.path).as_posix()] = path.lstat().st_size
+            return found
         with translate_errors(self.label, self._secrets):
             keys = sync(_listed(self._store(), f"{self.name}/"))
         return {key.removeprefix(f"{self.name}/"): None for key in keys}

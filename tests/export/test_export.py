@@ -377,6 +377,15 @@ def test_whatever_dies_the_rows_are_there_once(tmp_path_factory, url, deaths):
         check(folder / "out", lf)
 
 
+def test_a_file_that_vanishes_while_the_folder_is_listed_is_passed_over(url, tmp_path, monkeypatch):
+    """A task of an earlier call, which failed, may still rename its file."""
+    lf, walk = rd.scan_zarr(url), os.walk
+    with dask.config.set(SMALL):
+        rd.write_parquet(lf, tmp_path / "out")
+        monkeypatch.setattr(os, "walk", lambda top: [(a, b, [*c, ".gone.part"]) for a, b, c in walk(top)])
+        assert rd.write_parquet(lf, tmp_path / "out").skipped == 12
+
+
 EXPORT = """
 import sys, dask
 import rainbear_dask as rd

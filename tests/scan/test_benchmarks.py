@@ -303,8 +303,14 @@ def test_the_floor_reads_the_chunks_that_a_plan_keeps(store, tmp_path):
     results = [measure_floor(store, path, question, rounds=1) for question in FLOOR_QUESTIONS]
     for result in results:
         names = result.question.floor(store.layout.variables)
-        kept, _ = planned(result.question.polars(rd.scan_zarr(path, variables=names)))
-        assert result.chunks == kept, result.question.name
+        kept, others = (
+            planned(result.question.polars(rd.scan_zarr(path, variables=names)))[0],
+            store.layout.variables[1:],
+        )
+        if result.question.is_late and others:  # and those chunks of the others that hold a row
+            assert kept < result.chunks <= kept * (1 + len(others)), result.question.name
+        else:
+            assert result.chunks == kept, result.question.name
         assert result.floor.wall > 0
     assert len(report_floor(results).splitlines()) == 2 + len(FLOOR_QUESTIONS)
 
