@@ -11,6 +11,7 @@ import xarray as xr
 import zarr
 
 import rainbear_dask as rd
+from rainbear_dask.chunks import remote
 from tests.services.stores.servers import icechunk_storage
 
 pytestmark = pytest.mark.stores
@@ -54,8 +55,22 @@ def test_opening_a_consolidated_store_takes_one_request(services, folders, kind,
     assert found == [("GET", "zarr.json")] + [("GET", ".zmetadata")] * (kind == "v2")
 
 
+@pytest.fixture
+def large_shards(monkeypatch):
+    """No shard is so small that it is requested whole."""
+    monkeypatch.setattr(remote, "_SMALL_SHARD_BYTES", 0)
+
+
+def test_a_small_shard_is_one_request_without_its_index(services, folders):
+    url, options = address(services, folders, "sharded")
+    table = rd.scan_zarr(url, storage_options=options).filter(c.t < 20, c.y < 20).select("a")
+    services.set()
+    assert table.collect().height == 20 * 20 * 60
+    assert [request.range for request in services.log() if "/a/c/" in request.path] == ["-"]
+
+
 @pytest.mark.parametrize("service", ["s3", "http"])
-def test_a_box_asks_for_each_chunk_it_needs_once(services, folders, service, kind):
+def test_a_box_asks_for_each_chunk_it_needs_once(services, folders, service, kind, large_shards):
     url, options = address(services, folders, kind, service)
     table = rd.scan_zarr(url, storage_options=options).filter(c.t < 20, c.y.is_between(20, 39), c.x < 30)
     services.set()
@@ -76,7 +91,7 @@ def test_a_box_asks_for_each_chunk_it_needs_once(services, folders, service, kin
     assert all(request.is_of_chunk for request in requests)
 
 
-def test_many_tasks_ask_for_an_index_once(services, folders):
+def test_many_tasks_ask_for_an_index_once(services, folders, large_shards):
     url, options = address(services, folders, "sharded")
     table = rd.scan_zarr(url, storage_options=options)
     first = list(rd.plan(url, storage_options=options).tasks())
