@@ -6,7 +6,6 @@ variables into reused buffers (`floor.floor`), in the same run. Beside `rainbear
 installed. The ways take turns, and the best of some rounds counts. All answers are compared.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,9 +21,9 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from benchmarks.floor import Sample, floor, places
+from benchmarks.floor import Sample, floor, measure_stores, places
 from benchmarks.problems import LAYOUTS, Layout, Size, lat, lon, t2m, time
-from benchmarks.run import as_markdown, conditions
+from benchmarks.run import as_markdown
 
 u10 = pl.col("u10")
 weight = lat.radians().cos()
@@ -249,13 +248,7 @@ def run(size: Size, rounds: int, words: Sequence[str] = ()) -> list[Result]:
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two days instead of a month")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--stores", nargs="*", default=[], help="words of which a layout's name has one")
-    args = parser.parse_args()
-    results = run("quick" if args.quick else "full", args.rounds, args.stores)
-    print(f"\n{conditions()}\n\n{report(results)}")
+    measure_stores(__doc__, run, report, rounds=5)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -379,15 +379,29 @@ def run(size: Size, rounds: int, words: Sequence[str] = ()) -> list[Result]:
     return results
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+R = TypeVar("R")
+
+
+def measure_stores(
+    description: str | None,
+    run: Callable[[Size, int, Sequence[str]], list[R]],
+    report: Callable[[Sequence[R]], str],
+    *,
+    rounds: int,
+) -> None:
+    """Read the command line of a benchmark in units of the floor, measure, and print the table."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two days instead of a month")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--stores", nargs="*", default=[], help="words of which a store's name has one")
     args = parser.parse_args()
     results = run("quick" if args.quick else "full", args.rounds, args.stores)
     print(f"\n{conditions()}\n\n{report(results)}")
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    measure_stores(__doc__, run, report, rounds=7)
 
 
 if __name__ == "__main__":

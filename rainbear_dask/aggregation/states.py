@@ -1,4 +1,9 @@
-"""Partial states of groups, how they merge, and the results that they finish to."""
+"""Partial states of groups, how they merge, and the results that they finish to.
+
+The kinds of states are ``n``: values that are not null; ``missing``: cells of the group without a value; ``sum``: in the
+widest type of the values' kind; ``fsum``: in float64; ``min``; ``max``; ``m2``: squared deviations from the group's
+mean, which needs ``n`` and ``fsum``.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -13,13 +18,6 @@ Key: TypeAlias = tuple[int, str]
 
 CELLS = -1
 """Stands in a key for the cells themselves."""
-
-KINDS = ("n", "missing", "sum", "fsum", "min", "max", "m2")
-"""Kinds of states.
-
-``n``: values that are not null. ``missing``: cells of the group without a value. ``sum``: in the widest type of the
-values' kind. ``fsum``: in float64. ``m2``: squared deviations from the group's mean; needs ``n`` and ``fsum``.
-"""
 
 
 class GroupStates:

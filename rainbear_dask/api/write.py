@@ -1,6 +1,7 @@
 """The public functions that write Zarr and Icechunk from rows."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -112,20 +113,14 @@ def write_zarr(
     >>> rd.write_zarr(frame, "v.zarr", ["x"])
     >>> rd.write_zarr(frame.with_columns(pl.col("x") + 2), "v.zarr", append_dim="x")
     """
-    _check_options(mode, append_dim, region, missing=missing, duplicates=duplicates)
+    options = _options(
+        mode, append_dim, region, encoding, chunks=chunks, shards=shards, missing=missing, duplicates=duplicates
+    )
     place = target_of(target, storage_options)
     rows, runner = _rows(data, client)
-    options = Options(
-        region,
-        append_dim,
-        _lengths("chunks", chunks),
-        _lengths("shards", shards),
-        encoding or {},
-        missing,
-        duplicates,
-        runner,
+    write_target(
+        rows, place, dims, mode="a" if append_dim is not None else mode, options=replace(options, client=runner)
     )
-    write_target(rows, place, dims, mode="a" if append_dim is not None else mode, options=options)
 
 
 @checks_options
@@ -199,23 +194,28 @@ def write_icechunk(
     require("icechunk", extra="icechunk")
     from rainbear_dask.writing.icechunk_target import write_repository  # noqa: PLC0415  icechunk is an extra
 
-    _check_options(mode, append_dim, region, missing=missing, duplicates=duplicates)
-    rows, runner = _rows(data, client)
-    options = Options(
-        region,
-        append_dim,
-        _lengths("chunks", chunks),
-        _lengths("shards", shards),
-        encoding or {},
-        missing,
-        duplicates,
-        runner,
+    options = _options(
+        mode, append_dim, region, encoding, chunks=chunks, shards=shards, missing=missing, duplicates=duplicates
     )
+    rows, runner = _rows(data, client)
     wanted: Mode = "a" if append_dim is not None else mode
-    return write_repository(rows, repo, dims, branch=branch, message=message, mode=wanted, options=options)
+    return write_repository(
+        rows, repo, dims, branch=branch, message=message, mode=wanted, options=replace(options, client=runner)
+    )
 
 
-def _check_options(mode: str, append_dim: str | None, region: Any, *, missing: str, duplicates: str) -> None:
+def _options(
+    mode: Mode,
+    append_dim: str | None,
+    region: Literal["auto"] | Mapping[str, slice],
+    encoding: Mapping[str, Mapping[str, Any]] | None,
+    *,
+    chunks: Mapping[str, int] | None,
+    shards: Mapping[str, int] | None,
+    missing: Literal["fill", "error"],
+    duplicates: Literal["error", "last"],
+) -> Options:
+    """Check the options of a call."""
     choices = {"mode": (mode, get_args(Mode)), "missing": (missing, ("fill", "error"))}
     for name, (value, known) in (choices | {"duplicates": (duplicates, ("error", "last"))}).items():
         if value not in known:
@@ -224,6 +224,8 @@ def _check_options(mode: str, append_dim: str | None, region: Any, *, missing: s
         raise QueryError(f"The options `append_dim` and mode={mode!r} exclude each other. Omit one.")
     if append_dim is not None and region != "auto":
         raise QueryError("The options `append_dim` and `region` exclude each other. Omit one.")
+    lengths = _lengths("chunks", chunks), _lengths("shards", shards)
+    return Options(region, append_dim, *lengths, encoding or {}, missing, duplicates)
 
 
 def _lengths(name: str, lengths: Mapping[str, int] | None) -> Mapping[str, int]:

@@ -55,7 +55,7 @@ class AnswerReader:
         check_limits(plan, Limits(self.limits.chunks, None, self.limits.bytes))
         tasks = _Tasks(self.question)
         # Not with the first frame: Polars takes that on a thread without the caller's Dask annotations.
-        work = Work(run_partial, _identity)
+        work: Work[Partial] = Work(run_partial)
         partials = shown(run_tasks(tasks, client_for(plan, self.client), work), plan)
         return self._frames(partials, tasks, with_columns, predicate, n_rows)
 
@@ -99,7 +99,3 @@ class _Tasks:
         for task, groups in self._question.tasks():
             self.submitted.append((task, groups))
             yield task
-
-
-def _identity(partial: Partial) -> Partial:
-    return partial

@@ -30,6 +30,10 @@ _NUM_FETCH_THREADS = 4
 """Threads per scan that fetch results from a cluster."""
 
 
+def _unchanged(result: Any) -> Any:
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Work(Generic[T]):
     """What to do with each task.
@@ -39,7 +43,8 @@ class Work(Generic[T]):
     run : callable
         Top-level function of a task and of ``args``; called where the chunks are read.
     receive : callable
-        Turns the result of ``run`` into the value for the caller; called in this process.
+        Turns the result of ``run`` into the value for the caller; called in this process. By default the result is
+        the value.
     args : tuple of callable
         Further arguments of ``run``.
     annotations : mapping
@@ -47,7 +52,7 @@ class Work(Generic[T]):
     """
 
     run: Callable[..., Any]
-    receive: Callable[[Any], T]
+    receive: Callable[[Any], T] = _unchanged
     args: tuple[Callable[..., Any], ...] = ()
     annotations: Mapping[str, Any] = field(default_factory=get_annotations)
 

@@ -76,7 +76,7 @@ def iter_compact_frames(
     iterator of CompactFrame
         One per task, with the bounds of `iter_frames`.
     """
-    return run_tasks(tasks, client, Work(run_task, _identity), ramp_up=ramp_up)
+    return run_tasks(tasks, client, Work(run_task), ramp_up=ramp_up)
 
 
 def map_frames(
@@ -102,11 +102,7 @@ def map_frames(
     iterator
         One result per task, with the bounds of `iter_frames`. Closing the iterator drops the tasks in flight.
     """
-    return run_tasks(tasks, client, Work(apply_to_frame, _identity, (func,)), ordered=ordered)
-
-
-def _identity(value: T) -> T:
-    return value
+    return run_tasks(tasks, client, Work(apply_to_frame, args=(func,)), ordered=ordered)
 
 
 def run_tasks(

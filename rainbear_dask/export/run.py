@@ -156,7 +156,7 @@ def export(plan: ReadPlan, target: Target, form: FileForm, *, resume: bool, clie
     folders = {path.rpartition("/")[0] for record in manifest.records.values() for path in record.files}
     keys = {name: pl.Expr.deserialize(content) for name, content in form.keys.items()}
     sealed = target if runner is None else target.sealed()
-    work = Work(write_task, _as_it_is, (ParquetWriter(sealed, form, plan.table.sizes),))
+    work: Work[TaskRecord] = Work(write_task, args=(ParquetWriter(sealed, form, plan.table.sizes),))
     names: list[str] = []
 
     def unfinished() -> Iterator[ScanTask]:
@@ -184,10 +184,6 @@ def export(plan: ReadPlan, target: Target, form: FileForm, *, resume: bool, clie
         tasks=len(names),
         skipped=min(skipped, len(names)),
     )
-
-
-def _as_it_is(record: TaskRecord) -> TaskRecord:
-    return record
 
 
 def _header(plan: ReadPlan, form: FileForm) -> dict[str, Any]:

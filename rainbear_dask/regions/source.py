@@ -201,7 +201,8 @@ class _Query:
         """Yield the rows, band by band along the first of the other dimensions."""
         sent, bands = _Sent(), self._bands()
         left, kept = self.n_rows, dict[str, Sums]()
-        results = run_tasks(self._tasks(bands, sent), client, Work(run_zonal_task, _identity))
+        work: Work[ZonalSums] = Work(run_zonal_task)
+        results = run_tasks(self._tasks(bands, sent), client, work)
         with closing(results):  # type: ignore[type-var]  # a generator
             found = next(results, None)
             for number, band in enumerate(bands):
@@ -275,10 +276,6 @@ class _Query:
                 rows = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
                 columns.append(labels.gather(np.broadcast_to(rows, shape).reshape(-1)).alias(name))
         return pl.DataFrame(columns)
-
-
-def _identity(value: ZonalSums) -> ZonalSums:
-    return value
 
 
 def _finished(frames: Iterator[pl.DataFrame], names: list[str], predicate: pl.Expr | None) -> Iterator[pl.DataFrame]:

@@ -9,11 +9,10 @@ import polars as pl
 from dask.base import normalize_token, tokenize
 
 from rainbear_dask.chunks import read as storage
-from rainbear_dask.exceptions import RainbearError
+from rainbear_dask.execution.worker import on_a_thread
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.regions.statistics import Floats, Needs, Sums, sums_of
-from rainbear_dask.resources import threads
 from rainbear_dask.table.model import Column
 
 Integers = npt.NDArray[np.int64]
@@ -108,13 +107,8 @@ def run_zonal_task(task: ZonalTask) -> ZonalSums:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
-    try:
-        with threads.busy():
-            return _run(task)
-    except RainbearError as error:
-        if error.__suppress_context__:  # Dask would send a context that tracebacks hide and that may not even pickle
-            error.__context__ = None
-        raise
+    with on_a_thread():
+        return _run(task)
 
 
 def _run(task: ZonalTask) -> ZonalSums:

@@ -173,16 +173,11 @@ def _gathered(todo: Sequence[Gathering], place: Place) -> Iterator[Gathered]:
     client = place.client_for(sum(one.num_bytes for one in todo))
     task_bytes = num_bytes("task-bytes")
     begun = [list(one.tasks(task_bytes)) for one in todo]
-    answers = run_tasks(
-        (task for tasks in begun for task, _ in tasks), client, Work(run_task, _identity, annotations=place.annotations)
-    )
+    work: Work[Answers] = Work(run_task, annotations=place.annotations)
+    answers = run_tasks((task for tasks in begun for task, _ in tasks), client, work)
     with closing(answers):  # type: ignore[type-var]  # a generator
         for one, tasks in zip(todo, begun, strict=True):
             yield one.collect([(next(answers), units) for _, units in tasks])
-
-
-def _identity(answers: Answers) -> Answers:
-    return answers
 
 
 def _spread(where: Rows, own: Sequence[str], dims: Sequence[str], shape: tuple[int, ...]) -> Rows:

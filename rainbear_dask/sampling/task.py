@@ -11,11 +11,10 @@ import polars as pl
 from dask.base import tokenize
 
 from rainbear_dask.chunks.read import read_regions
-from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.execution.graph import token_of
+from rainbear_dask.execution.worker import on_a_thread
 from rainbear_dask.indexing.chunk_grid import Region
 from rainbear_dask.planning.task import Scan
-from rainbear_dask.resources import threads
 from rainbear_dask.sampling.evaluate import Masked, evaluate
 from rainbear_dask.sampling.stencils import Stencil
 from rainbear_dask.table.model import Column
@@ -100,13 +99,8 @@ def run_task(task: SampleTask) -> Answers:
     ChunkReadError
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
-    try:
-        with threads.busy():
-            return _run(task)
-    except RainbearError as error:
-        if error.__suppress_context__:  # Dask would send a context that tracebacks hide and that may not even pickle
-            error.__context__ = None
-        raise
+    with on_a_thread():
+        return _run(task)
 
 
 def _run(task: SampleTask) -> Answers:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -160,12 +160,9 @@ def write_plan(
             call=call,
         )
         tasks = _tasks(plan, writer, dims, own, filters if sparse else ())
-        with closing(run_tasks(tasks, client, Work(run, _as_it_is, (writer,)), ordered=False)) as done:  # type: ignore[type-var]  # a generator
+        work: Work[Any] = Work(run, args=(writer,))
+        with closing(run_tasks(tasks, client, work, ordered=False)) as done:  # type: ignore[type-var]  # a generator
             yield from done
-
-
-def _as_it_is(result: Any) -> Any:
-    return result
 
 
 def _tasks(
@@ -195,8 +192,3 @@ def _tasks(
 def is_contiguous(positions: Any) -> bool:
     """Whether positions are a stretch, in order."""
     return len(positions) < 2 or bool((np.diff(positions) == 1).all())
-
-
-def without_columns(plan: ReadPlan, names: Sequence[str]) -> ReadPlan:
-    """Return a plan that reads fewer columns."""
-    return replace(plan, columns=tuple(c for c in plan.columns if c.name not in names))

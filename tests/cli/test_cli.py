@@ -32,19 +32,6 @@ COMMAND = str(Path(sys.executable).with_name("rainbear-dask"))
 c = pl.col
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("cli") / "field.zarr")
-    write_field(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def own_warnings(monkeypatch):
-    """`main` says warnings in its own way, for the rest of its process."""
-    monkeypatch.setattr("warnings.showwarning", lambda *_: None)
-
-
 def run(*arguments, **options):
     """The command in a process of its own, as a user starts it."""
     return subprocess.run([COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=120, **options)

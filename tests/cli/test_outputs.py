@@ -48,12 +48,6 @@ def long(tmp_path_factory) -> str:
     return path
 
 
-@pytest.fixture(autouse=True)
-def own_warnings(monkeypatch):
-    """`main` says warnings in its own way, for the rest of its process."""
-    monkeypatch.setattr("warnings.showwarning", lambda *_: None)
-
-
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -10,20 +10,6 @@ from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.cli.parser import _parser, main
-from tests.support.stores import write_field
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("cli") / "field.zarr")
-    write_field(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def own_warnings(monkeypatch):
-    """`main` says warnings in its own way, for the rest of its process."""
-    monkeypatch.setattr("warnings.showwarning", lambda *_: None)
 
 
 @pytest.fixture

@@ -26,13 +26,6 @@ c = pl.col
 AGGREGATES = [c("masked").mean(), c("numbers").std().alias("std"), c("short").max(), pl.len().alias("n")]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    url = tmp_path_factory.mktemp("mixed") / "mixed.zarr"
-    write_mixed(url)
-    return url
-
-
 @pytest.fixture
 def lf(url):
     with dask.config.set({"rainbear-dask.task-bytes": 1}):

@@ -10,14 +10,7 @@ import rainbear_dask as rd
 from rainbear_dask.aggregation import partial as partials
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.execution import groups
-from tests.support.aggregations import consume_in_pieces, queries, write_mixed
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    url = tmp_path_factory.mktemp("mixed") / "mixed.zarr"
-    write_mixed(url)
-    return url
+from tests.support.aggregations import consume_in_pieces, queries
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,8 @@ import rainbear_dask as rd
 from rainbear_dask.aggregation import question
 from rainbear_dask.engine import serialized
 from rainbear_dask.engine.rewriting import rewrite
-from tests.support.aggregations import write_mixed
 
 c = pl.col
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    url = tmp_path_factory.mktemp("mixed") / "mixed.zarr"
-    write_mixed(url)
-    return url
 
 
 @pytest.fixture
