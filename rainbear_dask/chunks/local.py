@@ -26,7 +26,10 @@ SMALL_CHUNK_BYTES = buffers.MIN_POOLED_BYTES
 """Decoded bytes below which chunks are read in one loop: decoding them takes less time than the steps around it."""
 
 THREAD_BYTES = 2**21
-"""Decoded bytes that are worth starting a thread."""
+"""Decoded bytes of a part of a region that a thread takes at a time."""
+
+MIN_SHARED_BYTES = 2**19
+"""Decoded bytes for each thread that are worth starting it."""
 
 _CODEC_BYTES = 2**10
 """Bytes beyond its values that a chunk may have in the loop of small chunks; a longer one is read as a large one."""
@@ -79,7 +82,7 @@ def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[np
         scratch, shards = buffers.Scratch(), _LastShard()
         return lambda part: part.read(scratch, shards)
 
-    threads.share(parts, start, size // THREAD_BYTES)
+    threads.share(parts, start, size // MIN_SHARED_BYTES)
     return found
 
 

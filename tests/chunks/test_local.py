@@ -191,7 +191,7 @@ def helpers(monkeypatch):
 
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
 def test_threads_go_by_the_bytes(tmp_path, monkeypatch, helpers, per_thread, threads):
-    monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
+    monkeypatch.setattr(files, "MIN_SHARED_BYTES", per_thread)
     monkeypatch.setattr(thread_counts, "num_threads", lambda: 8)
     np.testing.assert_array_equal(read(written(tmp_path)), VALUES)
     assert len(helpers) == threads - 1  # beside the calling thread
