@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -117,6 +117,12 @@ bench-engine: .venv-bench/.installed  ## Measure aggregations in units of the fl
 
 bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg
+
+bench-many: .venv-bench/.installed  ## Measure how busy tasks of a second keep 16 to 256 workers, beside plain Dask (two minutes)
+	.venv-bench/bin/python -m benchmarks.many_workers $(ARGS)
+
+bench-memory: .venv-bench/.installed  ## Measure the memory of value filters, for tasks of any size (two minutes)
+	.venv-bench/bin/python -m benchmarks.memory $(ARGS)
 
 bench-planning: $(VENV)/.installed  ## Measure planning on stores of up to 100 M chunks (half a minute)
 	$(BIN)/python -m benchmarks.planning

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, is_direct
+from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads
+from rainbear_dask.execution.fetching import Fetcher
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job
 from rainbear_dask.planning.task import Task
@@ -25,9 +26,6 @@ T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 8 * 2**20
 """Bytes of tasks that are submitted together, unless one task has more. Dask warns of messages of 10 MB."""
-
-_NUM_FETCH_THREADS = 4
-"""Threads per scan that fetch results from a cluster."""
 
 
 def _unchanged(result: Any) -> Any:
@@ -121,7 +119,7 @@ class ThreadExecutor(Generic[T]):
 
 
 class DaskExecutor(Generic[T]):
-    """Runs tasks on the workers of a Dask cluster, and fetches their results on a few threads of this process.
+    """Runs tasks on the workers of a Dask cluster.
 
     Parameters
     ----------
@@ -133,7 +131,7 @@ class DaskExecutor(Generic[T]):
 
     def __init__(self, client: "Client", work: Work[T]) -> None:
         self._client, self._work = client, work
-        self._pool = ThreadPoolExecutor(_NUM_FETCH_THREADS, thread_name_prefix="scan-zarr-fetch")
+        self._fetcher = Fetcher(client, work.receive, self._release)
         self._count_threads = count_threads(client)
         self._unfetched: set[distributed.Future[Any]] = set()
         self._is_closed = False
@@ -153,16 +151,7 @@ class DaskExecutor(Generic[T]):
         return [self._job(future) for future in futures]
 
     def _job(self, future: "distributed.Future[Any]") -> Job[T]:
-        return Job(
-            partial(self._pool.submit, self._fetch, future), lambda call: future.add_done_callback(lambda _: call())
-        )
-
-    def _fetch(self, future: "distributed.Future[Any]") -> T:
-        try:
-            result = self._client.gather(future, direct=is_direct(self._client))
-        finally:
-            self._release(future)
-        return self._work.receive(result)
+        return Job(partial(self._fetcher.fetch, future), lambda call: future.add_done_callback(lambda _: call()))
 
     def _release(self, future: "distributed.Future[Any]") -> None:
         # Not cancelled: another scan of this client may have submitted the same task and still wait for it.
@@ -177,7 +166,7 @@ class DaskExecutor(Generic[T]):
         """Release all futures, so that workers drop their results and skip tasks that have not begun."""
         self._is_closed = True
         self._release_all()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._fetcher.close()
 
     def _release_all(self) -> None:
         for future in list(self._unfetched):
