@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads
+from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, told_of_loss
 from rainbear_dask.execution.fetching import Fetcher
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job
@@ -138,11 +138,11 @@ class DaskExecutor(Generic[T]):
 
     def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Bring the workers the credentials of the stores, then submit the tasks with the caller's annotations."""
-        for spec in {task.scan.spec for task in tasks}:
-            check_reaches(self._client, spec)
-            bring_credentials(self._client, spec)
         futures: list[distributed.Future[Any]] = []
-        with annotate(**self._work.annotations):
+        with told_of_loss(self._client, OSError), annotate(**self._work.annotations):
+            for spec in {task.scan.spec for task in tasks}:
+                check_reaches(self._client, spec)
+                bring_credentials(self._client, spec)
             for some in _messages(tasks):
                 futures += submit(self._client, some, self._work.run, *self._work.args)
         self._unfetched.update(futures)
@@ -160,7 +160,8 @@ class DaskExecutor(Generic[T]):
 
     def width(self) -> int:
         """Return the number of threads that the cluster's workers have now."""
-        return self._count_threads()
+        with told_of_loss(self._client, OSError):
+            return self._count_threads()
 
     def close(self) -> None:
         """Release all futures, so that workers drop their results and skip tasks that have not begun."""

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rainbear_dask.execution.clients import is_direct
+from rainbear_dask.execution.clients import is_direct, told_of_loss
 
 if TYPE_CHECKING:
     import distributed
@@ -76,7 +76,8 @@ class Fetcher(Generic[T]):
     def _gather(self, futures: "Sequence[distributed.Future[Any]]") -> list[Any]:
         """Return the results, with a `_Failed` in place of each error."""
         try:
-            return list(self._client.gather(list(futures), direct=is_direct(self._client)))
+            with told_of_loss(self._client):
+                return list(self._client.gather(list(futures), direct=is_direct(self._client)))
         except BaseException as err:  # noqa: BLE001  raised where the caller waits
             if len(futures) == 1:
                 return [_Failed(err)]
