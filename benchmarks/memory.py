@@ -15,7 +15,8 @@ from benchmarks.run import as_markdown, conditions
 TASK_BYTES = ("16MiB", "64MiB", "256MiB", "1GiB")
 
 
-def _filter(opened: str, task_bytes: str) -> int:
+def value_filter(opened: str, task_bytes: str) -> int:
+    """Return the bytes that a value filter adds at its peak; ``opened`` is the code of a lazy table."""
     first = (
         "import dask, polars as pl, rainbear_dask as rd\nfrom benchmarks.problems import HOT\n"
         f"dask.config.set({{'rainbear-dask.task-bytes': {task_bytes!r}}})\n"
@@ -37,8 +38,8 @@ def main() -> None:
             path, table = f"{folder}/{layout.name}.zarr", f"{folder}/{layout.name}.parquet"
             layout.write(path)
             rd.scan_zarr(path).sink_parquet(table)
-            ours = [_filter(f"rd.scan_zarr({path!r})", task_bytes) for task_bytes in TASK_BYTES]
-            parquet = _filter(f"pl.scan_parquet({table!r})", TASK_BYTES[0])
+            ours = [value_filter(f"rd.scan_zarr({path!r})", task_bytes) for task_bytes in TASK_BYTES]
+            parquet = value_filter(f"pl.scan_parquet({table!r})", TASK_BYTES[0])
             lines.append([layout.name, *(f"{peak / 1e6:,.0f} MB" for peak in (*ours, parquet))])
     print(as_markdown(lines))
 
