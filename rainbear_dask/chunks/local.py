@@ -73,10 +73,11 @@ def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[np
     found = [
         buffers.borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests
     ]
-    parts = [
-        part for (array, region), out in zip(requests, found, strict=True) for part in _parts(root, array, region, out)
-    ]
-    size = sum(_decoded_bytes(part.array.meta, part.inside) for part in parts)
+    parts, size = list[_SmallChunks | _FilePart](), 0
+    for (array, region), out in zip(requests, found, strict=True):
+        own = _decoded_bytes(array.meta, region)
+        parts += _parts(root, array, region, out, split=own > THREAD_BYTES)
+        size += own
 
     def start() -> Callable[[_SmallChunks | _FilePart], None]:
         scratch, shards = buffers.Scratch(), _LastShard()
@@ -114,7 +115,7 @@ def _decoded_bytes(meta: ArrayMeta, region: Region) -> int:
 
 
 def _parts(
-    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any], *, split: bool = True
+    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any], *, split: bool
 ) -> "Iterator[_SmallChunks | _FilePart]":
     """Divide a region by files, many small files together; ``split`` divides it further, for several threads."""
     meta = array.meta
