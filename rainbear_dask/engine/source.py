@@ -10,6 +10,7 @@ import polars as pl
 from rainbear_dask.aggregation.answer import Answer, Numbers
 from rainbear_dask.aggregation.partial import Partial, PartialTask, run_partial
 from rainbear_dask.aggregation.question import Question
+from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.execution.clients import client_for
@@ -30,7 +31,7 @@ class AnswerReader:
 
     Parameters
     ----------
-    question : Question
+    question : Question or RowQuestion
         The question.
     client : distributed.Client, optional
         The client that the caller asked for.
@@ -38,7 +39,9 @@ class AnswerReader:
         Bounds of the scan.
     """
 
-    def __init__(self, question: Question, client: "Client | None" = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, question: Question | RowQuestion, client: "Client | None" = None, limits: Limits | None = None
+    ) -> None:
         self.question, self.client, self.limits = question, client, limits or Limits()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -53,39 +56,59 @@ class AnswerReader:
     ) -> Iterator[pl.DataFrame]:
         plan = self.question.plan
         check_limits(plan, Limits(self.limits.chunks, None, self.limits.bytes))
-        tasks = _Tasks(self.question)
         # Not with the first frame: Polars takes that on a thread without the caller's Dask annotations.
-        work: Work[Partial] = Work(run_partial)
-        partials = shown(run_tasks(tasks, client_for(plan, self.client), work), plan)
-        return self._frames(partials, tasks, with_columns, predicate, n_rows)
+        answers = self._row_answers if isinstance(self.question, RowQuestion) else self._array_answers
+        return self._frames(answers(client_for(plan, self.client)), with_columns, predicate, n_rows)
 
     def plan(self, _columns: Sequence[str] | None, _predicate: pl.Expr | None, _n_rows: int | None) -> ReadPlan:
         """Return the plan of the rows that the question aggregates."""
         return self.question.plan
 
+    def _row_answers(self, client: "Client | None") -> Iterator[pl.DataFrame]:
+        question = self.question
+        assert isinstance(question, RowQuestion)  # noqa: S101
+        parts = shown(run_tasks(question.tasks(), client, question.work()), question.plan)
+        return question.answers(parts)
+
+    def _array_answers(self, client: "Client | None") -> Iterator[pl.DataFrame]:
+        question = self.question
+        assert isinstance(question, Question)  # noqa: S101
+        tasks = _Tasks(question)
+        work: Work[Partial] = Work(run_partial)
+        partials = shown(run_tasks(tasks, client, work), question.plan)
+
+        def answers() -> Iterator[pl.DataFrame]:
+            answer = Answer(question)
+            with closing(partials):  # type: ignore[type-var]  # a generator
+                for partial in partials:
+                    answer.add(*tasks.submitted.popleft(), partial)
+            yield answer.frame()
+
+        return answers()
+
     def _frames(
         self,
-        partials: Iterator[Partial],
-        tasks: "_Tasks",
+        answers: Iterator[pl.DataFrame],
         columns: Sequence[str] | None,
         predicate: pl.Expr | None,
         n_rows: int | None,
     ) -> Iterator[pl.DataFrame]:
-        answer = Answer(self.question)
-        with closing(partials):  # type: ignore[type-var]  # a generator
-            for partial in partials:
-                answer.add(*tasks.submitted.popleft(), partial)
-        frame = answer.frame()
-        if self.limits.rows is not None and frame.height > self.limits.rows:
-            raise PlanTooLargeError(
-                f"max_rows exceeded: the answer from {self.question.plan.table.spec.label} has {frame.height} rows, "
-                f"limit is {self.limits.rows}. Group by fewer keys, or raise the limit."
-            )
-        if n_rows is not None:
-            frame = frame.head(n_rows)  # a limit counts rows before the filter
-        if predicate is not None:
-            frame = frame.filter(predicate)
-        yield frame if columns is None else frame.select(columns)
+        height = 0
+        with closing(answers):  # type: ignore[type-var]  # a generator
+            for answer in answers:
+                height += answer.height
+                if self.limits.rows is not None and height > self.limits.rows:
+                    raise PlanTooLargeError(
+                        f"max_rows exceeded: the answer from {self.question.plan.table.spec.label} has {height} rows, "
+                        f"limit is {self.limits.rows}. Group by fewer keys, or raise the limit."
+                    )
+                # a limit counts rows before the filter
+                frame = answer if n_rows is None else answer.head(max(n_rows - height + answer.height, 0))
+                if predicate is not None:
+                    frame = frame.filter(predicate)
+                yield frame if columns is None else frame.select(columns)
+                if n_rows is not None and height >= n_rows:
+                    return
 
 
 class _Tasks:

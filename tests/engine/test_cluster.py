@@ -16,9 +16,11 @@ from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.aggregation.partial import run_partial
+from rainbear_dask.aggregation.rows import run_rows
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.graph import build_graph
+from rainbear_dask.execution.worker import run_task
 from tests.execution.test_run import nothing_left
 from tests.support.aggregations import write_mixed
 
@@ -37,6 +39,14 @@ QUERIES = {
     "by zone": lambda t: t.group_by("zone", c("time").dt.hour()).agg(AGGREGATES),
     "filtered": lambda t: t.filter(c("plain") > 5).group_by("lat").agg(AGGREGATES),
     "overall": lambda t: t.select(AGGREGATES),
+}
+
+
+IN_ROWS = {
+    "by a variable": lambda t: t.group_by(hot=c("plain") > 5).agg(AGGREGATES),
+    "by many values": lambda t: t.group_by("plain").agg(c("numbers").mean(), c("masked").first()),
+    "ends": lambda t: t.group_by("lat", maintain_order=True).agg(c("masked").first(), last=c("masked").last()),
+    "distinct": lambda t: t.select(c("filled", "kind").n_unique(), p=c("numbers").product()),
 }
 
 
@@ -62,6 +72,34 @@ def test_the_bits_of_threads(lf, client, name):
     with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
         assert bits(rd.collect(query)) == bits(on_cluster)
     assert_frame_equal(on_cluster, query.collect(), check_row_order=False, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("name", IN_ROWS)
+def test_row_space_has_the_bits_of_threads(lf, client, name, request):
+    query = IN_ROWS[name](lf)
+    assert [part.space for part in rewrite(query).parts] == ["rows"]
+    on_cluster = rd.collect(query)
+    assert nothing_left(client)
+    request.getfixturevalue("split_on_threads")
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
+        assert [part.space for part in rewrite(query).parts] == ["rows"]
+        assert bits(rd.collect(query)) == bits(on_cluster)
+    assert_frame_equal(on_cluster, query.collect(), check_row_order=False, rel_tol=1e-5)
+
+
+def test_groups_of_rows_travel_unless_the_rows_are_smaller(lf, client):
+    smaller = {name: set() for name in ("by a variable", "by many values")}
+    for name, found in smaller.items():
+        for task in rewrite(IN_ROWS[name](lf)).parts[0].split.question.tasks():
+            part = run_rows(task)
+            found.add("rows" if part.grouping else "groups")
+            assert part.__sizeof__() <= run_task(task).__sizeof__() + 100
+            sent = pickle.loads(pickle.dumps(part))
+            assert_frame_equal(sent.groups(), task.grouping.of_rows(run_task(task).to_polars()))
+    assert smaller == {"by a variable": {"rows", "groups"}, "by many values": {"rows"}}
+    few, other = (next(rewrite(IN_ROWS[name](lf)).parts[0].split.question.tasks()) for name in ("ends", "distinct"))
+    keys = [next(iter(build_graph([task], run_rows))) for task in (few, other, few)]
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_keys_name_the_store_and_hold_the_question(lf):

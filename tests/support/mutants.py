@@ -846,6 +846,30 @@ FAULTS = [
     ),
     # Aggregations where the chunks are
     Fault(
+        "a part without a row has a first row",
+        "aggregation/row_states engine/test_differential",
+        "lambda ends: build(ends.filter(found > 0))",
+        "build",
+    ),
+    Fault(
+        "parts with other means have no distance",
+        "aggregation/row_states engine/test_differential",
+        "squares.sum() + (n * apart * apart).filter(n > 0).sum()",
+        "squares.sum()",
+    ),
+    Fault(
+        "groups larger than the rows travel",
+        "aggregation/rows engine/test_cluster",
+        "return part if part.__sizeof__() <= rows.__sizeof__() else",
+        "return part if True else",
+    ),
+    Fault(
+        "threads group many values in row space",
+        "engine/row_questions engine/test_rows",
+        "if cells * MIN_ROWS_FOR_EACH_GROUP > rows_of_task:",
+        "if False:",
+    ),
+    Fault(
         "a masked NaN is not looked for",
         "aggregation/reduction engine/test_differential",
         'if any(np.isnan(first[kind]).any() for kind in ("sum", "fsum", "min", "max") if kind in first):',
@@ -890,7 +914,7 @@ FAULTS = [
     Fault(
         "a key of a variable",
         "engine/questions engine/test_rewriting",
-        "if not names <= rows.coordinates:",
+        "if not {*key.columns} <= rows.coordinates:",
         "if False:",
     ),
     Fault(

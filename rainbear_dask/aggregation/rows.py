@@ -1,0 +1,190 @@
+"""Row space: Polars reduces the rows of each task in the worker, and merges the parts in the order of the rows.
+
+It serves keys that are data variables, and aggregates that array space lacks. A part is a frame: one row for each group
+of the task, in the order of first appearance, with the keys and one column for each state.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import polars as pl
+from dask.base import normalize_token, tokenize
+
+from rainbear_dask.aggregation.terms import Term
+from rainbear_dask.execution.executors import Work
+from rainbear_dask.execution.graph import content_of
+from rainbear_dask.execution.wire import CompactColumn, CompactFrame
+from rainbear_dask.execution.worker import run_task
+from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.planning.task import ScanTask
+
+MIN_MERGED_ROWS = 2**16
+"""Groups of parts that wait for a merge, at least: merging a few rows takes as long as merging thousands."""
+
+Expressions = tuple[tuple[str, bytes], ...]
+"""Names, and expressions that Polars serialized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How rows become groups, as plain data.
+
+    Parameters
+    ----------
+    columns : tuple of (str, bytes)
+        Expressions of the scan's columns that keys and aggregates name.
+    keys : tuple of str
+        The keys among them; none for one group of all rows.
+    aggregates : tuple of (str, bytes)
+        Aggregates of the columns.
+    """
+
+    columns: Expressions
+    keys: tuple[str, ...]
+    aggregates: Expressions
+
+    def of_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the groups of the rows of a task, in the order of first appearance."""
+        table = rows.lazy().select(_built(self.columns)) if self.columns else rows.lazy()
+        return _grouped(table, self.keys, _built(self.aggregates))
+
+
+def _built(expressions: Expressions) -> list[pl.Expr]:
+    return [pl.Expr.deserialize(BytesIO(expr)).alias(name) for name, expr in expressions]
+
+
+def _grouped(table: pl.LazyFrame, keys: tuple[str, ...], aggregates: list[pl.Expr]) -> pl.DataFrame:
+    found = table.group_by(keys, maintain_order=True).agg(aggregates) if keys else table.select(aggregates)
+    return found.collect(engine="in-memory")  # the engine of the caller's settings may be ours
+
+
+@dataclass(frozen=True)
+class RowTask(ScanTask):
+    """Rows that one worker groups, as plain data.
+
+    Parameters
+    ----------
+    grouping : Grouping
+        What the tasks of the question share.
+    """
+
+    grouping: Grouping = field(default_factory=lambda: Grouping((), (), ()))
+
+
+def _content(task: RowTask) -> tuple[Any, ...]:
+    return "rows", content_of(task), tokenize(repr(task.grouping))
+
+
+normalize_token.register(RowTask, _content)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The groups of a task, or its rows if these are smaller.
+
+    Parameters
+    ----------
+    frame : CompactFrame
+        The groups or the rows.
+    grouping : Grouping or None
+        How the rows become groups; None for groups.
+    """
+
+    frame: CompactFrame
+    grouping: Grouping | None = None
+
+    def groups(self) -> pl.DataFrame:
+        """Return the groups."""
+        frame = self.frame.to_polars()
+        return frame if self.grouping is None else self.grouping.of_rows(frame)
+
+    def __sizeof__(self) -> int:
+        """Return the bytes held; Dask sums them up to know the memory use of a worker."""
+        return object.__sizeof__(self) + self.frame.__sizeof__()
+
+
+def run_rows(task: RowTask) -> Part:
+    """Group the rows of one task.
+
+    A top-level function of plain data: it pickles by name, and a retry on another worker returns the same groups.
+
+    Parameters
+    ----------
+    task : RowTask
+        The task to run.
+
+    Returns
+    -------
+    Part
+        The smaller of its groups and its rows. So no part has more bytes than the rows.
+
+    Raises
+    ------
+    ChunkReadError
+        If a chunk cannot be fetched or decoded; the message names array and chunk.
+    """
+    rows = run_task(task)
+    groups = task.grouping.of_rows(rows.to_polars())
+    part = Part(CompactFrame(groups.height, tuple(map(CompactColumn, groups.iter_columns()))))
+    return part if part.__sizeof__() <= rows.__sizeof__() else Part(rows, task.grouping)
+
+
+@dataclass(frozen=True, eq=False)
+class RowQuestion:
+    """An aggregation in row space.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        The rows, and the columns that the aggregation needs.
+    keys : tuple of (str, Term)
+        Keys of the result.
+    grouping : Grouping
+        How the rows of a task become states; its keys are in the order of ``keys``.
+    merges : tuple of (str, bytes)
+        How states of parts become states of the whole.
+    outputs : tuple of (str, bytes)
+        Columns of the result behind the keys: expressions of the states.
+    schema : dict of str to DataType
+        Columns of the result.
+    """
+
+    plan: ReadPlan
+    keys: tuple[tuple[str, Term], ...]
+    grouping: Grouping
+    merges: Expressions
+    outputs: Expressions
+    schema: dict[str, pl.DataType]
+
+    def work(self) -> Work[pl.DataFrame]:
+        """Return the work on each task, with the caller's Dask annotations."""
+        return Work(run_rows, Part.groups)
+
+    def tasks(self) -> Iterator[RowTask]:
+        """Yield the tasks in row order, lazily."""
+        for task in self.plan.tasks():
+            yield RowTask(task.scan, task.index, task.max_rows, task.boxes, self.grouping)
+
+    def answers(self, parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Merge the parts of all tasks, in their order, and yield the answer."""
+        merged, waiting = self._of_no_row(), list[pl.DataFrame]()
+        with closing(parts):  # type: ignore[type-var]  # a generator
+            for part in parts:
+                waiting.append(part)
+                if sum(each.height for each in waiting) >= max(merged.height, MIN_MERGED_ROWS):
+                    merged, waiting = self._merged([merged, *waiting]), []
+        yield self._finished(self._merged([merged, *waiting]))
+
+    def _of_no_row(self) -> pl.DataFrame:
+        columns = {column.name: column.dtype for column in self.plan.columns}
+        return self.grouping.of_rows(pl.DataFrame(schema=columns))
+
+    def _merged(self, parts: list[pl.DataFrame]) -> pl.DataFrame:
+        return _grouped(pl.concat(parts).lazy(), self.grouping.keys, _built(self.merges))
+
+    def _finished(self, states: pl.DataFrame) -> pl.DataFrame:
+        keys = [pl.col(key).alias(name) for key, (name, _) in zip(self.grouping.keys, self.keys, strict=True)]
+        return states.select(*keys, *_built(self.outputs)).cast(self.schema)  # type: ignore[arg-type]
