@@ -97,51 +97,10 @@ class Question:
         Unsplit
             If there are too many groups, or Polars cannot evaluate a key on all labels.
         """
-        table = self.plan.table
-        parts: list[tuple[set[str], list[tuple[str, Term]]]] = []
-        for key in self.keys:
-            dims = {dim for name in key[1].columns for dim in table.columns[name].dims}
-            touching = [part for part in parts if part[0] & dims]
-            parts = [part for part in parts if not part[0] & dims]
-            parts.append((dims.union(*(d for d, _ in touching)), [k for _, ks in touching for k in ks] + [key]))
-        order = list(table.sizes)  # states then have the axes of the chunks
-        parts.sort(key=lambda part: min(map(order.index, part[0])))
-        blocks = tuple(self._block(dims, keys) for dims, keys in parts)
+        blocks = key_blocks(self.plan, self.keys)
         if prod(block.keys.height for block in blocks) > MAX_GROUPS:
             raise Unsplit(f"there are more than {MAX_GROUPS:,} groups")
         return blocks
-
-    def _block(self, dims: set[str], keys: Sequence[tuple[str, Term]]) -> KeyBlock:
-        table = self.plan.table
-        box = {dim: length for dim, length in table.sizes.items() if dim in dims}
-        if prod(box.values()) > MAX_BLOCK_CELLS:
-            raise Unsplit(f"keys over {', '.join(box)} have more than {MAX_BLOCK_CELLS:,} values")
-        selected = self._selected(box)
-        values = labels(table, tuple(box), {name for _, term in keys for name in term.columns})
-        values = values.filter(pl.Series(selected)) if not selected.all() else values
-        try:
-            evaluated = values.select(term.build().alias(name) for name, term in keys)
-        except (PolarsError, PanicException) as error:
-            raise Unsplit(f"a key fails on a label: {error}") from error
-        names = [name for name, _ in keys]
-        cells = evaluated.with_columns(pl.Series(_CELL, np.flatnonzero(selected)))
-        grouped = cells.group_by(names, maintain_order=True).agg(_CELL)
-        codes = np.full(len(selected), -1, dtype=np.int32)
-        numbers = np.arange(grouped.height, dtype=np.int32)
-        codes[grouped[_CELL].explode().to_numpy()] = np.repeat(numbers, grouped[_CELL].list.len().to_numpy())
-        first = grouped[_CELL].list.first().to_numpy() if grouped.height else np.zeros(0, np.int64)
-        return KeyBlock(
-            tuple(box), grouped.select(names), codes.reshape(tuple(box.values())), _row_numbers(table, box, first)
-        )
-
-    def _selected(self, box: dict[str, int]) -> npt.NDArray[np.bool_]:
-        """Return the cells of some dimensions that a row of the selection may have, flat."""
-        boxes = self.plan.selection.boxes
-        selected = np.zeros(tuple(box.values()), dtype=np.bool_)
-        if all(self.plan.table.sizes.values()):
-            for one in {tuple(found.get(dim) for dim in box): found for found in boxes}.values():
-                selected[np.ix_(*(_positions(one.get(dim), length) for dim, length in box.items()))] = True
-        return selected.reshape(-1)
 
     def tasks(self) -> Iterator[tuple[PartialTask, tuple[npt.NDArray[np.int32], ...]]]:
         """Yield the tasks in row order, lazily, each with the numbers of its groups in each block."""
@@ -178,6 +137,54 @@ class Question:
         plan = self.plan
         in_c_order = all(plan.table.blocks[dim] >= length for dim, length in plan.table.sizes.items())
         return in_c_order and not plan.filters and len(plan.selection.boxes) <= 1
+
+
+def key_blocks(plan: ReadPlan, keys: Sequence[tuple[str, Term]]) -> tuple[KeyBlock, ...]:
+    """Return the groups that keys of coordinates make, in blocks of keys that share dimensions; raises as `Question.blocks`."""
+    table = plan.table
+    parts: list[tuple[set[str], list[tuple[str, Term]]]] = []
+    for key in keys:
+        dims = {dim for name in key[1].columns for dim in table.columns[name].dims}
+        touching = [part for part in parts if part[0] & dims]
+        parts = [part for part in parts if not part[0] & dims]
+        parts.append((dims.union(*(d for d, _ in touching)), [k for _, ks in touching for k in ks] + [key]))
+    order = list(table.sizes)  # states then have the axes of the chunks
+    parts.sort(key=lambda part: min(map(order.index, part[0])))
+    return tuple(_block(plan, dims, some) for dims, some in parts)
+
+
+def _block(plan: ReadPlan, dims: set[str], keys: Sequence[tuple[str, Term]]) -> KeyBlock:
+    table = plan.table
+    box = {dim: length for dim, length in table.sizes.items() if dim in dims}
+    if prod(box.values()) > MAX_BLOCK_CELLS:
+        raise Unsplit(f"keys over {', '.join(box)} have more than {MAX_BLOCK_CELLS:,} values")
+    selected = _selected(plan, box)
+    values = labels(table, tuple(box), {name for _, term in keys for name in term.columns})
+    values = values.filter(pl.Series(selected)) if not selected.all() else values
+    try:
+        evaluated = values.select(term.build().alias(name) for name, term in keys)
+    except (PolarsError, PanicException) as error:
+        raise Unsplit(f"a key fails on a label: {error}") from error
+    names = [name for name, _ in keys]
+    cells = evaluated.with_columns(pl.Series(_CELL, np.flatnonzero(selected)))
+    grouped = cells.group_by(names, maintain_order=True).agg(_CELL)
+    codes = np.full(len(selected), -1, dtype=np.int32)
+    numbers = np.arange(grouped.height, dtype=np.int32)
+    codes[grouped[_CELL].explode().to_numpy()] = np.repeat(numbers, grouped[_CELL].list.len().to_numpy())
+    first = grouped[_CELL].list.first().to_numpy() if grouped.height else np.zeros(0, np.int64)
+    return KeyBlock(
+        tuple(box), grouped.select(names), codes.reshape(tuple(box.values())), _row_numbers(table, box, first)
+    )
+
+
+def _selected(plan: ReadPlan, box: dict[str, int]) -> npt.NDArray[np.bool_]:
+    """Return the cells of some dimensions that a row of the selection may have, flat."""
+    boxes = plan.selection.boxes
+    selected = np.zeros(tuple(box.values()), dtype=np.bool_)
+    if all(plan.table.sizes.values()):
+        for one in {tuple(found.get(dim) for dim in box): found for found in boxes}.values():
+            selected[np.ix_(*(_positions(one.get(dim), length) for dim, length in box.items()))] = True
+    return selected.reshape(-1)
 
 
 _CELL = "__cell"

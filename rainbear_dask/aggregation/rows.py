@@ -13,11 +13,13 @@ from typing import Any
 import polars as pl
 from dask.base import normalize_token, tokenize
 
+from rainbear_dask.aggregation.cohorts import whole_tasks
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.execution.executors import Work
 from rainbear_dask.execution.graph import content_of
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame
 from rainbear_dask.execution.worker import run_task
+from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.task import ScanTask
 
@@ -150,6 +152,9 @@ class RowQuestion:
         Columns of the result behind the keys: expressions of the states.
     schema : dict of str to DataType
         Columns of the result.
+    sets : dict of str to list of IndexSet, optional
+        Positions along each dimension such that each product of them holds all rows of its groups. Tasks are these
+        products, so their groups are final.
     """
 
     plan: ReadPlan
@@ -158,25 +163,33 @@ class RowQuestion:
     merges: Expressions
     outputs: Expressions
     schema: dict[str, pl.DataType]
+    sets: dict[str, list[IndexSet]] | None = None
 
     def work(self) -> Work[pl.DataFrame]:
         """Return the work on each task, with the caller's Dask annotations."""
         return Work(run_rows, Part.groups)
 
     def tasks(self) -> Iterator[RowTask]:
-        """Yield the tasks in row order, lazily."""
-        for task in self.plan.tasks():
+        """Yield the tasks lazily: in row order, or with whole groups."""
+        for task in self.plan.tasks() if self.sets is None else whole_tasks(self.plan, self.sets):
             yield RowTask(task.scan, task.index, task.max_rows, task.boxes, self.grouping)
 
     def answers(self, parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Merge the parts of all tasks, in their order, and yield the answer."""
-        merged, waiting = self._of_no_row(), list[pl.DataFrame]()
+        """Yield the answer: the parts of all tasks, merged in their order, or each part if tasks hold whole groups."""
         with closing(parts):  # type: ignore[type-var]  # a generator
-            for part in parts:
-                waiting.append(part)
-                if sum(each.height for each in waiting) >= max(merged.height, MIN_MERGED_ROWS):
-                    merged, waiting = self._merged([merged, *waiting]), []
-        yield self._finished(self._merged([merged, *waiting]))
+            if self.sets is None:
+                yield self._finished(self._merged_in_order(parts))
+                return
+            yield pl.DataFrame(schema=self.schema)
+            yield from map(self._finished, parts)
+
+    def _merged_in_order(self, parts: Iterator[pl.DataFrame]) -> pl.DataFrame:
+        merged, waiting = self._of_no_row(), list[pl.DataFrame]()
+        for part in parts:
+            waiting.append(part)
+            if sum(each.height for each in waiting) >= max(merged.height, MIN_MERGED_ROWS):
+                merged, waiting = self._merged([merged, *waiting]), []
+        return self._merged([merged, *waiting])
 
     def _of_no_row(self) -> pl.DataFrame:
         columns = {column.name: column.dtype for column in self.plan.columns}

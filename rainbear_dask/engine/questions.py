@@ -10,7 +10,7 @@ from rainbear_dask.aggregation.question import Question, Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import Aggregates
-from rainbear_dask.engine.row_questions import Asked, row_question
+from rainbear_dask.engine.row_questions import Asked, is_coordinate_key, row_question
 from rainbear_dask.engine.rows import Rows, blank, rows_of, single_outputs
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, column, expr_of, fields_of, kind_of, substitute, tree_of
 from rainbear_dask.engine.windows import windows_of
@@ -63,7 +63,8 @@ def split_of(plan: LogicalPlan, node: Tree, client: "Client | None" = None) -> S
 def _in_array_space(asked: Asked) -> Question:
     rows, keys = asked.rows, asked.keys
     for _, key in keys:
-        _check_coordinates(key, rows)
+        if not is_coordinate_key(key, rows):
+            raise Unsplit(f"the key {key.build()} is no function of coordinates")
     found = Aggregates(rows)
     outputs = [(name, found.output(tree)) for name, tree in asked.outputs]
     terms = [term for _, term in keys]
@@ -106,14 +107,6 @@ def _key(tree: Tree, rows: Rows) -> Term:
     if not names:
         raise Unsplit(f"the key {expr_of(tree)} names no column")
     return Term.of(key)
-
-
-def _check_coordinates(key: Term, rows: Rows) -> None:
-    """Raise `Unsplit` if a key is no function of coordinates."""
-    if not {*key.columns} <= rows.coordinates:
-        raise Unsplit(f"the key {key.build()} is no function of coordinates")
-    if not any(rows.reader.table.columns[name].dims for name in key.columns):
-        raise Unsplit(f"the key {key.build()} is a scalar")
 
 
 def _group_by(plan: LogicalPlan, node: Tree) -> Asked:

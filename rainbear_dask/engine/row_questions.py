@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.aggregation.cohorts import keeps_order, whole_sets
+from rainbear_dask.aggregation.question import Unsplit, key_blocks
 from rainbear_dask.aggregation.rows import Grouping, RowQuestion
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import RowAggregates
@@ -71,23 +72,58 @@ def row_question(asked: Asked, client: "Client | None") -> RowQuestion:
     rows = asked.rows
     if rows.sorted_by is not None and (asked.ordered or asked.by_window):
         raise Unsplit("the order of groups depends on a sort or a join")
-    found = RowAggregates(rows)
-    outputs = [(name, found.result(tree)) for name, tree in asked.outputs]
-    grouping, needed = _grouping(asked, list(enumerate(found.states.partial)))
-    question = RowQuestion(
-        rows.plan(needed),
-        tuple(asked.keys),
-        grouping,
-        tuple((f"s{number}", merge.meta.serialize()) for number, merge in enumerate(found.states.merge)),
-        tuple((name, expr.meta.serialize()) for name, expr in outputs),
-        asked.schema,
-    )
+    try:
+        question, kept = _merged(asked)
+    except Unsplit as reason:
+        question, kept = _whole(asked, str(reason))
     if place_of(question.plan, client or rows.reader.client).kind == "threads":
-        _check_saving(question, found.kept, rows)
+        _check_saving(question, kept, rows)
     return question
 
 
-def _grouping(asked: Asked, aggregates: list[tuple[int, pl.Expr]]) -> tuple[Grouping, list[str]]:
+def _merged(asked: Asked) -> tuple[RowQuestion, list[pl.DataType]]:
+    """Return a question whose states merge, and the types of the values that its states keep."""
+    found = RowAggregates(asked.rows)
+    outputs = [(name, found.result(tree)) for name, tree in asked.outputs]
+    grouping, needed = _grouping(asked, found.states.partial)
+    merges = tuple((f"s{number}", merge.meta.serialize()) for number, merge in enumerate(found.states.merge))
+    results = tuple((name, expr.meta.serialize()) for name, expr in outputs)
+    plan = asked.rows.plan(needed)
+    return RowQuestion(plan, tuple(asked.keys), grouping, merges, results, asked.schema), found.kept
+
+
+def _whole(asked: Asked, reason: str) -> tuple[RowQuestion, list[pl.DataType]]:
+    """Return a question whose tasks hold whole groups, so that any aggregate is final.
+
+    Raises
+    ------
+    Unsplit
+        If keys are no coordinates, if a task would need too much memory, or if the order of rows is not the table's.
+    """
+    rows = asked.rows
+    if not asked.keys:
+        raise Unsplit(reason)
+    if rows.sorted_by is not None:
+        raise Unsplit(f"{reason}, and it may depend on the order of a sort or a join")
+    if not all(is_coordinate_key(key, rows) for _, key in asked.keys):
+        raise Unsplit(f"{reason}, and only groups by coordinates lie in one task")
+    grouping, needed = _grouping(asked, [expr_of(tree) for _, tree in asked.outputs])
+    plan = rows.plan(needed)
+    sets = whole_sets(plan, key_blocks(plan, asked.keys))
+    if (asked.ordered or asked.by_window) and not keeps_order(plan, sets):
+        raise Unsplit(f"{reason}, and tasks with whole groups are not in the order of the rows")
+    outputs = tuple((name, pl.col(f"s{n}").meta.serialize()) for n, (name, _) in enumerate(asked.outputs))
+    lists = [dtype for dtype in asked.schema.values() if dtype.is_nested()]
+    return RowQuestion(plan, tuple(asked.keys), grouping, (), outputs, asked.schema, sets), lists
+
+
+def is_coordinate_key(key: Term, rows: Rows) -> bool:
+    """Whether a key is a function of coordinates that are not all scalars."""
+    columns = rows.reader.table.columns
+    return {*key.columns} <= rows.coordinates and any(columns[name].dims for name in key.columns)
+
+
+def _grouping(asked: Asked, aggregates: list[pl.Expr]) -> tuple[Grouping, list[str]]:
     """Return how rows become states, and the columns of the scan that they need."""
     meanings = asked.rows.meanings
     used = dict.fromkeys(name for _, tree in asked.outputs for name in expr_of(tree).meta.root_names())
@@ -102,7 +138,7 @@ def _grouping(asked: Asked, aggregates: list[tuple[int, pl.Expr]]) -> tuple[Grou
     grouping = Grouping(
         tuple((name, term.expr) for name, term in (columns | keys).items()),
         tuple(keys),
-        tuple((f"s{number}", expr.meta.serialize()) for number, expr in aggregates),
+        tuple((f"s{number}", expr.meta.serialize()) for number, expr in enumerate(aggregates)),
     )
     return grouping, list(needed)
 

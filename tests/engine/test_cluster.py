@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.aggregation import cohorts
 from rainbear_dask.aggregation.partial import run_partial
 from rainbear_dask.aggregation.rows import run_rows
 from rainbear_dask.engine.rewriting import rewrite
@@ -30,7 +31,8 @@ AGGREGATES = [c("masked").mean(), c("numbers").std().alias("std"), c("short").ma
 
 @pytest.fixture
 def lf(url):
-    with dask.config.set({"rainbear-dask.task-bytes": 1}):
+    with dask.config.set({"rainbear-dask.task-bytes": 1}), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
         yield rd.scan_zarr(url)
 
 
@@ -46,6 +48,7 @@ IN_ROWS = {
     "by a variable": lambda t: t.group_by(hot=c("plain") > 5).agg(AGGREGATES),
     "by many values": lambda t: t.group_by("plain").agg(c("numbers").mean(), c("masked").first()),
     "ends": lambda t: t.group_by("lat", maintain_order=True).agg(c("masked").first(), last=c("masked").last()),
+    "medians": lambda t: t.group_by("time").agg(c("plain").median(), c("masked").quantile(0.9), list=c("byte")),
     "distinct": lambda t: t.select(c("filled", "kind").n_unique(), p=c("numbers").product()),
 }
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.aggregation import cohorts
 from rainbear_dask.aggregation import partial as partials
 from rainbear_dask.aggregation import rows as row_space
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.execution import groups
-from tests.support.aggregations import consume_in_pieces, queries, row_queries, split_on_threads
+from tests.support.aggregations import consume_in_pieces, queries, row_queries, split_on_threads, whole_queries
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,17 @@ def test_answers_from_rows_equal_those_of_polars(url, table, asked, data):
         event(str([part.space for part in done.parts]))
         assert_same_answer(done.query.collect(), in_row_order(ask, table), in_order=in_order)
         assert all(part.split or "may fail" in part.reason for part in done.parts), done.parts
+
+
+@given(ask=whole_queries(), data=st.data())
+def test_answers_of_whole_groups_equal_those_of_polars(url, table, ask, data):
+    task_bytes = data.draw(st.sampled_from([1, 400, 3000, 2**26]), label="bytes a task")
+    with dask.config.set({"rainbear-dask.task-bytes": task_bytes}), pytest.MonkeyPatch.context() as patch:
+        split_on_threads(patch)
+        patch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
+        done = rewrite(ask(rd.scan_zarr(url)))
+        note([str(part) for part in done.parts])
+        assert_same_answer(done.query.collect(), ask(table.lazy()).collect())
+        assert all(part.space == "rows" or "may fail" in part.reason for part in done.parts), done.parts
+        if done.parts[0].split:
+            event(f"{sum(1 for _ in done.parts[0].split.question.tasks())} tasks")

@@ -6,6 +6,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.aggregation import cohorts
 from rainbear_dask.engine import row_questions
 from rainbear_dask.engine.rewriting import rewrite
 
@@ -54,6 +55,75 @@ ROW_FORMS = {
     "a scalar key": lambda t: t.group_by("level").agg(c("plain").sum()),
     "windows of some values": lambda t: t.group_by_dynamic("time", every="1d").agg(c("kind").n_unique()),
 }
+
+
+# tasks hold whole groups, so any aggregate is final
+WHOLE_FORMS = {
+    "median": lambda t: t.group_by("lat").agg(c("plain").median()),
+    "quantile of filtered rows": lambda t: (
+        t.filter(c("plain") > 5).group_by("lat", "lon").agg(c("masked").quantile(0.9))
+    ),
+    "values": lambda t: t.group_by("time").agg(c("plain")),
+    "lists": lambda t: t.group_by("lat").agg(c("plain").implode(), sorted=c("byte").sort()),
+    "another ddof": lambda t: t.group_by("lat").agg(c("plain").std(ddof=0)),
+    "in order of time": lambda t: t.group_by(c("time").dt.date(), maintain_order=True).agg(c("plain").median()),
+    "windows in order": lambda t: t.group_by_dynamic("time", every="1d").agg(c("plain").median()),
+    "several columns": lambda t: t.group_by("lat").agg(pl.selectors.float().median().name.suffix("_median")),
+    "a name with a slash": lambda t: t.group_by("lat").agg(c("plain").median().alias("plain/median")),
+    "no row": lambda t: t.filter(c("plain") > 1e9).group_by("lat").agg(c("plain").median()),
+    "no label": lambda t: t.filter(c("lat") > 1e9).group_by("lat").agg(c("plain").median()),
+    "two dimensions in one key": lambda t: t.group_by("zone").agg(c("plain").median()),
+    "two values with one row": lambda t: t.group_by("lat").agg(c("plain").sort_by("masked").first(), pl.lit(1)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_FORMS)
+@pytest.mark.usefixtures("split_on_threads")
+def test_named_forms_of_whole_groups(lf, url, name, monkeypatch):
+    monkeypatch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
+    ask = WHOLE_FORMS[name]
+    with dask.config.set({"rainbear-dask.task-bytes": 400}):
+        done = rewrite(ask(lf))
+        assert [part.space for part in done.parts] == ["rows"], done.parts
+        found = done.query.collect()
+    expected = ask(rd.scan_zarr(url).collect().lazy()).collect()
+    assert_frame_equal(found, expected, check_row_order="in order" in name, rel_tol=1e-5, abs_tol=1e-4)
+
+
+@pytest.mark.usefixtures("split_on_threads")
+def test_tasks_hold_whole_groups_and_read_each_chunk_once(lf, monkeypatch):
+    monkeypatch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
+    for key, num_tasks in [("lat", 3), ("lon", 2), ("time", 3), (c("time").dt.day() % 2, 1), ("zone", 1)]:
+        with dask.config.set({"rainbear-dask.task-bytes": 1}):
+            (part,) = rewrite(lf.group_by(key).agg(c("plain").median())).parts
+        question = part.split.question
+        tasks = list(question.tasks())
+        assert len(tasks) == num_tasks
+        (array,) = question.plan.arrays
+        assert sum(task.num_chunks(array) for task in tasks) == array.num_chunks
+        assert sum(task.num_rows for task in tasks) == 210
+
+
+@pytest.mark.usefixtures("split_on_threads")
+def test_whole_groups_are_left_to_polars_if_no_task_can_hold_them(lf):
+    def reason(ask):
+        with dask.config.set({"rainbear-dask.task-bytes": 1}):
+            (part,) = rewrite(ask(lf)).parts
+        assert part.split is None
+        return part.reason
+
+    assert "a task with whole groups would hold 84 rows" in reason(lambda t: t.group_by("lat").agg(c("plain").median()))
+    assert "only groups by coordinates" in reason(lambda t: t.group_by("flag").agg(c("plain").median()))
+    assert "the order of a sort" in reason(lambda t: t.sort("plain").group_by("lat").agg(c("plain").diff().sum()))
+    assert "not aggregated" in reason(lambda t: t.select(c("plain").median()))
+
+
+@pytest.mark.usefixtures("split_on_threads")
+def test_whole_groups_in_another_order_than_the_rows_are_left_to_polars(lf, monkeypatch):
+    monkeypatch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
+    with dask.config.set({"rainbear-dask.task-bytes": 1}):
+        (part,) = rewrite(lf.group_by("lat", maintain_order=True).agg(c("plain").median())).parts
+    assert "not in the order of the rows" in part.reason
 
 
 @pytest.mark.parametrize("name", ROW_FORMS)

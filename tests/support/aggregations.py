@@ -256,6 +256,45 @@ def row_queries(draw):
     return ask, in_order
 
 
+WHOLE = [
+    c("plain").median(),
+    c("masked").median(),
+    c("numbers").quantile(0.3, "linear"),
+    c("masked").filter(c("plain") > 5).quantile(0.9),
+    c("short").mode().sort().first(),
+    c("plain").std(ddof=0),
+    c("masked"),
+    c("byte").implode(),
+    c("plain").sort().head(3),
+    c("masked").sort_by("plain").last(),
+    c("turned").top_k(2).sum(),
+    c("short").cum_sum().max(),
+    c("plain").diff().abs().max(),
+    c("time").median(),
+    c("kind").unique().sort(),
+    c("lat").n_unique() + c("plain").arg_max(),
+    (c("plain") - c("plain").mean()).abs().median(),
+    pl.corr("plain", "numbers").is_nan(),
+    pl.struct("plain", "byte").first(),
+]
+
+
+@st.composite
+def whole_queries(draw):
+    """A function from a table to an aggregation by coordinates that needs whole groups."""
+    steps = draw(st.lists(st.sampled_from(["filter", "filter", "column", "rename"]), max_size=2))
+    filters = [draw(st.sampled_from(FILTERS)) for _ in steps]
+    keys = draw(st.lists(st.sampled_from(range(len(KEYS))), min_size=1, max_size=3, unique=True))
+    found = draw(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=3))
+    note(f"{steps}, {list(map(str, filters))}, {[str(KEYS[i]) for i in keys]}, {list(map(str, found))}")
+
+    def ask(table):
+        table = _stepped(table, steps, filters)
+        return table.group_by([KEYS[i] for i in keys]).agg(each.alias(f"x{i}") for i, each in enumerate(found))
+
+    return ask
+
+
 def split_on_threads(patch):
     """Let threads split questions in row space, as a cluster does."""
     patch.setattr(row_questions, "MAX_BYTES_FOR_POLARS", -1)

@@ -858,6 +858,18 @@ FAULTS = [
         "squares.sum()",
     ),
     Fault(
+        "labels of connected positions spread once",
+        "aggregation/cohorts aggregation/test_cohorts",
+        "if (lower == labels).all():",
+        "if True:",
+    ),
+    Fault(
+        "whole groups in any order",
+        "engine/row_questions engine/test_rows",
+        "if (asked.ordered or asked.by_window) and not keeps_order(plan, sets):",
+        "if False:",
+    ),
+    Fault(
         "groups larger than the rows travel",
         "aggregation/rows engine/test_cluster",
         "return part if part.__sizeof__() <= rows.__sizeof__() else",
@@ -914,7 +926,7 @@ FAULTS = [
     Fault(
         "a key of a variable",
         "engine/questions engine/test_rewriting",
-        "if not {*key.columns} <= rows.coordinates:",
+        "if not is_coordinate_key(key, rows):",
         "if False:",
     ),
     Fault(
