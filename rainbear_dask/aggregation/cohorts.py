@@ -1,18 +1,27 @@
 """Parts of a selection that share no group and no chunk, so that each can be answered by itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
-from rainbear_dask.aggregation.question import KeyBlock, Unsplit
+from rainbear_dask.aggregation.groups import Numbers, renumbered
+from rainbear_dask.aggregation.partial import PartialTask
+from rainbear_dask.aggregation.question import KeyBlock, Question, Unsplit
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.task import ScanTask
 from rainbear_dask.table.order import FRAME_RATIO
+
+COHORT_BYTES = 2**26
+"""Bytes of the states of a cohort, if the chunk grid allows it. Questions with fewer have one cohort."""
+
+MAX_GROUPS = 2**25
+"""Groups of a cohort, at most: states of 8 bytes are held for each."""
 
 MAX_WHOLE_TASKS = 4
 """Bytes of a task that holds whole groups, at most, in units of the bytes of a task."""
@@ -93,6 +102,75 @@ def joined(
         found[dim] = [IndexSet.union(some[start : start + together]) for start in range(0, len(some), together)]
         weight *= together
     return {dim: found[dim] for dim in sets}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """Groups of a question that no other cohort has, and the tasks that hold all their rows.
+
+    Parameters
+    ----------
+    groups : tuple of ndarray of int32
+        Numbers of the groups in each block, ascending.
+    num_tasks : int
+        Number of tasks.
+    tasks : iterable of PartialTask
+        The tasks, made lazily.
+    """
+
+    groups: tuple[Numbers, ...]
+    num_tasks: int
+    tasks: Iterable[PartialTask]
+
+
+def group_sets(question: Question) -> dict[str, list[IndexSet]] | None:
+    """Return the positions of each cohort along each dimension; None if all groups are one cohort.
+
+    Raises
+    ------
+    Unsplit
+        If a cohort has too many groups.
+    """
+    blocks = question.blocks
+    largest = num_groups = prod(block.keys.height for block in blocks)
+    sets = None
+    if num_groups * question.group_bytes > COHORT_BYTES and not question.ordered:
+        found = components(question.plan, blocks)
+        weights = {dim: [1] * len(some) for dim, some in found.items()}
+        for block in blocks:
+            dim = block.dims[0]
+            whole = [block.keys.height] * len(found[dim])
+            weights[dim] = [len(_groups_of(block, one)) for one in found[dim]] if len(block.dims) == 1 else whole
+        sets = joined(found, weights, COHORT_BYTES // question.group_bytes)
+        largest = prod(max((len(_groups_of(block, one)) for one in sets[block.dims[0]]), default=0) for block in blocks)
+    if largest > MAX_GROUPS:
+        raise Unsplit(f"{largest:,} groups share chunks, and {MAX_GROUPS:,} are the limit")
+    return sets
+
+
+def cohorts(question: Question) -> Iterator[Cohort]:
+    """Yield the cohorts of a question, lazily: one if its states are small, else as few as have small states."""
+    sets, plan, blocks = group_sets(question), question.plan, question.blocks
+    if sets is None:
+        every = tuple(np.arange(block.keys.height, dtype=np.int32) for block in blocks)
+        yield Cohort(every, plan.counts.num_tasks, question.tasks())
+        return
+    dims = list(plan.table.sizes)
+    for some in product(*(sets[dim] for dim in dims)):
+        box = dict(zip(dims, some, strict=True))
+        boxes = within(plan, box)
+        if boxes:
+            layout = replace(plan.layout, boxes=tuple(boxes))
+            groups = tuple(_groups_of(block, box[block.dims[0]]) for block in blocks)
+            yield Cohort(groups, layout.tiling.num_tiles, question.partial_tasks(layout.tasks()))
+
+
+def _groups_of(block: KeyBlock, positions: IndexSet) -> Numbers:
+    """Return the groups of some positions; of a block of several dimensions, all groups."""
+    if len(block.dims) > 1:
+        return np.arange(block.keys.height, dtype=np.int32)
+    codes = block.codes[positions.positions()]
+    return renumbered(codes[codes >= 0], block.keys.height)[0]
 
 
 def whole_sets(plan: ReadPlan, blocks: Sequence[KeyBlock]) -> dict[str, list[IndexSet]]:

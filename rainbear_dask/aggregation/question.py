@@ -1,6 +1,6 @@
 """What an aggregation asks of the cells of a plan, as plain data, and the tasks that answer it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -24,9 +24,6 @@ from rainbear_dask.table.tidy import spread
 
 MAX_BLOCK_CELLS = 2**22
 """Cells of the dimensions of one block of keys, at most: Polars groups them in this process."""
-
-MAX_GROUPS = 2**25
-"""Groups of an answer, at most: states of 8 bytes are held for each."""
 
 _MAX_ROWS_AT_ONCE = 2**22
 """Rows of a question on coordinates alone that one task answers, at most."""
@@ -95,18 +92,19 @@ class Question:
         Raises
         ------
         Unsplit
-            If there are too many groups, or Polars cannot evaluate a key on all labels.
+            If a block has too many cells, or Polars cannot evaluate a key on all labels.
         """
-        blocks = key_blocks(self.plan, self.keys)
-        if prod(block.keys.height for block in blocks) > MAX_GROUPS:
-            raise Unsplit(f"there are more than {MAX_GROUPS:,} groups")
-        return blocks
+        return key_blocks(self.plan, self.keys)
 
-    def tasks(self) -> Iterator[tuple[PartialTask, tuple[npt.NDArray[np.int32], ...]]]:
-        """Yield the tasks in row order, lazily, each with the numbers of its groups in each block."""
-        known: dict[Any, tuple[npt.NDArray[np.int32], BlockCodes]] = {}
+    def tasks(self) -> Iterator[PartialTask]:
+        """Yield the tasks in row order, lazily."""
+        yield from self.partial_tasks(self.scan_tasks())
+
+    def partial_tasks(self, tasks: Iterable[ScanTask]) -> Iterator[PartialTask]:
+        """Yield the task that reduces the rows of each of some tasks."""
+        known: dict[Any, BlockCodes] = {}
         dims = list(self.plan.table.sizes)
-        for task in self._scan_tasks():
+        for task in tasks:
             found = []
             for number, block in enumerate(self.blocks):
                 axes = tuple(dims.index(dim) for dim in block.dims)
@@ -116,13 +114,12 @@ class Question:
                     codes = block.codes[np.ix_(*(one.positions() for one in along))]
                     # a position outside of the selection lies in the box of the task, but in none of its rows
                     groups, local = renumbered(np.maximum(codes, 0), max(block.keys.height, 1))
-                    known[key] = groups, BlockCodes(axes, local, len(groups))
+                    known[key] = BlockCodes(axes, local, groups)
                 found.append(known[key])
-            blocks = tuple(codes for _, codes in found)
-            partial = PartialTask(task.scan, task.index, task.max_rows, task.boxes, self.operands, blocks)
-            yield partial, tuple(groups for groups, _ in found)
+            yield PartialTask(task.scan, task.index, task.max_rows, task.boxes, self.operands, tuple(found))
 
-    def _scan_tasks(self) -> Iterator[ScanTask]:
+    def scan_tasks(self) -> Iterator[ScanTask]:
+        """Yield the rows of each task, in row order; one task if no variable is read."""
         plan = self.plan
         boxes = plan.selection.boxes
         if not plan.arrays and len(boxes) == 1 and all(plan.table.sizes.values()):
@@ -130,6 +127,11 @@ class Question:
             if (num_rows := prod(map(len, index))) <= _MAX_ROWS_AT_ONCE:
                 return iter([ScanTask(plan.layout.scan, index, num_rows)])
         return plan.tasks()
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of the states of one group, at most."""
+        return 8 * (1 + sum(len(operand.kinds) for operand in self.operands))
 
     @cached_property
     def keeps_row_order(self) -> bool:

@@ -4,7 +4,7 @@ It serves keys that are data variables, and aggregates that array space lacks. A
 of the task, in the order of first appearance, with the keys and one column for each state.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -15,7 +15,6 @@ from dask.base import normalize_token, tokenize
 
 from rainbear_dask.aggregation.cohorts import whole_tasks
 from rainbear_dask.aggregation.terms import Term
-from rainbear_dask.execution.executors import Work
 from rainbear_dask.execution.graph import content_of
 from rainbear_dask.execution.wire import CompactColumn, CompactFrame
 from rainbear_dask.execution.worker import run_task
@@ -42,16 +41,23 @@ class Grouping:
         The keys among them; none for one group of all rows.
     aggregates : tuple of (str, bytes)
         Aggregates of the columns.
+    merges : tuple of (str, bytes)
+        How aggregates of parts become aggregates of the whole; none if the groups of a part are final.
     """
 
     columns: Expressions
     keys: tuple[str, ...]
     aggregates: Expressions
+    merges: Expressions = ()
 
     def of_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the groups of the rows of a task, in the order of first appearance."""
         table = rows.lazy().select(_built(self.columns)) if self.columns else rows.lazy()
         return _grouped(table, self.keys, _built(self.aggregates))
+
+    def merged(self, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """Merge the groups of parts, in their order."""
+        return _grouped(pl.concat(parts).lazy(), self.keys, _built(self.merges))
 
 
 def _built(expressions: Expressions) -> list[pl.Expr]:
@@ -91,21 +97,39 @@ class Part:
     ----------
     frame : CompactFrame
         The groups or the rows.
-    grouping : Grouping or None
-        How the rows become groups; None for groups.
+    grouping : Grouping
+        How rows become groups.
+    is_grouped : bool
+        Whether the frame holds groups.
     """
 
     frame: CompactFrame
-    grouping: Grouping | None = None
+    grouping: Grouping
+    is_grouped: bool = True
+
+    @classmethod
+    def of(cls, groups: pl.DataFrame, grouping: Grouping) -> "Part":
+        """Return a part of some groups."""
+        return cls(CompactFrame(groups.height, tuple(map(CompactColumn, groups.iter_columns()))), grouping)
 
     def groups(self) -> pl.DataFrame:
         """Return the groups."""
         frame = self.frame.to_polars()
-        return frame if self.grouping is None else self.grouping.of_rows(frame)
+        return frame if self.is_grouped else self.grouping.of_rows(frame)
+
+    def settled(self) -> "Part":
+        """Return the part with groups."""
+        return self if self.is_grouped else Part.of(self.groups(), self.grouping)
 
     def __sizeof__(self) -> int:
         """Return the bytes held; Dask sums them up to know the memory use of a worker."""
         return object.__sizeof__(self) + self.frame.__sizeof__()
+
+
+def merge_parts(parts: Sequence[Part]) -> Part:
+    """Merge parts in their order; a top-level function, which workers call."""
+    grouping = parts[0].grouping
+    return Part.of(grouping.merged([part.groups() for part in parts]), grouping)
 
 
 def run_rows(task: RowTask) -> Part:
@@ -129,9 +153,8 @@ def run_rows(task: RowTask) -> Part:
         If a chunk cannot be fetched or decoded; the message names array and chunk.
     """
     rows = run_task(task)
-    groups = task.grouping.of_rows(rows.to_polars())
-    part = Part(CompactFrame(groups.height, tuple(map(CompactColumn, groups.iter_columns()))))
-    return part if part.__sizeof__() <= rows.__sizeof__() else Part(rows, task.grouping)
+    part = Part.of(task.grouping.of_rows(rows.to_polars()), task.grouping)
+    return part if part.__sizeof__() <= rows.__sizeof__() else Part(rows, task.grouping, is_grouped=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +169,6 @@ class RowQuestion:
         Keys of the result.
     grouping : Grouping
         How the rows of a task become states; its keys are in the order of ``keys``.
-    merges : tuple of (str, bytes)
-        How states of parts become states of the whole.
     outputs : tuple of (str, bytes)
         Columns of the result behind the keys: expressions of the states.
     schema : dict of str to DataType
@@ -160,43 +181,38 @@ class RowQuestion:
     plan: ReadPlan
     keys: tuple[tuple[str, Term], ...]
     grouping: Grouping
-    merges: Expressions
     outputs: Expressions
     schema: dict[str, pl.DataType]
     sets: dict[str, list[IndexSet]] | None = None
-
-    def work(self) -> Work[pl.DataFrame]:
-        """Return the work on each task, with the caller's Dask annotations."""
-        return Work(run_rows, Part.groups)
 
     def tasks(self) -> Iterator[RowTask]:
         """Yield the tasks lazily: in row order, or with whole groups."""
         for task in self.plan.tasks() if self.sets is None else whole_tasks(self.plan, self.sets):
             yield RowTask(task.scan, task.index, task.max_rows, task.boxes, self.grouping)
 
-    def answers(self, parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks whose groups merge; 1 if the groups of each task are final."""
+        return 1 if self.sets is not None else self.plan.counts.num_tasks
+
+    def answers(self, parts: Iterator[Part]) -> Iterator[pl.DataFrame]:
         """Yield the answer: the parts of all tasks, merged in their order, or each part if tasks hold whole groups."""
         with closing(parts):  # type: ignore[type-var]  # a generator
+            groups = (part.groups() for part in parts)
             if self.sets is None:
-                yield self._finished(self._merged_in_order(parts))
+                yield self._finished(self._merged(groups))
                 return
             yield pl.DataFrame(schema=self.schema)
-            yield from map(self._finished, parts)
+            yield from map(self._finished, groups)
 
-    def _merged_in_order(self, parts: Iterator[pl.DataFrame]) -> pl.DataFrame:
-        merged, waiting = self._of_no_row(), list[pl.DataFrame]()
-        for part in parts:
-            waiting.append(part)
+    def _merged(self, groups: Iterable[pl.DataFrame]) -> pl.DataFrame:
+        no_row = pl.DataFrame(schema={column.name: column.dtype for column in self.plan.columns})
+        merged, waiting = self.grouping.of_rows(no_row), list[pl.DataFrame]()
+        for some in groups:
+            waiting.append(some)
             if sum(each.height for each in waiting) >= max(merged.height, MIN_MERGED_ROWS):
-                merged, waiting = self._merged([merged, *waiting]), []
-        return self._merged([merged, *waiting])
-
-    def _of_no_row(self) -> pl.DataFrame:
-        columns = {column.name: column.dtype for column in self.plan.columns}
-        return self.grouping.of_rows(pl.DataFrame(schema=columns))
-
-    def _merged(self, parts: list[pl.DataFrame]) -> pl.DataFrame:
-        return _grouped(pl.concat(parts).lazy(), self.grouping.keys, _built(self.merges))
+                merged, waiting = self.grouping.merged([merged, *waiting]), []
+        return self.grouping.merged([merged, *waiting])
 
     def _finished(self, states: pl.DataFrame) -> pl.DataFrame:
         keys = [pl.col(key).alias(name) for key, (name, _) in zip(self.grouping.keys, self.keys, strict=True)]

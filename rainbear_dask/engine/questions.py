@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.question import Question, Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.aggregation.terms import Term
@@ -82,7 +83,7 @@ def _in_array_space(asked: Asked) -> Question:
     )
     if question.ordered and not (question.keeps_row_order and rows.sorted_by is None):
         raise Unsplit("maintain_order needs the rows")
-    question.blocks  # noqa: B018  evaluated now, because it may refuse
+    group_sets(question)  # may refuse
     return question
 
 

@@ -1,12 +1,14 @@
 """LazyFrame to LazyFrame: the largest parts that can be split become sources that answer them."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
+from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
@@ -48,11 +50,12 @@ class Part:
         keys = ", ".join(name for name, _ in question.keys) or "nothing"
         outputs = ", ".join(name for name, _ in question.outputs) or "no aggregate"
         if isinstance(question, RowQuestion):
-            return f"{self.name}: split in row space: {outputs} by {keys}"
-        groups = 1
-        for block in question.blocks:
-            groups *= block.keys.height
-        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups"
+            whole = "" if question.sets is None else ", in tasks of whole groups"
+            return f"{self.name}: split in row space: {outputs} by {keys}{whole}"
+        groups = prod(block.keys.height for block in question.blocks)
+        pieces = group_sets(question)
+        cohorts = f" in {prod(map(len, pieces.values())):,} pieces" if pieces else ""
+        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{cohorts}"
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,10 @@ def _merged(asked: Asked) -> tuple[RowQuestion, list[pl.DataType]]:
     """Return a question whose states merge, and the types of the values that its states keep."""
     found = RowAggregates(asked.rows)
     outputs = [(name, found.result(tree)) for name, tree in asked.outputs]
-    grouping, needed = _grouping(asked, found.states.partial)
-    merges = tuple((f"s{number}", merge.meta.serialize()) for number, merge in enumerate(found.states.merge))
+    grouping, needed = _grouping(asked, found.states.partial, found.states.merge)
     results = tuple((name, expr.meta.serialize()) for name, expr in outputs)
     plan = asked.rows.plan(needed)
-    return RowQuestion(plan, tuple(asked.keys), grouping, merges, results, asked.schema), found.kept
+    return RowQuestion(plan, tuple(asked.keys), grouping, results, asked.schema), found.kept
 
 
 def _whole(asked: Asked, reason: str) -> tuple[RowQuestion, list[pl.DataType]]:
@@ -114,7 +113,7 @@ def _whole(asked: Asked, reason: str) -> tuple[RowQuestion, list[pl.DataType]]:
         raise Unsplit(f"{reason}, and tasks with whole groups are not in the order of the rows")
     outputs = tuple((name, pl.col(f"s{n}").meta.serialize()) for n, (name, _) in enumerate(asked.outputs))
     lists = [dtype for dtype in asked.schema.values() if dtype.is_nested()]
-    return RowQuestion(plan, tuple(asked.keys), grouping, (), outputs, asked.schema, sets), lists
+    return RowQuestion(plan, tuple(asked.keys), grouping, outputs, asked.schema, sets), lists
 
 
 def is_coordinate_key(key: Term, rows: Rows) -> bool:
@@ -123,7 +122,9 @@ def is_coordinate_key(key: Term, rows: Rows) -> bool:
     return {*key.columns} <= rows.coordinates and any(columns[name].dims for name in key.columns)
 
 
-def _grouping(asked: Asked, aggregates: list[pl.Expr]) -> tuple[Grouping, list[str]]:
+def _grouping(
+    asked: Asked, aggregates: list[pl.Expr], merges: list[pl.Expr] | None = None
+) -> tuple[Grouping, list[str]]:
     """Return how rows become states, and the columns of the scan that they need."""
     meanings = asked.rows.meanings
     used = dict.fromkeys(name for _, tree in asked.outputs for name in expr_of(tree).meta.root_names())
@@ -138,7 +139,10 @@ def _grouping(asked: Asked, aggregates: list[pl.Expr]) -> tuple[Grouping, list[s
     grouping = Grouping(
         tuple((name, term.expr) for name, term in (columns | keys).items()),
         tuple(keys),
-        tuple((f"s{number}", expr.meta.serialize()) for number, expr in enumerate(aggregates)),
+        *(
+            tuple((f"s{n}", expr.meta.serialize()) for n, expr in enumerate(some))
+            for some in (aggregates, merges or [])
+        ),
     )
     return grouping, list(needed)
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rainbear_dask.aggregation.answer import Answer, Numbers
-from rainbear_dask.aggregation.partial import Partial, PartialTask, run_partial
+from rainbear_dask.aggregation.answer import answers
+from rainbear_dask.aggregation.cohorts import Cohort, cohorts, group_sets
+from rainbear_dask.aggregation.merging import Partial, merge_partials
+from rainbear_dask.aggregation.partial import run_partial
 from rainbear_dask.aggregation.question import Question
-from rainbear_dask.aggregation.rows import RowQuestion
+from rainbear_dask.aggregation.rows import Part, RowQuestion, merge_parts, run_rows
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.executors import Work
-from rainbear_dask.execution.run import run_tasks
+from rainbear_dask.execution.trees import MAX_UNMERGED, Bunch, bunched, run_bunches
 from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.pushdown import recorder_of
@@ -57,8 +59,8 @@ class AnswerReader:
         plan = self.question.plan
         check_limits(plan, Limits(self.limits.chunks, None, self.limits.bytes))
         # Not with the first frame: Polars takes that on a thread without the caller's Dask annotations.
-        answers = self._row_answers if isinstance(self.question, RowQuestion) else self._array_answers
-        return self._frames(answers(client_for(plan, self.client)), with_columns, predicate, n_rows)
+        found = self._row_answers if isinstance(self.question, RowQuestion) else self._array_answers
+        return self._frames(found(client_for(plan, self.client)), with_columns, predicate, n_rows)
 
     def plan(self, _columns: Sequence[str] | None, _predicate: pl.Expr | None, _n_rows: int | None) -> ReadPlan:
         """Return the plan of the rows that the question aggregates."""
@@ -67,24 +69,34 @@ class AnswerReader:
     def _row_answers(self, client: "Client | None") -> Iterator[pl.DataFrame]:
         question = self.question
         assert isinstance(question, RowQuestion)  # noqa: S101
-        parts = shown(run_tasks(question.tasks(), client, question.work()), question.plan)
-        return question.answers(parts)
+        work: Work[Part] = Work(run_rows, Part.settled)
+        bunches = bunched(question.tasks(), question.num_tasks)
+        parts = run_bunches(bunches, client, work, merge_parts)
+        one_a_task = question.sets is None and question.num_tasks <= MAX_UNMERGED
+        return question.answers(shown(parts, question.plan, one_a_task=one_a_task))
 
     def _array_answers(self, client: "Client | None") -> Iterator[pl.DataFrame]:
         question = self.question
         assert isinstance(question, Question)  # noqa: S101
-        tasks = _Tasks(question)
         work: Work[Partial] = Work(run_partial)
-        partials = shown(run_tasks(tasks, client, work), question.plan)
+        owners = deque[Cohort]()
 
-        def answers() -> Iterator[pl.DataFrame]:
-            answer = Answer(question)
+        def bunches() -> Iterator[Bunch]:
+            for cohort in cohorts(question):
+                for bunch in bunched(cohort.tasks, cohort.num_tasks):
+                    owners.append(cohort)
+                    yield bunch
+
+        partials = run_bunches(bunches(), client, work, merge_partials)
+        one_a_task = group_sets(question) is None and question.plan.counts.num_tasks <= MAX_UNMERGED
+        partials = shown(partials, question.plan, one_a_task=one_a_task)
+
+        def owned() -> Iterator[tuple[Cohort, Partial]]:
             with closing(partials):  # type: ignore[type-var]  # a generator
                 for partial in partials:
-                    answer.add(*tasks.submitted.popleft(), partial)
-            yield answer.frame()
+                    yield owners.popleft(), partial
 
-        return answers()
+        return answers(question, owned())
 
     def _frames(
         self,
@@ -109,16 +121,3 @@ class AnswerReader:
                 yield frame if columns is None else frame.select(columns)
                 if n_rows is not None and height >= n_rows:
                     return
-
-
-class _Tasks:
-    """The tasks of a question; ``submitted`` holds the ones without a partial yet, in order."""
-
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self.submitted: deque[tuple[PartialTask, Numbers]] = deque()
-
-    def __iter__(self) -> Iterator[PartialTask]:
-        for task, groups in self._question.tasks():
-            self.submitted.append((task, groups))
-            yield task

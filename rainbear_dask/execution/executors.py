@@ -140,6 +140,9 @@ class DaskExecutor(Generic[T]):
 
     def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Bring the workers the credentials of the stores, then submit the tasks with the caller's annotations."""
+        return [self._job(future) for future in self._start(tasks)]
+
+    def _start(self, tasks: Sequence[Task]) -> "list[distributed.Future[Any]]":
         for spec in {task.scan.spec for task in tasks}:
             check_reaches(self._client, spec)
             bring_credentials(self._client, spec)
@@ -150,7 +153,7 @@ class DaskExecutor(Generic[T]):
         self._unfetched.update(futures)
         if self._is_closed:  # on another thread meanwhile
             self._release_all()
-        return [self._job(future) for future in futures]
+        return futures
 
     def _job(self, future: "distributed.Future[Any]") -> Job[T]:
         return Job(

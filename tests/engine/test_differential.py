@@ -12,7 +12,7 @@ from rainbear_dask.aggregation import cohorts
 from rainbear_dask.aggregation import partial as partials
 from rainbear_dask.aggregation import rows as row_space
 from rainbear_dask.engine.rewriting import rewrite
-from rainbear_dask.execution import groups
+from rainbear_dask.execution import groups, trees
 from tests.support.aggregations import consume_in_pieces, queries, row_queries, split_on_threads, whole_queries
 
 
@@ -35,10 +35,14 @@ def test_answers_equal_those_of_polars(url, table, ask, data):
     task_bytes = data.draw(st.sampled_from([1, 200, 2**26]), label="bytes a task")
     cuts = data.draw(st.none() | st.lists(st.integers(0, 7), max_size=3), label="cuts of groups")
     max_groups = data.draw(st.sampled_from([0, partials._MAX_STRIP_GROUPS]), label="groups of a strip")
+    cohort_bytes = data.draw(st.sampled_from([1, 300, cohorts.COHORT_BYTES]), label="bytes a cohort")
+    num_unmerged = data.draw(st.sampled_from([1, 4, trees.MAX_UNMERGED]), label="results that are not merged")
     with dask.config.set({"rainbear-dask.task-bytes": task_bytes}), pytest.MonkeyPatch.context() as patch:
         if cuts is not None:
             patch.setattr(partials, "consume_groups", consume_in_pieces(cuts))
         patch.setattr(partials, "_MAX_STRIP_GROUPS", max_groups)
+        patch.setattr(cohorts, "COHORT_BYTES", cohort_bytes)
+        patch.setattr(trees, "MAX_UNMERGED", num_unmerged)
         patch.setattr(
             groups, "GROUP_BYTES", data.draw(st.sampled_from([60, groups.GROUP_BYTES]), label="bytes a group")
         )
@@ -65,6 +69,9 @@ def test_answers_from_rows_equal_those_of_polars(url, table, asked, data):
     task_bytes = data.draw(st.sampled_from([1, 200, 2**26]), label="bytes a task")
     with dask.config.set({"rainbear-dask.task-bytes": task_bytes}), pytest.MonkeyPatch.context() as patch:
         split_on_threads(patch)
+        patch.setattr(
+            trees, "MAX_UNMERGED", data.draw(st.sampled_from([1, 4, 64]), label="results that are not merged")
+        )
         patch.setattr(row_space, "MIN_MERGED_ROWS", data.draw(st.sampled_from([1, 2**16]), label="rows of a merge"))
         done = rewrite(ask(rd.scan_zarr(url)))
         note([str(part) for part in done.parts])

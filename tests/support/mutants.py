@@ -864,6 +864,30 @@ FAULTS = [
         "if True:",
     ),
     Fault(
+        "all groups are held at once",
+        "aggregation/cohorts engine/test_cohorts",
+        "if num_groups * question.group_bytes > COHORT_BYTES and not question.ordered:",
+        "if False:",
+    ),
+    Fault(
+        "states of another cohort are added",
+        "aggregation/answer engine/test_cohorts",
+        "if answer is None or owner is not cohort:",
+        "if answer is None:",
+    ),
+    Fault(
+        "cells that all count are merged once",
+        "aggregation/merging engine/test_differential",
+        "replace(found, factor=found.factor + product.factor)",
+        "product",
+    ),
+    Fault(
+        "threads merge in no tree",
+        "execution/trees execution/test_trees",
+        "yield folded([result, *islice(results, sizes.popleft() - 1)], merge)",
+        "yield merge([result, *islice(results, sizes.popleft() - 1)])",
+    ),
+    Fault(
         "whole groups in any order",
         "engine/row_questions engine/test_rows",
         "if (asked.ordered or asked.by_window) and not keeps_order(plan, sets):",
