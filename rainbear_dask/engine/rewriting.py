@@ -15,6 +15,7 @@ from rainbear_dask.engine.questions import Split, aggregates, split_of, works_ro
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
 from rainbear_dask.engine.source import AnswerReader
 from rainbear_dask.exceptions import RainbearError
+from rainbear_dask.resources.limits import readable_bytes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -53,9 +54,13 @@ class Part:
             whole = "" if question.sets is None else ", in tasks of whole groups"
             return f"{self.name}: split in row space: {outputs} by {keys}{whole}"
         groups = prod(block.keys.height for block in question.blocks)
-        pieces = group_sets(question)
+        pieces, counts = group_sets(question), question.plan.counts
+        states, rows = (readable_bytes(n) for n in (groups * question.group_bytes, counts.max_rows * counts.row_bytes))
         cohorts = f" in {prod(map(len, pieces.values())):,} pieces" if pieces else ""
-        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{cohorts}"
+        return (
+            f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{cohorts}: "
+            f"{states} of states for {rows} of rows"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import RowAggregates
 from rainbear_dask.engine.rows import Rows, Schema
 from rainbear_dask.engine.serialized import Tree, expr_of
-from rainbear_dask.execution.clients import place_of
+from rainbear_dask.execution.clients import active_client, place_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
 MAX_BYTES_FOR_POLARS = 2**31
 """Bytes of rows that Polars groups as fast as tasks would, on threads: it holds them all, and merges nothing."""
+
+_FEW_ROWS = "on threads, Polars groups so few rows as fast"
 
 MIN_ROWS_FOR_EACH_GROUP = 8
 """Rows of a task for each group that it may have, from which on threads split a question."""
@@ -69,7 +71,10 @@ def row_question(asked: Asked, client: "Client | None") -> RowQuestion:
         If an aggregate has no states that merge, or the order of the rows is unknown; on threads, also if that saves
         nothing.
     """
-    rows = asked.rows
+    rows, table = asked.rows, asked.rows.reader.table
+    on_threads = (client or rows.reader.client or active_client(awaited=True)) is None
+    if on_threads and table.num_rows * sum(column.width for column in table.columns.values()) <= MAX_BYTES_FOR_POLARS:
+        raise Unsplit(_FEW_ROWS)  # at once, because taking an expression apart takes milliseconds
     if rows.sorted_by is not None and (asked.ordered or asked.by_window):
         raise Unsplit("the order of groups depends on a sort or a join")
     try:
@@ -156,7 +161,7 @@ def _check_saving(question: RowQuestion, kept: list[pl.DataType], rows: Rows) ->
     """
     counts = question.plan.counts
     if counts.max_rows * counts.row_bytes <= MAX_BYTES_FOR_POLARS:
-        raise Unsplit("on threads, Polars groups so few rows as fast")
+        raise Unsplit(_FEW_ROWS)
     rows_of_task = counts.max_rows // max(counts.num_tasks, 1)
     groups = prod(_distinct(key, rows, rows_of_task) for _, key in question.keys)
     cells = groups * (1 + sum(_values_of(dtype, rows_of_task) for dtype in kept))

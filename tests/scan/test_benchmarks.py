@@ -26,6 +26,9 @@ from benchmarks.floor import floor, places
 from benchmarks.floor import measure as measure_floor
 from benchmarks.floor import report as report_floor
 from benchmarks.geometries import GEOMETRIES
+from benchmarks.groups import SMALL, climatology
+from benchmarks.groups import check as check_groups
+from benchmarks.groups import write as write_groups
 from benchmarks.growth import GROWTHS, Series, ask_alone, ask_here
 from benchmarks.growth import READERS as GROWN
 from benchmarks.growth import measure as measure_growth
@@ -342,3 +345,9 @@ def test_writers_of_zarr_agree(tmp_path):
     assert all(0 < seconds < inf for _, best in found.values() for seconds in best.values())
     best = writing.best_times(writing.COPIES, str(tmp_path / "frames.zarr"), tmp_path, 1)
     assert list(best) == ["write_zarr", "xarray to_zarr"]
+
+
+def test_questions_with_many_groups_and_in_row_space_run(tmp_path, client):
+    write_groups(str(tmp_path / "a.zarr"), SMALL, (24, 61, 120), filled=True)
+    check_groups(str(tmp_path / "a.zarr"), client)
+    assert climatology(str(tmp_path / "a.zarr")) == 61 * 120 * 24
