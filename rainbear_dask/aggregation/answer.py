@@ -1,53 +1,56 @@
-"""Merge the partial states of tasks, in their order, and finish them to the rows of an answer."""
+"""Merge the partial states of a cohort, in their order, and finish them to rows of an answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from rainbear_dask.aggregation.algebra import finish
-from rainbear_dask.aggregation.groups import Array, TaskGroups
-from rainbear_dask.aggregation.partial import Partial, PartialTask
+from rainbear_dask.aggregation.cohorts import Cohort
+from rainbear_dask.aggregation.groups import Array, Numbers
+from rainbear_dask.aggregation.merging import Partial, Product, add_products, index_of
 from rainbear_dask.aggregation.question import Question
 from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, neutral
 from rainbear_dask.table.tidy import pick, spread
 
-Numbers = tuple[npt.NDArray[np.int32], ...]
-
 
 class Answer:
-    """The states of all groups of a question.
+    """The states of the groups of a cohort.
 
     Parameters
     ----------
     question : Question
         The question.
+    groups : tuple of ndarray of int32
+        Numbers of the groups in each block.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._states = GroupStates(tuple(block.keys.height for block in question.blocks))
-        self._full: dict[Any, _Repeated] = {}
+    def __init__(self, question: Question, groups: tuple[Numbers, ...]) -> None:
+        self._question, self._groups = question, groups
+        self._states = GroupStates(tuple(map(len, groups)))
+        self._products: dict[tuple[bytes, ...], Product] = {}
 
-    def add(self, task: PartialTask, groups: Numbers, partial: Partial) -> None:
-        """Merge the states of a task; ``groups`` holds the numbers of its groups in each block."""
-        at = _index(groups)
-        if partial.counts_all:
-            factor, vectors = TaskGroups([len(one) for one in task.index], task.blocks).counts
-            key = (factor, *(each.tobytes() for each in groups), *(each.tobytes() for each in vectors))
-            self._full.setdefault(key, _Repeated(at, factor, vectors)).times += 1
+    def add(self, partial: Partial) -> None:
+        """Merge states, which become part of the answer."""
+        at = index_of(self._groups, partial.groups)
+        add_products(self._products, partial.products)
         for operand, parts in by_operand(partial.states):
             self._states.add(operand, at, parts, adopt=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the states."""
+        return sum(int(array.nbytes) for array in self._states.arrays.values())
 
     def frame(self) -> pl.DataFrame:
         """Return the answer: one row for each group that has a row, or one row if there are no keys."""
         question = self._question
         full = np.zeros(self._states.shape, dtype=np.int64)
-        for each in self._full.values():
-            full[each.at] += each.cells()
+        for each in self._products.values():
+            full[index_of(self._groups, each.groups)] += each.cells()
         num_rows = (full + self._states.arrays.get((CELLS, "n"), 0)).reshape(-1)
         kept = np.flatnonzero(num_rows) if question.keys and not num_rows.all() else None
         if question.ordered:
@@ -97,7 +100,7 @@ class Answer:
         box = {str(axis): length for axis, length in enumerate(self._states.shape)}
         found: dict[str, pl.Series] = {}
         for axis, block in enumerate(self._question.blocks):
-            for key in block.keys.iter_columns():
+            for key in block.keys[self._groups[axis]].iter_columns():
                 dims = (str(axis),)
                 found[key.name] = spread(key, dims, box) if kept is None else pick(key, dims, box, kept)
         return [found[name] for name, _ in self._question.keys]
@@ -113,22 +116,30 @@ class Answer:
 _COUNTS = {"n", "missing"}
 
 
-class _Repeated:
-    """Counts of cells, all wanted, of the groups of a task, and how many tasks have the same."""
+def answers(question: Question, partials: Iterator[tuple[Cohort, Partial]]) -> Iterator[pl.DataFrame]:
+    """Yield the answer of each cohort as soon as its last states are merged.
 
-    def __init__(self, at: Any, factor: int, vectors: Sequence[npt.NDArray[np.int64]]) -> None:
-        self.at, self.times = at, 0
-        self._factor, self._vectors = factor, vectors
+    Parameters
+    ----------
+    question : Question
+        The question.
+    partials : iterator of (Cohort, Partial)
+        States of all tasks, cohort after cohort.
 
-    def cells(self) -> Array:
-        """Return the number of cells of each group, over all of the tasks."""
-        cells = np.array(self._factor * self.times, dtype=np.int64)
-        for vector in self._vectors:
-            cells = np.multiply.outer(cells, vector)
-        return cells
-
-
-def _index(groups: Numbers) -> Any:
-    """Return the index of some groups: slices if the numbers are consecutive, because these copy nothing."""
-    consecutive = all(each[-1] - each[0] + 1 == len(each) for each in groups)
-    return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in groups) if consecutive else np.ix_(*groups)
+    Returns
+    -------
+    iterator of DataFrame
+        At least one. Only the states of one cohort are held.
+    """
+    cohort, answer = None, None
+    with closing(partials):  # type: ignore[type-var]  # a generator
+        for owner, partial in partials:
+            if answer is None or owner is not cohort:
+                if answer is not None:
+                    yield answer.frame()
+                cohort, answer = owner, Answer(question, owner.groups)
+            answer.add(partial)
+            del partial
+    if answer is None:  # no task
+        answer = Answer(question, tuple(np.arange(block.keys.height, dtype=np.int32) for block in question.blocks))
+    yield answer.frame()

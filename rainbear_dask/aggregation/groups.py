@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Numbers: TypeAlias = npt.NDArray[np.int32]
 Place: TypeAlias = tuple[slice, ...]
 
 
@@ -27,13 +28,18 @@ class BlockCodes:
         Axes of the task's box, ascending.
     codes : ndarray of int32
         Number of the group of each cell of these axes, from 0; one axis for each of ``axes``.
-    count : int
-        Number of groups. Each is the group of some cell.
+    groups : ndarray of int32
+        Number of each of these groups in the question, ascending. Each is the group of some cell.
     """
 
     axes: tuple[int, ...]
     codes: npt.NDArray[np.int32]
-    count: int
+    groups: Numbers
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return len(self.groups)
 
 
 class TaskGroups:

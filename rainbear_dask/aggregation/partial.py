@@ -12,6 +12,7 @@ import polars as pl
 from dask.base import normalize_token, tokenize
 
 from rainbear_dask.aggregation.groups import BlockCodes, TaskGroups
+from rainbear_dask.aggregation.merging import Partial, Product
 from rainbear_dask.aggregation.reduction import count_cells, reduce_values, reduce_weighted
 from rainbear_dask.aggregation.states import CELLS, GroupStates, by_operand, widened
 from rainbear_dask.aggregation.terms import GroupColumns, Mask, TaskColumns, Term, Values
@@ -68,32 +69,11 @@ class PartialTask(ScanTask):
 
 
 def _content(task: PartialTask) -> tuple[Any, ...]:
-    codes = [(block.axes, block.count, block.codes.tobytes()) for block in task.blocks]
+    codes = [(block.axes, block.groups.tobytes(), block.codes.tobytes()) for block in task.blocks]
     return "partial", content_of(task), tokenize(repr(task.operands)), tokenize(codes)
 
 
 normalize_token.register(PartialTask, _content)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Partial:
-    """The partial states of a task. Pickle sends its arrays out of band.
-
-    Parameters
-    ----------
-    states : mapping
-        Arrays over the groups of the task, by operand and kind. Without ``n``, all cells of a group count but the
-        ``missing`` ones.
-    counts_all : bool
-        Whether every cell of the task counts.
-    """
-
-    states: Mapping[tuple[int, str], Any]
-    counts_all: bool
-
-    def __sizeof__(self) -> int:
-        """Return the bytes held; Dask sums them up to know the memory use of a worker."""
-        return object.__sizeof__(self) + sum(int(array.nbytes) for array in self.states.values())
 
 
 def run_partial(task: PartialTask) -> Partial:
@@ -150,7 +130,8 @@ def _run(task: PartialTask) -> Partial:
     for strip in strips:
         for operand, at, parts in strip:
             states.add(operand, at, parts, adopt=True)
-    return Partial(states.arrays, counts_all)
+    numbers = tuple(block.groups for block in task.blocks)
+    return Partial(numbers, states.arrays, (Product(numbers, *groups.counts),) if counts_all else ())
 
 
 def _wanted(columns: TaskColumns, filters: list[Term], cells: CellMask) -> CellMask:

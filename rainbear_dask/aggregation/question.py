@@ -1,6 +1,6 @@
 """What an aggregation asks of the cells of a plan, as plain data, and the tasks that answer it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -24,9 +24,6 @@ from rainbear_dask.table.tidy import spread
 
 MAX_BLOCK_CELLS = 2**22
 """Cells of the dimensions of one block of keys, at most: Polars groups them in this process."""
-
-MAX_GROUPS = 2**25
-"""Groups of an answer, at most: states of 8 bytes are held for each."""
 
 _MAX_ROWS_AT_ONCE = 2**22
 """Rows of a question on coordinates alone that one task answers, at most."""
@@ -95,59 +92,19 @@ class Question:
         Raises
         ------
         Unsplit
-            If there are too many groups, or Polars cannot evaluate a key on all labels.
+            If a block has too many cells, or Polars cannot evaluate a key on all labels.
         """
-        table = self.plan.table
-        parts: list[tuple[set[str], list[tuple[str, Term]]]] = []
-        for key in self.keys:
-            dims = {dim for name in key[1].columns for dim in table.columns[name].dims}
-            touching = [part for part in parts if part[0] & dims]
-            parts = [part for part in parts if not part[0] & dims]
-            parts.append((dims.union(*(d for d, _ in touching)), [k for _, ks in touching for k in ks] + [key]))
-        order = list(table.sizes)  # states then have the axes of the chunks
-        parts.sort(key=lambda part: min(map(order.index, part[0])))
-        blocks = tuple(self._block(dims, keys) for dims, keys in parts)
-        if prod(block.keys.height for block in blocks) > MAX_GROUPS:
-            raise Unsplit(f"there are more than {MAX_GROUPS:,} groups")
-        return blocks
+        return key_blocks(self.plan, self.keys)
 
-    def _block(self, dims: set[str], keys: Sequence[tuple[str, Term]]) -> KeyBlock:
-        table = self.plan.table
-        box = {dim: length for dim, length in table.sizes.items() if dim in dims}
-        if prod(box.values()) > MAX_BLOCK_CELLS:
-            raise Unsplit(f"keys over {', '.join(box)} have more than {MAX_BLOCK_CELLS:,} values")
-        selected = self._selected(box)
-        values = labels(table, tuple(box), {name for _, term in keys for name in term.columns})
-        values = values.filter(pl.Series(selected)) if not selected.all() else values
-        try:
-            evaluated = values.select(term.build().alias(name) for name, term in keys)
-        except (PolarsError, PanicException) as error:
-            raise Unsplit(f"a key fails on a label: {error}") from error
-        names = [name for name, _ in keys]
-        cells = evaluated.with_columns(pl.Series(_CELL, np.flatnonzero(selected)))
-        grouped = cells.group_by(names, maintain_order=True).agg(_CELL)
-        codes = np.full(len(selected), -1, dtype=np.int32)
-        numbers = np.arange(grouped.height, dtype=np.int32)
-        codes[grouped[_CELL].explode().to_numpy()] = np.repeat(numbers, grouped[_CELL].list.len().to_numpy())
-        first = grouped[_CELL].list.first().to_numpy() if grouped.height else np.zeros(0, np.int64)
-        return KeyBlock(
-            tuple(box), grouped.select(names), codes.reshape(tuple(box.values())), _row_numbers(table, box, first)
-        )
+    def tasks(self) -> Iterator[PartialTask]:
+        """Yield the tasks in row order, lazily."""
+        yield from self.partial_tasks(self.scan_tasks())
 
-    def _selected(self, box: dict[str, int]) -> npt.NDArray[np.bool_]:
-        """Return the cells of some dimensions that a row of the selection may have, flat."""
-        boxes = self.plan.selection.boxes
-        selected = np.zeros(tuple(box.values()), dtype=np.bool_)
-        if all(self.plan.table.sizes.values()):
-            for one in {tuple(found.get(dim) for dim in box): found for found in boxes}.values():
-                selected[np.ix_(*(_positions(one.get(dim), length) for dim, length in box.items()))] = True
-        return selected.reshape(-1)
-
-    def tasks(self) -> Iterator[tuple[PartialTask, tuple[npt.NDArray[np.int32], ...]]]:
-        """Yield the tasks in row order, lazily, each with the numbers of its groups in each block."""
-        known: dict[Any, tuple[npt.NDArray[np.int32], BlockCodes]] = {}
+    def partial_tasks(self, tasks: Iterable[ScanTask]) -> Iterator[PartialTask]:
+        """Yield the task that reduces the rows of each of some tasks."""
+        known: dict[Any, BlockCodes] = {}
         dims = list(self.plan.table.sizes)
-        for task in self._scan_tasks():
+        for task in tasks:
             found = []
             for number, block in enumerate(self.blocks):
                 axes = tuple(dims.index(dim) for dim in block.dims)
@@ -157,13 +114,12 @@ class Question:
                     codes = block.codes[np.ix_(*(one.positions() for one in along))]
                     # a position outside of the selection lies in the box of the task, but in none of its rows
                     groups, local = renumbered(np.maximum(codes, 0), max(block.keys.height, 1))
-                    known[key] = groups, BlockCodes(axes, local, len(groups))
+                    known[key] = BlockCodes(axes, local, groups)
                 found.append(known[key])
-            blocks = tuple(codes for _, codes in found)
-            partial = PartialTask(task.scan, task.index, task.max_rows, task.boxes, self.operands, blocks)
-            yield partial, tuple(groups for groups, _ in found)
+            yield PartialTask(task.scan, task.index, task.max_rows, task.boxes, self.operands, tuple(found))
 
-    def _scan_tasks(self) -> Iterator[ScanTask]:
+    def scan_tasks(self) -> Iterator[ScanTask]:
+        """Yield the rows of each task, in row order; one task if no variable is read."""
         plan = self.plan
         boxes = plan.selection.boxes
         if not plan.arrays and len(boxes) == 1 and all(plan.table.sizes.values()):
@@ -172,12 +128,65 @@ class Question:
                 return iter([ScanTask(plan.layout.scan, index, num_rows)])
         return plan.tasks()
 
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of the states of one group, at most."""
+        return 8 * (1 + sum(len(operand.kinds) for operand in self.operands))
+
     @cached_property
     def keeps_row_order(self) -> bool:
         """Whether the first rows of groups follow from coordinates alone."""
         plan = self.plan
         in_c_order = all(plan.table.blocks[dim] >= length for dim, length in plan.table.sizes.items())
         return in_c_order and not plan.filters and len(plan.selection.boxes) <= 1
+
+
+def key_blocks(plan: ReadPlan, keys: Sequence[tuple[str, Term]]) -> tuple[KeyBlock, ...]:
+    """Return the groups that keys of coordinates make, in blocks of keys that share dimensions; raises as `Question.blocks`."""
+    table = plan.table
+    parts: list[tuple[set[str], list[tuple[str, Term]]]] = []
+    for key in keys:
+        dims = {dim for name in key[1].columns for dim in table.columns[name].dims}
+        touching = [part for part in parts if part[0] & dims]
+        parts = [part for part in parts if not part[0] & dims]
+        parts.append((dims.union(*(d for d, _ in touching)), [k for _, ks in touching for k in ks] + [key]))
+    order = list(table.sizes)  # states then have the axes of the chunks
+    parts.sort(key=lambda part: min(map(order.index, part[0])))
+    return tuple(_block(plan, dims, some) for dims, some in parts)
+
+
+def _block(plan: ReadPlan, dims: set[str], keys: Sequence[tuple[str, Term]]) -> KeyBlock:
+    table = plan.table
+    box = {dim: length for dim, length in table.sizes.items() if dim in dims}
+    if prod(box.values()) > MAX_BLOCK_CELLS:
+        raise Unsplit(f"keys over {', '.join(box)} have more than {MAX_BLOCK_CELLS:,} values")
+    selected = _selected(plan, box)
+    values = labels(table, tuple(box), {name for _, term in keys for name in term.columns})
+    values = values.filter(pl.Series(selected)) if not selected.all() else values
+    try:
+        evaluated = values.select(term.build().alias(name) for name, term in keys)
+    except (PolarsError, PanicException) as error:
+        raise Unsplit(f"a key fails on a label: {error}") from error
+    names = [name for name, _ in keys]
+    cells = evaluated.with_columns(pl.Series(_CELL, np.flatnonzero(selected)))
+    grouped = cells.group_by(names, maintain_order=True).agg(_CELL)
+    codes = np.full(len(selected), -1, dtype=np.int32)
+    numbers = np.arange(grouped.height, dtype=np.int32)
+    codes[grouped[_CELL].explode().to_numpy()] = np.repeat(numbers, grouped[_CELL].list.len().to_numpy())
+    first = grouped[_CELL].list.first().to_numpy() if grouped.height else np.zeros(0, np.int64)
+    return KeyBlock(
+        tuple(box), grouped.select(names), codes.reshape(tuple(box.values())), _row_numbers(table, box, first)
+    )
+
+
+def _selected(plan: ReadPlan, box: dict[str, int]) -> npt.NDArray[np.bool_]:
+    """Return the cells of some dimensions that a row of the selection may have, flat."""
+    boxes = plan.selection.boxes
+    selected = np.zeros(tuple(box.values()), dtype=np.bool_)
+    if all(plan.table.sizes.values()):
+        for one in {tuple(found.get(dim) for dim in box): found for found in boxes}.values():
+            selected[np.ix_(*(_positions(one.get(dim), length) for dim, length in box.items()))] = True
+    return selected.reshape(-1)
 
 
 _CELL = "__cell"

@@ -76,8 +76,9 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     ``sum()``, ``mean()`` and their like of a whole table. Below may stand ``filter``, ``with_columns``, ``select``, ``drop``,
     ``rename``, ``cast``, ``sort``, and joins with small tables of unique keys. The aggregates are ``len``, ``count``,
     ``null_count``, ``sum``, ``mean``, ``min``, ``max``, ``std``, ``var``, ``any`` and ``all``, also of filtered values, and
-    arithmetic over them. Keys are functions of coordinates. Each step is compared with the step that Polars itself builds.
-    A step that differs in any field stays with Polars.
+    arithmetic over them, by functions of coordinates. On a cluster, also ``first``, ``last``, ``n_unique`` and ``product``,
+    by functions of any columns, and any aggregate of groups that one task holds as a whole. Each step is compared with the
+    step that Polars itself builds. A step that differs in any field stays with Polars.
 
     Examples
     --------

@@ -350,6 +350,6 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         tuple(found for found, _ in scans),
         places,
         tuple(kept),
-        tuple(None if part.split is None else "array" for part in parts),
+        tuple(part.space for part in parts),
         tuple(str(part) for part in parts),
     )

@@ -47,7 +47,7 @@ class Explanation:
     kept_by_polars : tuple of str
         Filters directly above a scan that Polars applies itself.
     split : tuple of str or None
-        For each aggregation of a scan, "array" if tasks compute parts of it, else None.
+        For each aggregation of a scan, "array" or "rows" if tasks compute parts of it, of chunks or of rows; else None.
     aggregations : tuple of str
         The same in words, with the reason for None.
     """

@@ -35,34 +35,36 @@ def progress(file: IO[str] | None = None) -> Iterator[None]:
         _shown_on.remove(file)
 
 
-def shown(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
+def shown(values: Iterator[T], plan: ReadPlan, *, one_a_task: bool = True) -> Iterator[T]:
     """Pass on the results of the tasks of a plan, with a bar if `progress` is active.
 
     Parameters
     ----------
     values : iterator
-        One result for each task; closed together with the returned iterator.
+        Results of the tasks; closed together with the returned iterator.
     plan : ReadPlan
         The plan of the tasks.
+    one_a_task : bool
+        Whether each task has a result of its own. Otherwise the bar has no end, because their number is unknown.
 
     Returns
     -------
     iterator
         The same results.
     """
-    return _counted(values, plan) if _shown_on else values
+    return _counted(values, plan, one_a_task=one_a_task) if _shown_on else values
 
 
-def _counted(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
-    with closing(values), bar(plan) as advance:  # type: ignore[type-var]  # a generator
+def _counted(values: Iterator[T], plan: ReadPlan, *, one_a_task: bool) -> Iterator[T]:
+    with closing(values), bar(plan, one_a_task=one_a_task) as advance:  # type: ignore[type-var]  # a generator
         for value in values:
             advance(value)
             yield value
 
 
 @contextmanager
-def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
-    """Show a bar for a plan if `progress` is active; yield the function to call with the result of each task."""
+def bar(plan: ReadPlan, *, one_a_task: bool = True) -> Iterator[Callable[[object], None]]:
+    """Show a bar for a plan if `progress` is active; yield the function to call with each result, as `shown` does."""
     if not _shown_on:
         yield lambda _: None
         return
@@ -77,6 +79,6 @@ def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
             line.set_postfix_str(f"{rows:,} rows", refresh=False)
         line.update()
 
-    total = plan.counts.num_tasks if plan.limit is None else None
+    total = plan.counts.num_tasks if plan.limit is None and one_a_task else None
     with tqdm(total=total, file=_shown_on[-1], desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
         yield advance

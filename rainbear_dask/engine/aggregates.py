@@ -4,8 +4,10 @@ An aggregate is recognised by being rebuilt: a node is ``f(x)`` if Polars serial
 module knows no name of a node.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -13,6 +15,7 @@ from polars.exceptions import PolarsError
 from rainbear_dask.aggregation.algebra import AGGREGATES, ARITHMETIC, STATES, Aggregate
 from rainbear_dask.aggregation.partial import Operand
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.aggregation.row_states import KEEP_VALUES, NEED_ORDER, ROW_AGGREGATES, RowStates, merges_in_rows
 from rainbear_dask.aggregation.terms import Term, is_number_like
 from rainbear_dask.engine.rows import Rows
 from rainbear_dask.engine.serialized import (
@@ -32,8 +35,8 @@ _DEPTH = 4
 
 
 @dataclass
-class Aggregates:
-    """The aggregates and operands of one question.
+class _Aggregates(ABC):
+    """The aggregates of one question.
 
     Parameters
     ----------
@@ -42,9 +45,9 @@ class Aggregates:
     """
 
     rows: Rows
-    operands: list[Operand] = field(default_factory=list)
-    aggregates: list[Aggregate] = field(default_factory=list)
-    _known: dict[str, int] = field(default_factory=dict)
+    known: ClassVar[Mapping[str, Callable[[pl.Expr], pl.Expr]]]
+    _dtypes: list[pl.DataType] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def output(self, tree: Tree) -> pl.Expr:
         """Return the expression of finished aggregates that an output is; the aggregates are ``a0``, ``a1``, ...
@@ -55,7 +58,7 @@ class Aggregates:
             If the output needs more than aggregates whose states merge.
         """
         left = expr_of(self._without_aggregates(tree))
-        schema = {f"a{number}": aggregate.dtype for number, aggregate in enumerate(self.aggregates)}
+        schema = {f"a{number}": dtype for number, dtype in enumerate(self._dtypes)}
         if not left.meta.root_names():
             raise Unsplit(f"{expr_of(tree)} has no aggregate")
         if elementwise(left, schema) is None:
@@ -63,7 +66,7 @@ class Aggregates:
         return left
 
     def _without_aggregates(self, tree: Tree) -> Tree:
-        found = aggregate_of(tree)
+        found = aggregate_of(tree, self.known)
         if found is not None:
             return column(f"a{self._number(tree, *found)}")
         if column_name(tree) is not None:
@@ -76,14 +79,43 @@ class Aggregates:
 
     def _number(self, tree: Tree, name: str, operand: Tree | None) -> int:
         key = repr(tree)
-        if key not in self._known:
-            self.aggregates.append(self._aggregate(tree, name, operand))
-            self._known[key] = len(self.aggregates) - 1
-        return self._known[key]
+        if key not in self._numbers:
+            dtype = self._dtype(expr_of(tree))
+            self._add(name, operand, dtype)
+            self._dtypes.append(dtype)
+            self._numbers[key] = len(self._dtypes) - 1
+        return self._numbers[key]
 
-    def _aggregate(self, tree: Tree, name: str, operand: Tree | None) -> Aggregate:
+    @abstractmethod
+    def _add(self, name: str, operand: Tree | None, dtype: pl.DataType) -> None:
+        """Add an aggregate; `Unsplit` if its states do not merge."""
+
+    def _dtype(self, expr: pl.Expr) -> pl.DataType:
+        return pl.LazyFrame(schema=self.rows.schema).select(expr.alias("x")).collect_schema()["x"]
+
+    def _checked(self, tree: Tree) -> pl.Expr:
+        """Return an operand; `Unsplit` if it needs other rows."""
+        expr = expr_of(tree)
+        if elementwise(expr, self.rows.schema) is None:
+            raise Unsplit(f"{expr} needs other rows")
+        if not expr_of(substitute(tree, self.rows.meanings)).meta.root_names():
+            raise Unsplit(f"{expr} names no column")
+        return expr
+
+
+@dataclass
+class Aggregates(_Aggregates):
+    """The aggregates and operands of one question in array space."""
+
+    known = AGGREGATES
+    operands: list[Operand] = field(default_factory=list)
+    aggregates: list[Aggregate] = field(default_factory=list)
+
+    def _add(self, name: str, operand: Tree | None, dtype: pl.DataType) -> None:
+        self.aggregates.append(self._aggregate(name, operand, dtype))
+
+    def _aggregate(self, name: str, operand: Tree | None, dtype: pl.DataType) -> Aggregate:
         rows = self.rows
-        dtype = pl.LazyFrame(schema=rows.schema).select(expr_of(tree).alias("x")).collect_schema()["x"]
         if operand is None:
             return Aggregate("len", None, dtype)
         values, kept = _without_filter(operand)
@@ -122,14 +154,8 @@ class Aggregates:
 
     def _term(self, tree: Tree) -> tuple[Term, pl.DataType]:
         """Return an operand as a term of the scan's columns, and its type."""
-        expr = expr_of(tree)
-        if elementwise(expr, self.rows.schema) is None:
-            raise Unsplit(f"{expr} needs other rows")
-        inlined = expr_of(substitute(tree, self.rows.meanings))
-        if not inlined.meta.root_names():
-            raise Unsplit(f"{expr} names no column")
-        dtype = pl.LazyFrame(schema=self.rows.schema).select(expr.alias("x")).collect_schema()["x"]
-        return Term.of(inlined), dtype
+        expr = self._checked(tree)
+        return Term.of(expr_of(substitute(tree, self.rows.meanings))), self._dtype(expr)
 
     def _factors(self, tree: Tree) -> tuple[Term, Term] | None:
         """Return the values and the weights of a product with an expression of coordinates alone."""
@@ -145,8 +171,42 @@ class Aggregates:
         return None
 
 
-def aggregate_of(tree: Tree) -> tuple[str, Tree | None] | None:
-    """Return the name and the operand of an aggregate; None if a node is none that is known here."""
+@dataclass
+class RowAggregates(_Aggregates):
+    """The aggregates and states of one question in row space."""
+
+    known = ROW_AGGREGATES
+    states: RowStates = field(default_factory=RowStates)
+    kept: list[pl.DataType] = field(default_factory=list)
+    _results: list[pl.Expr] = field(default_factory=list)
+
+    def result(self, tree: Tree) -> pl.Expr:
+        """Return the expression of states that an output is; raises as `output`."""
+        output = tree_of(self.output(tree))
+        results = {f"a{number}": tree_of(result) for number, result in enumerate(self._results)}
+        return expr_of(substitute(output, results))
+
+    def _add(self, name: str, operand: Tree | None, dtype: pl.DataType) -> None:
+        if operand is None:
+            self._results.append(self.states.length(dtype))
+            return
+        values, kept = _without_filter(operand)
+        own = self._dtype(self._checked(values))
+        if kept is not None:
+            self._checked(kept)
+        if not merges_in_rows(name, own):
+            raise Unsplit(f"{name} of {own} does not merge")
+        if name in NEED_ORDER and self.rows.sorted_by is not None:
+            raise Unsplit(f"{name} depends on the order of a sort or a join")
+        if name in KEEP_VALUES:
+            self.kept.append(own)
+        self._results.append(self.states.result(name, expr_of(operand), own, dtype))
+
+
+def aggregate_of(
+    tree: Tree, known: Mapping[str, Callable[[pl.Expr], pl.Expr]] = AGGREGATES
+) -> tuple[str, Tree | None] | None:
+    """Return the name and the operand of an aggregate; None if a node is none of the known ones."""
     if tree == tree_of(pl.len()):
         return "len", None
     if not isinstance(tree, dict) or column_name(tree) is not None:
@@ -155,7 +215,7 @@ def aggregate_of(tree: Tree) -> tuple[str, Tree | None] | None:
         operand = maybe_expr_of(part)
         if operand is None:
             continue
-        for name, build in AGGREGATES.items():
+        for name, build in known.items():
             try:
                 if tree_of(build(operand)) == tree:
                     return name, part

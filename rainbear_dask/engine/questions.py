@@ -2,54 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.question import Question, Unsplit
+from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import Aggregates
-from rainbear_dask.engine.rows import Rows, Schema, blank, rows_of, single_outputs
+from rainbear_dask.engine.row_questions import Asked, is_coordinate_key, row_question
+from rainbear_dask.engine.rows import Rows, blank, rows_of, single_outputs
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, column, expr_of, fields_of, kind_of, substitute, tree_of
 from rainbear_dask.engine.windows import windows_of
 from rainbear_dask.query.io_source import ZarrReader
 from rainbear_dask.query.pushdown import elementwise
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """An aggregation as a public call of Polars would make it.
-
-    Parameters
-    ----------
-    rows : Rows
-        The rows that are aggregated.
-    keys : list of (str, Term)
-        Keys of the result.
-    outputs : list of (str, Tree)
-        Its other columns.
-    schema : dict of str to DataType
-        Columns of the result.
-    ordered : bool
-        Whether groups are in the order of their first rows.
-    """
-
-    rows: Rows
-    keys: list[tuple[str, Term]]
-    outputs: list[tuple[str, Tree]]
-    schema: Schema
-    ordered: bool = False
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True)
 class Split:
     """A question, and the source of its scan."""
 
-    question: Question
+    question: Question | RowQuestion
     reader: ZarrReader
 
 
-def split_of(plan: LogicalPlan, node: Tree) -> Split:
-    """Return the question that a node asks.
+def split_of(plan: LogicalPlan, node: Tree, client: "Client | None" = None) -> Split:
+    """Return the question that a node asks: in array space if that is possible, else in row space.
 
     Parameters
     ----------
@@ -57,6 +39,8 @@ def split_of(plan: LogicalPlan, node: Tree) -> Split:
         The plan of the node.
     node : Tree
         The node.
+    client : distributed.Client, optional
+        The client that the caller asked for. On threads, row space has to save work.
 
     Raises
     ------
@@ -64,12 +48,26 @@ def split_of(plan: LogicalPlan, node: Tree) -> Split:
         If the node does not aggregate one scan, or if Polars has to do it.
     """
     asked = _ASK[kind_of(node)](plan, node)
-    rows = asked.rows
-    keys = asked.keys
+    if not asked.keys and not asked.outputs:
+        raise Unsplit("it aggregates nothing")
+    if not asked.rows.reader.table.columns:
+        raise Unsplit("the table has no column")
+    try:
+        return Split(_in_array_space(asked), asked.rows.reader)
+    except Unsplit as reason:
+        try:
+            return Split(row_question(asked, client), asked.rows.reader)
+        except Unsplit as other:
+            raise reason if str(other) == str(reason) else Unsplit(f"{reason}; and {other}") from None
+
+
+def _in_array_space(asked: Asked) -> Question:
+    rows, keys = asked.rows, asked.keys
+    for _, key in keys:
+        if not is_coordinate_key(key, rows):
+            raise Unsplit(f"the key {key.build()} is no function of coordinates")
     found = Aggregates(rows)
     outputs = [(name, found.output(tree)) for name, tree in asked.outputs]
-    if not keys and not outputs:
-        raise Unsplit("it aggregates nothing")
     terms = [term for _, term in keys]
     for operand in found.operands:
         terms += [term for term in (operand.term, operand.keep) if term is not None]
@@ -85,10 +83,8 @@ def split_of(plan: LogicalPlan, node: Tree) -> Split:
     )
     if question.ordered and not (question.keeps_row_order and rows.sorted_by is None):
         raise Unsplit("maintain_order needs the rows")
-    if not question.plan.table.columns:
-        raise Unsplit("the table has no column")
-    question.blocks  # noqa: B018  evaluated now, because it may refuse
-    return Split(question, rows.reader)
+    group_sets(question)  # may refuse
+    return question
 
 
 def aggregates(node: Tree) -> bool:
@@ -111,14 +107,10 @@ def _key(tree: Tree, rows: Rows) -> Term:
     names = {*key.meta.root_names()}
     if not names:
         raise Unsplit(f"the key {expr_of(tree)} names no column")
-    if not names <= rows.coordinates:
-        raise Unsplit(f"the key {expr_of(tree)} is no function of coordinates")
-    if not any(rows.reader.table.columns[name].dims for name in names):
-        raise Unsplit(f"the key {expr_of(tree)} is a scalar")
     return Term.of(key)
 
 
-def _group_by(plan: LogicalPlan, node: Tree) -> _Asked:
+def _group_by(plan: LogicalPlan, node: Tree) -> Asked:
     fields = fields_of(node)
     rows = rows_of(plan, *plan.inputs(node))
     if fields["options"]["dynamic"] is not None:
@@ -137,10 +129,10 @@ def _group_by(plan: LogicalPlan, node: Tree) -> _Asked:
         raise Unsplit("two keys have one name")
     outputs = single_outputs(fields["aggs"], rows.schema, in_groups)
     terms = [(name, _key(tree, rows)) for name, tree in named]
-    return _Asked(rows, terms, outputs, dict(made.collect_schema()), bool(ordered))
+    return Asked(rows, terms, outputs, dict(made.collect_schema()), bool(ordered))
 
 
-def _by_window(plan: LogicalPlan, node: Tree, rows: Rows) -> _Asked:
+def _by_window(plan: LogicalPlan, node: Tree, rows: Rows) -> Asked:
     fields = fields_of(node)
     if fields["keys"]:
         raise Unsplit("its windows are made group by group")
@@ -154,10 +146,10 @@ def _by_window(plan: LogicalPlan, node: Tree, rows: Rows) -> _Asked:
 
     outputs = single_outputs(fields["aggs"], rows.schema, in_windows)
     # labels ascend, and groups are in the order of labels
-    return _Asked(rows, [(windows.name, windows.key)], outputs, dict(made.collect_schema()))
+    return Asked(rows, [(windows.name, windows.key)], outputs, dict(made.collect_schema()), by_window=True)
 
 
-def _select(plan: LogicalPlan, node: Tree) -> _Asked:
+def _select(plan: LogicalPlan, node: Tree) -> Asked:
     whole_table = _whole_table(plan, node)
     if whole_table is not None:
         return whole_table
@@ -165,7 +157,7 @@ def _select(plan: LogicalPlan, node: Tree) -> _Asked:
     exprs = fields_of(node)["expr"]
     made = blank(rows.schema).select([expr_of(each) for each in exprs])
     plan.input_below(node, made)
-    return _Asked(rows, [], single_outputs(exprs, rows.schema, pl.LazyFrame.select), dict(made.collect_schema()))
+    return Asked(rows, [], single_outputs(exprs, rows.schema, pl.LazyFrame.select), dict(made.collect_schema()))
 
 
 _WHOLE_TABLE: dict[str, tuple[Callable[[pl.LazyFrame], pl.LazyFrame], Callable[[pl.Expr], pl.Expr]]] = {
@@ -175,7 +167,7 @@ _WHOLE_TABLE: dict[str, tuple[Callable[[pl.LazyFrame], pl.LazyFrame], Callable[[
 """Calls that aggregate every column: of a table, and of one column."""
 
 
-def _whole_table(plan: LogicalPlan, node: Tree) -> _Asked | None:
+def _whole_table(plan: LogicalPlan, node: Tree) -> Asked | None:
     """Return ``lf.mean()`` and its like, each a chain of three nodes; None if the node ends no such chain."""
     below = node
     for _ in range(3):
@@ -196,11 +188,11 @@ def _whole_table(plan: LogicalPlan, node: Tree) -> _Asked | None:
         except Unsplit:
             continue
         outputs = [(name, tree_of(of_column(pl.col(name)))) for name in rows.schema]
-        return _Asked(rows, [], outputs, dict(made.collect_schema()))
+        return Asked(rows, [], outputs, dict(made.collect_schema()))
     return None
 
 
-def _unique(plan: LogicalPlan, node: Tree) -> _Asked:
+def _unique(plan: LogicalPlan, node: Tree) -> Asked:
     rows = rows_of(plan, *plan.inputs(node))
     for keep in ("any", "first"):
         for ordered in (False, True):
@@ -210,11 +202,11 @@ def _unique(plan: LogicalPlan, node: Tree) -> _Asked:
             except Unsplit:
                 continue
             keys = [(name, _key(column(name), rows)) for name in rows.schema]
-            return _Asked(rows, keys, [], rows.schema, ordered)
+            return Asked(rows, keys, [], rows.schema, ordered)
     raise Unsplit("unique() of some columns, or of rows that are alone, needs the rows")
 
 
-_ASK: dict[str, Callable[[LogicalPlan, Tree], _Asked]] = {
+_ASK: dict[str, Callable[[LogicalPlan, Tree], Asked]] = {
     "GroupBy": _group_by,
     "Select": _select,
     "Distinct": _unique,

@@ -1,17 +1,21 @@
 """LazyFrame to LazyFrame: the largest parts that can be split become sources that answer them."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
+from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
 from rainbear_dask.engine.source import AnswerReader
 from rainbear_dask.exceptions import RainbearError
+from rainbear_dask.resources.limits import readable_bytes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -35,16 +39,28 @@ class Part:
     split: Split | None
     reason: str = ""
 
+    @property
+    def space(self) -> str | None:
+        """The space in which workers answer: "array" or "rows"; None if Polars does it."""
+        return None if self.split is None else "rows" if isinstance(self.split.question, RowQuestion) else "array"
+
     def __str__(self) -> str:
         if self.split is None:
             return f"{self.name}: not split, because {self.reason}"
         question = self.split.question
-        groups = 1
-        for block in question.blocks:
-            groups *= block.keys.height
         keys = ", ".join(name for name, _ in question.keys) or "nothing"
         outputs = ", ".join(name for name, _ in question.outputs) or "no aggregate"
-        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups"
+        if isinstance(question, RowQuestion):
+            whole = "" if question.sets is None else ", in tasks of whole groups"
+            return f"{self.name}: split in row space: {outputs} by {keys}{whole}"
+        groups = prod(block.keys.height for block in question.blocks)
+        pieces, counts = group_sets(question), question.plan.counts
+        states, rows = (readable_bytes(n) for n in (groups * question.group_bytes, counts.max_rows * counts.row_bytes))
+        cohorts = f" in {prod(map(len, pieces.values())):,} pieces" if pieces else ""
+        return (
+            f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{cohorts}: "
+            f"{states} of states for {rows} of rows"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
         plan = LogicalPlan(query)
     except Unsplit as reason:
         return Rewritten(query, (Part("the query", None, str(reason)),))
-    found = list(_parts(plan, plan.root))
+    found = list(_parts(plan, plan.root, client))
     parts = tuple(part for part, _ in found)
     try:
         grafts = [(node, _source(part.split, client)) for part, node in found if part.split is not None]
@@ -100,14 +116,14 @@ def _scans_zarr(query: pl.LazyFrame) -> bool:
         return False  # Polars says why when it runs the query
 
 
-def _parts(plan: LogicalPlan, node: Tree, depth: int = 0) -> list[tuple[Part, Tree]]:
+def _parts(plan: LogicalPlan, node: Tree, client: "Client | None", depth: int = 0) -> list[tuple[Part, Tree]]:
     """Return the parts at a node and below it, each with its node."""
     mine: list[tuple[Part, Tree]] = []
     if depth > _MAX_DEPTH:
         return mine
     if aggregates(node):
         try:
-            return [(Part(kind_of(node), split_of(plan, node)), node)]
+            return [(Part(kind_of(node), split_of(plan, node, client)), node)]
         except Unsplit as reason:
             if works_row_by_row(plan, node):
                 return mine
@@ -118,7 +134,7 @@ def _parts(plan: LogicalPlan, node: Tree, depth: int = 0) -> list[tuple[Part, Tr
         below = plan.inputs(node)
     except Unsplit:
         return mine
-    inner = [found for each in below for found in _parts(plan, each, depth + 1)]
+    inner = [found for each in below for found in _parts(plan, each, client, depth + 1)]
     return inner if any(part.split for part, _ in inner) else mine + inner
 
 

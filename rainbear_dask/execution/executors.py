@@ -138,6 +138,9 @@ class DaskExecutor(Generic[T]):
 
     def submit(self, tasks: Sequence[Task]) -> list[Job[T]]:
         """Bring the workers the credentials of the stores, then submit the tasks with the caller's annotations."""
+        return [self._job(future) for future in self._start(tasks)]
+
+    def _start(self, tasks: Sequence[Task]) -> "list[distributed.Future[Any]]":
         futures: list[distributed.Future[Any]] = []
         with told_of_loss(self._client, OSError), annotate(**self._work.annotations):
             for spec in {task.scan.spec for task in tasks}:
@@ -148,7 +151,7 @@ class DaskExecutor(Generic[T]):
         self._unfetched.update(futures)
         if self._is_closed:  # on another thread meanwhile
             self._release_all()
-        return [self._job(future) for future in futures]
+        return futures
 
     def _job(self, future: "distributed.Future[Any]") -> Job[T]:
         return Job(partial(self._fetcher.fetch, future), lambda call: future.add_done_callback(lambda _: call()))

@@ -113,6 +113,7 @@ def run_tasks(
     ramp_up: bool = False,
     max_in_flight: int | None = None,
     ordered: bool = True,
+    executor: Executor[T] | None = None,
 ) -> Iterator[T]:
     """Do some work for each task, and yield the results.
 
@@ -126,6 +127,8 @@ def run_tasks(
         Whether to submit one task first, and then twice as many in each round.
     max_in_flight : int, optional
         Upper bound on tasks in flight.
+    executor : Executor, optional
+        Runs the tasks; by default threads, or the workers of the client.
 
     Returns
     -------
@@ -140,7 +143,8 @@ def run_tasks(
             return
         todo = chain(first, todo)
         threads_here = num_threads(waiting=bool(first) and is_remote(first[0].scan.spec))
-    executor: Executor[T] = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)
+    if executor is None:
+        executor = ThreadExecutor(work, threads_here) if client is None else DaskExecutor(client, work)
     with closing(executor):
         yield from stream(
             todo,

@@ -20,7 +20,7 @@ def grouped_boxes(draw):
         size = int(np.prod(shape))
         codes = draw(st.lists(st.integers(0, draw(st.integers(0, 6))), min_size=size, max_size=size))
         groups, codes = renumbered(np.array(codes), max(codes) + 1)
-        blocks.append(BlockCodes(mine, codes.reshape(shape), len(groups)))
+        blocks.append(BlockCodes(mine, codes.reshape(shape), np.arange(len(groups), dtype=np.int32)))
     place = []
     for length in box:
         start = draw(st.integers(0, length - 1))

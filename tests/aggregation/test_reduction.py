@@ -13,7 +13,7 @@ from rainbear_dask.aggregation.groups import BlockCodes, TaskGroups
 from rainbear_dask.aggregation.reduction import reduce_values, reduce_weighted
 from rainbear_dask.aggregation.terms import Values
 
-GROUPS = TaskGroups((4, 3, 5), [BlockCodes((1,), np.arange(3, dtype=np.int32), 3)])
+GROUPS = TaskGroups((4, 3, 5), [BlockCodes((1,), *[np.arange(3, dtype=np.int32)] * 2)])
 REDUCER = GROUPS.reducer((slice(0, 4), slice(0, 3), slice(0, 5)))
 
 

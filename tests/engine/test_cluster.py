@@ -7,6 +7,7 @@ import signal
 import threading
 from contextlib import closing
 from dataclasses import replace
+from unittest import mock
 
 import dask
 import polars as pl
@@ -15,10 +16,14 @@ from distributed import Client, LocalCluster
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.aggregation import cohorts
 from rainbear_dask.aggregation.partial import run_partial
+from rainbear_dask.aggregation.rows import run_rows
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.exceptions import QueryError
+from rainbear_dask.execution import executors, trees
 from rainbear_dask.execution.graph import build_graph
+from rainbear_dask.execution.worker import run_task
 from tests.execution.test_run import nothing_left
 from tests.support.aggregations import write_mixed
 
@@ -28,7 +33,8 @@ AGGREGATES = [c("masked").mean(), c("numbers").std().alias("std"), c("short").ma
 
 @pytest.fixture
 def lf(url):
-    with dask.config.set({"rainbear-dask.task-bytes": 1}):
+    with dask.config.set({"rainbear-dask.task-bytes": 1}), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohorts, "MAX_WHOLE_TASKS", 1000)
         yield rd.scan_zarr(url)
 
 
@@ -40,15 +46,35 @@ QUERIES = {
 }
 
 
+IN_ROWS = {
+    "by a variable": lambda t: t.group_by(hot=c("plain") > 5).agg(AGGREGATES),
+    "by many values": lambda t: t.group_by("plain").agg(c("numbers").mean(), c("masked").first()),
+    "ends": lambda t: t.group_by("lat", maintain_order=True).agg(c("masked").first(), last=c("masked").last()),
+    "medians": lambda t: t.group_by("time").agg(c("plain").median(), c("masked").quantile(0.9), list=c("byte")),
+    "distinct": lambda t: t.select(c("filled", "kind").n_unique(), p=c("numbers").product()),
+}
+
+
+real_fetch = executors.DaskExecutor._fetch
+
+
 def bits(frame):
     return pickle.dumps([column.to_list() for column in frame.iter_columns()])
 
 
 def tasks_of(query):
     (part,) = rewrite(query).parts
-    return [task for task, _ in part.split.question.tasks()]
+    return list(part.split.question.tasks())
 
 
+@pytest.fixture(params=[64, 1], ids=["flat", "tree"])
+def tree(request, monkeypatch):
+    """Merge all results in the client, or all on the workers, in a tree of several levels."""
+    monkeypatch.setattr(trees, "MAX_UNMERGED", request.param)
+    monkeypatch.setattr(trees, "ARITY", 3)
+
+
+@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_bits_of_threads(lf, client, name):
     query = QUERIES[name](lf)
@@ -62,6 +88,35 @@ def test_the_bits_of_threads(lf, client, name):
     with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
         assert bits(rd.collect(query)) == bits(on_cluster)
     assert_frame_equal(on_cluster, query.collect(), check_row_order=False, rel_tol=1e-5)
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("name", IN_ROWS)
+def test_row_space_has_the_bits_of_threads(lf, client, name, request):
+    query = IN_ROWS[name](lf)
+    assert [part.space for part in rewrite(query).parts] == ["rows"]
+    on_cluster = rd.collect(query)
+    assert nothing_left(client)
+    request.getfixturevalue("split_on_threads")
+    with dask.config.set({"rainbear-dask.small-plan-bytes": 2**40}):
+        assert [part.space for part in rewrite(query).parts] == ["rows"]
+        assert bits(rd.collect(query)) == bits(on_cluster)
+    assert_frame_equal(on_cluster, query.collect(), check_row_order=False, rel_tol=1e-5)
+
+
+def test_groups_of_rows_travel_unless_the_rows_are_smaller(lf, client):
+    smaller = {name: set() for name in ("by a variable", "by many values")}
+    for name, found in smaller.items():
+        for task in rewrite(IN_ROWS[name](lf)).parts[0].split.question.tasks():
+            part = run_rows(task)
+            found.add("groups" if part.is_grouped else "rows")
+            assert part.__sizeof__() <= run_task(task).__sizeof__() + 100
+            sent = pickle.loads(pickle.dumps(part))
+            assert_frame_equal(sent.groups(), task.grouping.of_rows(run_task(task).to_polars()))
+    assert smaller == {"by a variable": {"rows", "groups"}, "by many values": {"rows"}}
+    few, other = (next(rewrite(IN_ROWS[name](lf)).parts[0].split.question.tasks()) for name in ("ends", "distinct"))
+    keys = [next(iter(build_graph([task], run_rows))) for task in (few, other, few)]
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_keys_name_the_store_and_hold_the_question(lf):
@@ -81,7 +136,9 @@ def test_states_travel_and_not_rows(lf):
         partial = run_partial(task)
         small = pickle.dumps(partial, protocol=5, buffer_callback=buffers.append)
         num_groups = task.blocks[0].count
-        assert sum(buffer.raw().nbytes for buffer in buffers) <= 8 * 7 * num_groups <= task.frame_bytes
+        sent = sum(buffer.raw().nbytes for buffer in buffers)
+        assert sent <= (8 * 7 + 16) * num_groups
+        assert sent <= task.frame_bytes + 16 * num_groups
         assert len(small) < 2000
         assert partial.__sizeof__() >= sum(array.nbytes for array in partial.states.values())
 
@@ -93,6 +150,22 @@ def test_the_bytes_of_states_beside_those_of_rows(tmp_path):
     (part,) = rewrite(query).parts
     rows = sum(task.max_rows for task in part.split.question.plan.tasks()) * (8 + 4 + 8)
     assert states < rows / 100
+
+
+@pytest.mark.parametrize("name", ["by lat", "by a variable"])
+def test_the_client_receives_few_results_of_many_tasks(lf, client, monkeypatch, name):
+    monkeypatch.setattr(trees, "MAX_UNMERGED", 1)
+    monkeypatch.setattr(trees, "ARITY", 3)
+    query = rd.rewrite((QUERIES | IN_ROWS)[name](lf))
+    received = []
+    with mock.patch.object(executors.DaskExecutor, "_fetch", autospec=True) as fetch:
+        fetch.side_effect = lambda self, future: received.append(future.key) or real_fetch(self, future)
+        query.collect()
+    (part,) = rewrite((QUERIES | IN_ROWS)[name](lf)).parts
+    num_tasks = len(list(part.split.question.tasks()))
+    assert 3 < num_tasks <= 9
+    assert [key[0] for key in received] == ["merge-merge-scan-zarr-mixed"]
+    assert nothing_left(client)
 
 
 def test_a_killed_worker_changes_no_bit(lf):

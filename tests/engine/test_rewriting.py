@@ -11,7 +11,7 @@ from polars.io.plugins import register_io_source
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.aggregation import question
+from rainbear_dask.aggregation import cohorts, question
 from rainbear_dask.engine import serialized
 from rainbear_dask.engine.rewriting import rewrite
 
@@ -359,9 +359,13 @@ def test_limits_count_the_answer(url):
         rd.collect(rd.scan_zarr(url, max_chunks_to_read=1).group_by("lon").agg(c("plain").mean()))
 
 
-@pytest.mark.parametrize("name", ["MAX_GROUPS", "MAX_BLOCK_CELLS"])
-def test_too_many_groups_are_left_alone(lf, monkeypatch, name):
-    monkeypatch.setattr(question, name, 3)
+def test_too_many_groups_are_left_alone(lf, monkeypatch):
+    monkeypatch.setattr(cohorts, "MAX_GROUPS", 3)
+    assert "5 groups share chunks, and 3 are" in rewrite(lf.group_by("lat").agg(c("plain").mean())).parts[0].reason
+
+
+def test_too_many_labels_are_left_alone(lf, monkeypatch):
+    monkeypatch.setattr(question, "MAX_BLOCK_CELLS", 3)
     assert "more than 3" in rewrite(lf.group_by("lat").agg(c("plain").mean())).parts[0].reason
 
 

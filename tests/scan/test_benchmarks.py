@@ -27,6 +27,9 @@ from benchmarks.floor import floor, places
 from benchmarks.floor import measure as measure_floor
 from benchmarks.floor import report as report_floor
 from benchmarks.geometries import GEOMETRIES
+from benchmarks.groups import SMALL, climatology
+from benchmarks.groups import check as check_groups
+from benchmarks.groups import write as write_groups
 from benchmarks.growth import GROWTHS, Series, ask_alone, ask_here
 from benchmarks.growth import READERS as GROWN
 from benchmarks.growth import measure as measure_growth
@@ -371,3 +374,9 @@ def test_memory_of_a_value_filter_is_that_of_a_process_of_its_own(tmp_path):
     path = str(tmp_path / "tiles.zarr")
     LAYOUTS[1].sized("tiny").write(path)
     assert 0 <= value_filter(f"rd.scan_zarr({path!r})", "64MiB") < 2**27
+
+
+def test_questions_with_many_groups_and_in_row_space_run(tmp_path, client):
+    write_groups(str(tmp_path / "a.zarr"), SMALL, (24, 61, 120), filled=True)
+    check_groups(str(tmp_path / "a.zarr"), client)
+    assert climatology(str(tmp_path / "a.zarr")) == 61 * 120 * 24

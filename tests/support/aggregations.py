@@ -3,9 +3,11 @@
 import numpy as np
 import polars as pl
 import xarray as xr
+from hypothesis import note
 from hypothesis import strategies as st
 
 from rainbear_dask.chunks.read import read_regions
+from rainbear_dask.engine import row_questions
 from rainbear_dask.execution.groups import ChunkGroup
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.table.tidy import CellMask
@@ -150,10 +152,30 @@ LOGICAL = {
 TEMPORAL = {"min": pl.Expr.min, "max": pl.Expr.max, "count": pl.Expr.count, "null_count": pl.Expr.null_count}
 
 
+ANY_ORDER = {"n_unique": pl.Expr.n_unique, "min": pl.Expr.min, "max": pl.Expr.max, "count": pl.Expr.count}
+TABLE_ORDER = {"first": pl.Expr.first, "last": pl.Expr.last}
+FACTORS = [c("byte"), c("short"), c("plain").cast(pl.Float64) / 5, c("masked").is_null().cast(pl.Int32) + 1]
+
+ROW_KEYS = [
+    c("flag"),
+    (c("plain") > 5.25).alias("hot"),
+    c("filled"),
+    (c("masked") / 10).round().alias("rounded"),
+    (c("numbers").floor() + c("lat").sign()).alias("floors"),
+    pl.struct(c("flag"), c("kind")).alias("pair"),
+    pl.struct(c("filled"), c("zone")).alias("place"),
+    (c("turned") // 20).alias("turns"),
+    pl.when(c("masked") > 0).then(c("kind")).alias("warm"),
+]
+
+
 @st.composite
-def aggregates(draw):
+def aggregates(draw, *, in_rows=False, ordered=False):
     """An aggregate, perhaps of filtered values, or arithmetic over several."""
-    kind = draw(st.sampled_from(["numbers"] * 6 + ["booleans", "time", "rows", "ratio"]))
+    kinds = ["numbers"] * 6 + ["booleans", "time", "rows", "ratio"]
+    if in_rows:
+        kinds += ["any", "any", "text", "product"] + ["ends"] * 3 * ordered
+    kind = draw(st.sampled_from(kinds))
     if kind == "rows":
         return pl.len()
     operand, table = {
@@ -161,12 +183,32 @@ def aggregates(draw):
         "ratio": (OPERANDS, {"sum": pl.Expr.sum, "mean": pl.Expr.mean}),
         "booleans": (BOOLEANS, LOGICAL),
         "time": ([c("time")], TEMPORAL),
+        "any": (OPERANDS + BOOLEANS, ANY_ORDER),
+        "text": ([c("kind")], ANY_ORDER),
+        "product": (FACTORS, {"product": pl.Expr.product}),
+        "ends": ([*OPERANDS, *BOOLEANS, c("kind"), c("time")], TABLE_ORDER),
     }[kind]
     values, name = draw(st.sampled_from(operand)), draw(st.sampled_from(sorted(table)))
     if draw(st.integers(0, 3)) == 0:
         values = values.filter(draw(st.sampled_from(FILTERS + BOOLEANS)))
     found = table[name](values)
     return found.cast(pl.Float64) / (pl.len() + 1) if kind == "ratio" else found
+
+
+def _stepped(table, steps, filters):
+    for number, (step, predicate) in enumerate(zip(steps, filters, strict=True)):
+        if step == "filter":
+            table = table.filter(predicate)
+        elif step == "column":
+            table = table.with_columns(masked=c("masked") * 2 + c("lat"))
+        elif step == "join":
+            how = ["left", "inner", "semi", "anti"][len(str(predicate)) % 4]
+            table = table.join(PARTNERS, left_on="lat", right_on="lat", how=how)
+            if how in {"left", "inner"}:
+                table = table.with_columns(numbers=c("numbers") * c("height")).drop("height")
+        else:
+            table = table.rename({"plain": f"was{number}"}).with_columns(plain=c(f"was{number}"))
+    return table
 
 
 @st.composite
@@ -180,18 +222,7 @@ def queries(draw):
     found = [each.alias(f"x{i}") for i, each in enumerate(draw(st.lists(aggregates(), min_size=1, max_size=4)))]
 
     def ask(table):
-        for number, (step, predicate) in enumerate(zip(steps, filters, strict=True)):
-            if step == "filter":
-                table = table.filter(predicate)
-            elif step == "column":
-                table = table.with_columns(masked=c("masked") * 2 + c("lat"))
-            elif step == "join":
-                how = ["left", "inner", "semi", "anti"][len(str(predicate)) % 4]
-                table = table.join(PARTNERS, left_on="lat", right_on="lat", how=how)
-                if how in {"left", "inner"}:
-                    table = table.with_columns(numbers=c("numbers") * c("height")).drop("height")
-            else:
-                table = table.rename({"plain": f"was{number}"}).with_columns(plain=c(f"was{number}"))
+        table = _stepped(table, steps, filters)
         if window is not None:
             return table.sort("time").group_by_dynamic("time", every=window, closed=closed, label=label).agg(found)
         if not keys:
@@ -199,6 +230,75 @@ def queries(draw):
         return table.group_by([KEYS[i] for i in keys]).agg(found)
 
     return ask
+
+
+@st.composite
+def row_queries(draw):
+    """A function from a table to an aggregation of it that needs rows, and whether groups are in their order.
+
+    The function also takes further aggregates.
+    """
+    kinds, all_keys = ["filter", "filter", "column", "rename"], KEYS + ROW_KEYS
+    in_order = draw(st.booleans())
+    steps = draw(st.lists(st.sampled_from(kinds if in_order else [*kinds, "join"]), max_size=2))
+    filters = [draw(st.sampled_from(FILTERS)) for _ in steps]
+    keys = draw(st.lists(st.sampled_from(range(len(all_keys))), max_size=3, unique=True))
+    some = st.lists(aggregates(in_rows=True, ordered=in_order), min_size=1, max_size=4)
+    found = [each.alias(f"x{i}") for i, each in enumerate(draw(some))]
+    note(f"{steps}, {list(map(str, filters))}, {[str(all_keys[i]) for i in keys]}, {list(map(str, found))}")
+
+    def ask(table, *more):
+        table = _stepped(table, steps, filters)
+        if not keys:
+            return table.select(*found, *more)
+        return table.group_by([all_keys[i] for i in keys], maintain_order=in_order).agg(*found, *more)
+
+    return ask, in_order
+
+
+WHOLE = [
+    c("plain").median(),
+    c("masked").median(),
+    c("numbers").quantile(0.3, "linear"),
+    c("masked").filter(c("plain") > 5).quantile(0.9),
+    c("short").mode().sort().first(),
+    c("plain").std(ddof=0),
+    c("masked"),
+    c("byte").implode(),
+    c("plain").sort().head(3),
+    c("masked").sort_by("plain").last(),
+    c("turned").top_k(2).sum(),
+    c("short").cum_sum().max(),
+    c("plain").diff().abs().max(),
+    c("time").median(),
+    c("kind").unique().sort(),
+    c("lat").n_unique() + c("plain").arg_max(),
+    (c("plain") - c("plain").mean()).abs().median(),
+    pl.corr("plain", "numbers").is_nan(),
+    pl.struct("plain", "byte").first(),
+]
+
+
+@st.composite
+def whole_queries(draw):
+    """A function from a table to an aggregation by coordinates that needs whole groups."""
+    steps = draw(st.lists(st.sampled_from(["filter", "filter", "column", "rename"]), max_size=2))
+    filters = [draw(st.sampled_from(FILTERS)) for _ in steps]
+    keys = draw(st.lists(st.sampled_from(range(len(KEYS))), min_size=1, max_size=3, unique=True))
+    found = draw(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=3))
+    note(f"{steps}, {list(map(str, filters))}, {[str(KEYS[i]) for i in keys]}, {list(map(str, found))}")
+
+    def ask(table):
+        table = _stepped(table, steps, filters)
+        return table.group_by([KEYS[i] for i in keys]).agg(each.alias(f"x{i}") for i, each in enumerate(found))
+
+    return ask
+
+
+def split_on_threads(patch):
+    """Let threads split questions in row space, as a cluster does."""
+    patch.setattr(row_questions, "MAX_BYTES_FOR_POLARS", -1)
+    patch.setattr(row_questions, "MIN_ROWS_FOR_EACH_GROUP", 0)
 
 
 def consume_in_pieces(cuts, num_strips=2):

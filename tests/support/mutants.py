@@ -846,6 +846,66 @@ FAULTS = [
     ),
     # Aggregations where the chunks are
     Fault(
+        "a part without a row has a first row",
+        "aggregation/row_states engine/test_differential",
+        "lambda ends: build(ends.filter(found > 0))",
+        "build",
+    ),
+    Fault(
+        "parts with other means have no distance",
+        "aggregation/row_states engine/test_differential",
+        "squares.sum() + (n * apart * apart).filter(n > 0).sum()",
+        "squares.sum()",
+    ),
+    Fault(
+        "labels of connected positions spread once",
+        "aggregation/cohorts aggregation/test_cohorts",
+        "if (lower == labels).all():",
+        "if True:",
+    ),
+    Fault(
+        "all groups are held at once",
+        "aggregation/cohorts engine/test_cohorts",
+        "if num_groups * question.group_bytes > COHORT_BYTES and not question.ordered:",
+        "if False:",
+    ),
+    Fault(
+        "states of another cohort are added",
+        "aggregation/answer engine/test_cohorts",
+        "if answer is None or owner is not cohort:",
+        "if answer is None:",
+    ),
+    Fault(
+        "cells that all count are merged once",
+        "aggregation/merging engine/test_differential",
+        "replace(found, factor=found.factor + product.factor)",
+        "product",
+    ),
+    Fault(
+        "threads merge in no tree",
+        "execution/trees execution/test_trees",
+        "yield folded([result, *islice(results, sizes.popleft() - 1)], merge)",
+        "yield merge([result, *islice(results, sizes.popleft() - 1)])",
+    ),
+    Fault(
+        "whole groups in any order",
+        "engine/row_questions engine/test_rows",
+        "if (asked.ordered or asked.by_window) and not keeps_order(plan, sets):",
+        "if False:",
+    ),
+    Fault(
+        "groups larger than the rows travel",
+        "aggregation/rows engine/test_cluster",
+        "return part if part.__sizeof__() <= rows.__sizeof__() else",
+        "return part if True else",
+    ),
+    Fault(
+        "threads group many values in row space",
+        "engine/row_questions engine/test_rows",
+        "if cells * MIN_ROWS_FOR_EACH_GROUP > rows_of_task:",
+        "if False:",
+    ),
+    Fault(
         "a masked NaN is not looked for",
         "aggregation/reduction engine/test_differential",
         'if any(np.isnan(first[kind]).any() for kind in ("sum", "fsum", "min", "max") if kind in first):',
@@ -890,7 +950,7 @@ FAULTS = [
     Fault(
         "a key of a variable",
         "engine/questions engine/test_rewriting",
-        "if not names <= rows.coordinates:",
+        "if not is_coordinate_key(key, rows):",
         "if False:",
     ),
     Fault(
