@@ -8,6 +8,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
 from rainbear_dask.engine.source import AnswerReader
@@ -57,10 +58,13 @@ class Rewritten:
         The query, with sources of answers; the very query if nothing is split.
     parts : tuple of Part
         Its aggregations of Zarr scans.
+    joins : tuple of Pruned
+        Its joins of Zarr scans with small tables.
     """
 
     query: pl.LazyFrame
     parts: tuple[Part, ...]
+    joins: tuple[Pruned, ...] = ()
 
 
 def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
@@ -88,7 +92,10 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
     parts = tuple(part for part, _ in found)
     try:
         grafts = [(node, _source(part.split, client)) for part, node in found if part.split is not None]
-        return Rewritten(plan.grafted(grafts) if grafts else query, parts)
+        for node, source in grafts:
+            plan.graft(node, source)
+        joins = tuple(prune(plan))
+        return Rewritten(plan.query if grafts or any(join.keys for join in joins) else query, parts, joins)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, tuple(Part(part.name, None, f"grafting failed: {error}") for part in parts))
 

@@ -112,7 +112,10 @@ class LogicalPlan:
     def scan_of(self, node: Tree) -> tuple[pl.LazyFrame, list[Any]]:
         """Return a node without inputs as a LazyFrame, and the sources that it scans."""
         slots = [self._slots[0], {"value": node, "version": 1}]
-        return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": 1, "version": 1}})
+        frames = self._document["dataframes"][:1]  # the others may be large, and a source needs none
+        return self._frame(
+            {**self._document, "dataframes": frames, "dsl_plans": slots, "root": {"idx": 1, "version": 1}}
+        )
 
     def frame_of(self, node: Tree) -> pl.LazyFrame:
         """Return a part of the query as a LazyFrame."""
@@ -130,17 +133,58 @@ class LogicalPlan:
         if _without_source(node) != _without_source(LogicalPlan(rebuilt).root):
             raise Unsplit("Polars builds another node than this scan")
 
-    def grafted(self, grafts: list[tuple[Tree, pl.LazyFrame]]) -> pl.LazyFrame:
-        """Return the query with scans in the place of some nodes; the plan itself changes, too."""
-        for node, scan in grafts:
-            data, self._sources = serialize_without_sources(scan, self._sources)
-            document = msgpack.unpackb(data[_HEADER_BYTES:], strict_map_key=False)
-            scan_node = document["dsl_plans"][document["root"]["idx"]]["value"]
-            if set(scan_node) != {"PythonScan"}:
-                raise Unsplit("a scan serializes to another node than a scan")
-            node.clear()
-            node.update(scan_node)
+    @property
+    def query(self) -> pl.LazyFrame:
+        """The query as it is now."""
         return self._frame(self._document)[0]
+
+    def graft(self, node: Tree, scan: pl.LazyFrame) -> None:
+        """Put a scan, or a table in memory, in the place of a node."""
+        grafted = self._leaf_of(scan)
+        node.clear()
+        node.update(grafted)
+
+    def change_options(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
+        """Give a join the options of another one that Polars builds."""
+        fields_of(node)["options"] = fields_of(LogicalPlan(rebuilt).root)["options"]
+
+    def reconnect(self, node: Tree, name: str, scan: pl.LazyFrame) -> None:
+        """Put another scan below an input of a node. Other nodes above the present scan keep it.
+
+        Parameters
+        ----------
+        node : Tree
+            The node.
+        name : str
+            Name of the input. From there, first inputs lead to a scan.
+        scan : LazyFrame
+            The other scan.
+        """
+        fields_of(node)[name] = self._copied_onto(fields_of(node)[name], self._leaf_of(scan))
+
+    def _copied_onto(self, reference: Tree, leaf: Tree) -> Tree:
+        """Return a reference to copies of a node and of its first inputs, down to another leaf."""
+        node = self._node(reference)
+        name = next((each for each in _INPUTS if each in fields_of(node)), None)
+        if name is None:
+            copy = leaf
+        else:
+            below = self._copied_onto(fields_of(node)[name], leaf)
+            copy = {kind_of(node): {**fields_of(node), name: below}}
+        self._slots.append({"value": copy, "version": 1})
+        return {"idx": len(self._slots) - 1, "version": 1}
+
+    def _leaf_of(self, scan: pl.LazyFrame) -> Tree:
+        """Return a scan, or a table in memory, as a node of this plan."""
+        data, self._sources = serialize_without_sources(scan, self._sources)
+        document = msgpack.unpackb(data[_HEADER_BYTES:], strict_map_key=False)
+        node = document["dsl_plans"][document["root"]["idx"]]["value"]
+        if kind_of(node) == "DataFrameScan":
+            self._document["dataframes"].append(document["dataframes"][fields_of(node)["df"]["idx"]])
+            fields_of(node)["df"]["idx"] = len(self._document["dataframes"]) - 1
+        elif kind_of(node) != "PythonScan":
+            raise Unsplit("a scan serializes to another node than a scan")
+        return node
 
     def _frame(self, document: Tree) -> tuple[pl.LazyFrame, list[Any]]:
         return deserialize_with_sources(self._header + msgpack.packb(document), self._sources)

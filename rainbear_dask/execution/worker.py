@@ -63,7 +63,7 @@ def on_a_thread() -> Iterator[None]:
 
 def _run(task: ScanTask) -> CompactFrame:
     left, tests, failed = _Left(task), deque(task.scan.filters), 0
-    while tests:
+    while tests and left.cells.count:
         test = tests.popleft()
         try:
             left.apply(test)
@@ -74,8 +74,8 @@ def _run(task: ScanTask) -> CompactFrame:
                 raise err.error from None
             continue
         failed = 0
-        if not left.cells.count:  # no row is left, so no other column is read
-            return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in task.scan.columns))
+    if not left.cells.count:  # no row is left, so no other column is read
+        return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in task.scan.columns))
     return left.rows()
 
 
@@ -86,6 +86,8 @@ class _Left:
         self._scan, self._index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
         self.cells = CellMask({dim: len(positions) for dim, positions in self._index.items()}, cells_of(task))
         self._known: dict[str, pl.Series] = {}  # one value per cell
+        if task.cells and self.cells.count:  # a box of cells is their smallest one
+            self._index, self.cells = _narrow(self._index, self.cells, self.cells.mask)
 
     def apply(self, test: Filter) -> None:
         """Drop the cells that do not pass a filter."""
@@ -166,13 +168,16 @@ def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
 
 
 def cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
-    """Return which cells of the product of positions lie in the task's boxes; None if all do."""
-    if not task.boxes:
+    """Return which cells of the product of positions are rows of the task; None if all are."""
+    if not task.boxes and not task.cells:
         return None
-    wanted = np.zeros([len(positions) for positions in task.index], dtype=np.bool_)
+    shape = [len(positions) for positions in task.index]
+    wanted = np.full(shape, not task.boxes)
     for box in task.boxes:
         ranks = [every.count_below(some.positions()) for every, some in zip(task.index, box, strict=True)]
         wanted[np.ix_(*ranks)] = True
+    for cells in task.cells:
+        wanted &= cells.mask(shape)
     return wanted
 
 
