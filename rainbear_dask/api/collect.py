@@ -83,6 +83,9 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     functions of them. This holds for inner and semi joins, for the right side of left and anti joins and of
     ``join_asof``, and for the left side of right joins. Polars joins, so rows and types are its own.
 
+    Of ``sort().head()``, ``sort().slice()`` from the first rows, ``top_k`` and ``bottom_k``, each task returns its first
+    rows. Rows that are equal are in the order of the table.
+
     Examples
     --------
     >>> import polars as pl

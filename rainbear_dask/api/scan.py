@@ -352,6 +352,6 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         tuple(found for found, _ in scans),
         places,
         tuple(kept),
-        tuple(None if part.split is None else "array" for part in done.parts),
+        tuple(part.space for part in done.parts),
         tuple(map(str, (*done.parts, *done.joins))),
     )

@@ -47,7 +47,8 @@ class Explanation:
     kept_by_polars : tuple of str
         Filters directly above a scan that Polars applies itself.
     split : tuple of str or None
-        For each aggregation of a scan, "array" if tasks compute parts of it, else None.
+        For each aggregation of a scan, "array" if tasks reduce chunks to parts of it. For the first rows of a sorted scan,
+        "rows" if tasks choose them. None if Polars does it alone.
     aggregations : tuple of str
         The same in words, with the reason for None.
     """

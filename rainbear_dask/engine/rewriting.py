@@ -8,6 +8,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
 from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
@@ -20,25 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a query that aggregates a scan.
+    """A part of a query that aggregates a scan, or takes the first rows of a sorted one.
 
     Parameters
     ----------
     name : str
-        The aggregation, in Polars' words.
-    split : Split or None
+        The step, in Polars' words.
+    split : Split, FirstRows or None
         What workers answer; None if Polars does it.
     reason : str
         Why Polars does it; "" if workers do.
     """
 
     name: str
-    split: Split | None
+    split: Split | FirstRows | None
     reason: str = ""
+
+    @property
+    def space(self) -> str | None:
+        """Where the part is split: "array" if tasks reduce chunks, "rows" if they choose rows; None if nowhere."""
+        return None if self.split is None else "array" if isinstance(self.split, Split) else "rows"
 
     def __str__(self) -> str:
         if self.split is None:
             return f"{self.name}: not split, because {self.reason}"
+        if isinstance(self.split, FirstRows):
+            count = self.split.ordered.order.count
+            return f"{self.name}: split in row space: tasks return the first {count:,} rows of the order"
         question = self.split.question
         groups = 1
         for block in question.blocks:
@@ -112,9 +121,10 @@ def _parts(plan: LogicalPlan, node: Tree, depth: int = 0) -> list[tuple[Part, Tr
     mine: list[tuple[Part, Tree]] = []
     if depth > _MAX_DEPTH:
         return mine
-    if aggregates(node):
+    if aggregates(node) or takes_first_rows(plan, node):
         try:
-            return [(Part(kind_of(node), split_of(plan, node)), node)]
+            split = split_of(plan, node) if aggregates(node) else ordered_of(plan, node)
+            return [(Part(kind_of(node), split), node)]
         except Unsplit as reason:
             if works_row_by_row(plan, node):
                 return mine
@@ -132,11 +142,17 @@ def _parts(plan: LogicalPlan, node: Tree, depth: int = 0) -> list[tuple[Part, Tr
 _MAX_DEPTH = 200
 
 
-def _source(split: Split, client: "Client | None") -> pl.LazyFrame:
+def _source(split: Split | FirstRows, client: "Client | None") -> pl.LazyFrame:
     reader = split.reader
+    runs_on = client or reader.client
+    source: AnswerReader | OrderedReader
+    if isinstance(split, Split):
+        source, schema = AnswerReader(split.question, runs_on, reader.limits), split.question.schema
+    else:
+        source, schema = OrderedReader(split.ordered, runs_on, reader.limits), split.ordered.schema
     return register_io_source(
-        AnswerReader(split.question, client or reader.client, reader.limits),
-        schema=split.question.schema,
+        source,
+        schema=schema,
         is_pure=True,
         explain_name="ANSWER",
         explain_detail=reader.table.spec.label,

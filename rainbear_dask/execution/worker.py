@@ -62,7 +62,12 @@ def on_a_thread() -> Iterator[None]:
 
 
 def _run(task: ScanTask) -> CompactFrame:
-    left, tests, failed = _Left(task), deque(task.scan.filters), 0
+    return filtered(task).rows()
+
+
+def filtered(task: ScanTask) -> "RowsLeft":
+    """Return the rows of a task that pass its filters."""
+    left, tests, failed = RowsLeft(task), deque(task.scan.filters), 0
     while tests and left.cells.count:
         test = tests.popleft()
         try:
@@ -74,12 +79,10 @@ def _run(task: ScanTask) -> CompactFrame:
                 raise err.error from None
             continue
         failed = 0
-    if not left.cells.count:  # no row is left, so no other column is read
-        return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in task.scan.columns))
-    return left.rows()
+    return left
 
 
-class _Left:
+class RowsLeft:
     """The cells of a task that no filter has dropped yet."""
 
     def __init__(self, task: ScanTask) -> None:
@@ -105,6 +108,26 @@ class _Left:
         passed = evaluate(test, laid_out, own.count)
         if not passed.all():
             self._keep(own, passed)
+
+    def choose(self, columns: Sequence[Column], choose: Callable[[pl.DataFrame], pl.Series]) -> None:
+        """Drop the rows that a function does not choose.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            Columns to read.
+        choose : callable
+            From a frame of these columns, in the order of rows, to the numbers of the rows to keep.
+        """
+        self._known |= self._read([c for c in columns if c.name not in self._known], self.cells)
+        frame, along = pl.DataFrame([self._known[c.name] for c in columns]), tuple(self._index.values())
+        kept = np.zeros(self.cells.count, dtype=np.bool_)
+        if in_order(along, self._scan.blocks):
+            kept[choose(frame).to_numpy()] = True
+        else:
+            order = sorted_rows(along, self._scan.blocks, self.cells.rows)
+            kept[order[choose(frame[order]).to_numpy()]] = True
+        self._keep(self.cells, pl.Series(kept))
 
     def _read(self, columns: Sequence[Column], own: CellMask) -> dict[str, pl.Series]:
         """Read columns, one value for each cell of ``own``, which are the cells left or a projection of them."""
@@ -134,6 +157,8 @@ class _Left:
     def rows(self) -> CompactFrame:
         """Read the columns that are not known yet, and put the rows in order."""
         scan, index, cells = self._scan, self._index, self.cells
+        if not cells.count:  # no other column is read
+            return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
         # Coordinates are read again: they are cached, and smaller before they are laid out.
         data = {c.name for c in scan.columns if c.role == "data"}
         done = {name: CompactColumn(values) for name, values in self._known.items() if name in data}
