@@ -96,8 +96,7 @@ class RowsLeft:
         """Drop the cells that do not pass a filter."""
         data = [c for c in test.columns if c.role == "data"]
         if not self._known and can_pick(self._scan.spec, data, self._index):
-            cells, self._known = passing(test, self._scan.spec, self._index, self.cells)
-            self._shrink_to(cells)
+            self.take(*passing(test, self._scan.spec, self._index, self.cells))
             return
         # evaluated once per cell of the filter's own dimensions, not once per row
         own = self.cells.along({dim for column in test.columns for dim in column.dims})
@@ -108,6 +107,11 @@ class RowsLeft:
         passed = evaluate(test, laid_out, own.count)
         if not passed.all():
             self._keep(own, passed)
+
+    def take(self, cells: CellMask, values: Mapping[str, pl.Series]) -> None:
+        """Keep some of the cells, all of them still there, and the values of some columns at these."""
+        self._known = dict(values)
+        self._shrink_to(cells)
 
     def choose(self, columns: Sequence[Column], choose: Callable[[pl.DataFrame], pl.Series]) -> None:
         """Drop the rows that a function does not choose.

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 import rainbear_dask as rd
 from rainbear_dask.engine import ordered
 from rainbear_dask.engine.rewriting import rewrite
+from rainbear_dask.execution import best, groups
 from rainbear_dask.execution.best import run_best
 from rainbear_dask.execution.worker import make_frame
 from tests.execution.test_run import nothing_left
@@ -200,3 +201,47 @@ def test_random_orders_equal_those_of_polars(url, table, data):
 def test_rows_are_counted(lf):
     assert rd.collect(lf.top_k(3, by="plain").select(pl.len())).item() == 3
     assert rd.collect(lf.top_k(3, by="plain").select(pl.lit(1))).height == 1
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A table of several chunk groups."""
+    url = tmp_path_factory.mktemp("wide") / "x.zarr"
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, 30, 40)).astype("f4")
+    x[rng.random(x.shape) < 0.1] = np.nan
+    data = xr.Dataset(
+        {
+            "masked": (("t", "y", "x"), x, {}, {"_FillValue": np.float32(np.nan)}),
+            "numbers": (("t", "y", "x"), x.astype("f8")),
+            "packed": (("t", "y", "x"), np.nan_to_num(x).round(1), {}, {"dtype": "i2", "scale_factor": -0.1}),
+            "byte": (("t", "y", "x"), rng.integers(0, 9, x.shape).astype("u1")),
+            "rising": (("t", "y", "x"), np.arange(24000).reshape(x.shape)),
+        }
+    )
+    data["numbers"].encoding["_FillValue"] = None
+    chunks = {name: {"chunks": (4, 10, 20)} for name in data.data_vars}
+    data.to_zarr(url, zarr_format=2, encoding=chunks)
+    return rd.scan_zarr(url)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("nulls_last", [False, True])
+@pytest.mark.parametrize("by", ["masked", "numbers", "packed", "byte", "rising"])
+def test_bounds_of_all_types(wide, monkeypatch, by, descending, nulls_last):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 2000)
+    monkeypatch.setattr(groups, "STRIP_BYTES", 10000)
+    for count, task_bytes in ((1, 2**26), (7, 1), (3000, 2**26)):
+        options = {"descending": descending, "nulls_last": nulls_last, "maintain_order": True}
+        with dask.config.set({"rainbear-dask.task-bytes": task_bytes}):
+            actual = rd.collect(wide.sort(by, **options).head(count))
+        assert_frame_equal(actual, wide.collect().sort(by, **options).head(count))
+
+
+def test_few_rows_are_put_in_order(wide, monkeypatch):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 2000)
+    seen = []
+    first = best.Order.first
+    monkeypatch.setattr(best.Order, "first", lambda self, frame: (seen.append(frame.height), first(self, frame))[1])
+    rd.collect(wide.top_k(5, by="masked"))
+    assert sum(seen) < 24000 / 4
