@@ -124,7 +124,8 @@ class Question:
         boxes = plan.selection.boxes
         if not plan.arrays and len(boxes) == 1 and all(plan.table.sizes.values()):
             index = tuple(boxes[0].get(dim) or IndexSet.span(0, n) for dim, n in plan.table.sizes.items())
-            if (num_rows := prod(map(len, index))) <= _MAX_ROWS_AT_ONCE:
+            # without a filter, cells are counted and not laid out
+            if (num_rows := prod(map(len, index))) <= _MAX_ROWS_AT_ONCE or not plan.filters:
                 return iter([ScanTask(plan.layout.scan, index, num_rows)])
         return plan.tasks()
 

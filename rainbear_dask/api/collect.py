@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def collect(lf: pl.LazyFrame, *, client: "Client | None" = None, **options: Any) -> pl.DataFrame:
-    """Collect a query, and compute its aggregates where the chunks are decoded.
+    """Collect a query: aggregates are computed where the chunks are decoded, and keys of joins prune scans.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def collect(lf: pl.LazyFrame, *, client: "Client | None" = None, **options: Any)
 
 
 def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame:
-    """Return the same query, with aggregations of Zarr scans computed where the chunks are decoded.
+    """Return the same query, with aggregations computed where the chunks are decoded, and scans pruned by keys of joins.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     LazyFrame
         A query with the same result. In the place of each aggregation that can be split stands a scan whose rows are the
         groups. If there is none, it is ``lf`` itself. `explain` names the split parts, and the reason for the others.
-        Planning reads the coordinates that keys and filters name.
+        Planning reads the coordinates that keys and filters name, and evaluates small tables that are joined with a scan.
 
     Notes
     -----
@@ -79,6 +79,16 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     arithmetic over them, by functions of coordinates. On a cluster, also ``first``, ``last``, ``n_unique`` and ``product``,
     by functions of any columns, and any aggregate of groups that one task holds as a whole. Each step is compared with the
     step that Polars itself builds. A step that differs in any field stays with Polars.
+
+    A scan that is joined with a table of up to a million rows reads the chunks of its keys, if these are coordinates or
+    functions of them. This holds for inner and semi joins, for the right side of left and anti joins and of
+    ``join_asof``, and for the left side of right joins. Polars joins, so rows and types are its own.
+
+    Of ``sort().head()``, ``sort().slice()`` from the first rows, ``top_k`` and ``bottom_k``, each task returns its first
+    rows. Rows that are equal are in the order of the table.
+
+    ``x.mean().over(keys)`` and its like, with keys of coordinates, are joins with the groups: the table is read twice, and
+    its rows stream. Queries in SQL are planned by Polars, and then as any.
 
     Examples
     --------

@@ -311,7 +311,8 @@ def explain(lf: pl.LazyFrame) -> Explanation:
     Explanation
         For each scan: chunks and bytes kept of the total, upper bound of the rows, tasks, place, order, columns and
         filters. For each aggregation of a scan: whether `collect` and `Engine` compute it where the chunks are decoded,
-        or why not. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
+        or why not. For each join of a scan with a small table: the keys by which `collect` and `Engine` prune the scan; the
+        counts are those after pruning. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
         ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
         ``kept_by_polars``. Planning reads only the coordinates that the filters name.
 
@@ -341,15 +342,16 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         raise QueryError(
             f"explain() takes a LazyFrame, and this is a {type(lf).__name__}. Explain the query before you collect it."
         )
+    done = rewrite(lf)
+    lf = done.query if any(join.keys for join in done.joins) else lf
     scans = plans_with_clients(lf)
     known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
     kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
     places = tuple(place_of(found, client) for found, client in scans)
-    parts = rewrite(lf).parts
     return Explanation(
         tuple(found for found, _ in scans),
         places,
         tuple(kept),
-        tuple(part.space for part in parts),
-        tuple(str(part) for part in parts),
+        tuple(part.space for part in done.parts),
+        tuple(map(str, (*done.parts, *done.joins))),
     )

@@ -69,6 +69,9 @@ def _facts(plan: ReadPlan, place: str) -> Sequence[tuple[str, str]]:
         alone = num_chunks_kept_by(plan, conjunct)
         note = f"; workers filter rows, because {conjunct.obstacle}" if conjunct.obstacle else ""
         facts.append(("filter", f"{_short(conjunct.expr)}: keeps {alone:,} chunks{note}"))
+    for keys in plan.keys:
+        alone = num_chunks_kept_by(plan, keys)
+        facts.append(("keys", f"{keys.label}: {len(keys.cells):,} cells in {alone:,} chunks"))
     facts += [("hint", text) for text in hints_of(plan)]
     if not plan.selection.exact:
         facts.append(

@@ -48,6 +48,7 @@ class Explanation:
         Filters directly above a scan that Polars applies itself.
     split : tuple of str or None
         For each aggregation of a scan, "array" or "rows" if tasks compute parts of it, of chunks or of rows; else None.
+        For the first rows of a sorted scan, "rows" if tasks choose them.
     aggregations : tuple of str
         The same in words, with the reason for None.
     """

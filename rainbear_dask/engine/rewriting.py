@@ -11,9 +11,14 @@ from polars.io.plugins import register_io_source
 from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
+from rainbear_dask.engine.having import expand_having
+from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
+from rainbear_dask.engine.over import expand_over
+from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
 from rainbear_dask.engine.source import AnswerReader
+from rainbear_dask.engine.sql import expand_sql
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.resources.limits import readable_bytes
 
@@ -23,30 +28,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a query that aggregates a scan.
+    """A part of a query that aggregates a scan, or takes the first rows of a sorted one.
 
     Parameters
     ----------
     name : str
-        The aggregation, in Polars' words.
-    split : Split or None
+        The step, in Polars' words.
+    split : Split, FirstRows or None
         What workers answer; None if Polars does it.
     reason : str
         Why Polars does it; "" if workers do.
     """
 
     name: str
-    split: Split | None
+    split: Split | FirstRows | None
     reason: str = ""
 
     @property
     def space(self) -> str | None:
         """The space in which workers answer: "array" or "rows"; None if Polars does it."""
-        return None if self.split is None else "rows" if isinstance(self.split.question, RowQuestion) else "array"
+        if self.split is None:
+            return None
+        return "rows" if isinstance(self.split, FirstRows) or isinstance(self.split.question, RowQuestion) else "array"
 
     def __str__(self) -> str:
         if self.split is None:
             return f"{self.name}: not split, because {self.reason}"
+        if isinstance(self.split, FirstRows):
+            count = self.split.ordered.order.count
+            return f"{self.name}: split in row space: tasks return the first {count:,} rows of the order"
         question = self.split.question
         keys = ", ".join(name for name, _ in question.keys) or "nothing"
         outputs = ", ".join(name for name, _ in question.outputs) or "no aggregate"
@@ -73,10 +83,13 @@ class Rewritten:
         The query, with sources of answers; the very query if nothing is split.
     parts : tuple of Part
         Its aggregations of Zarr scans.
+    joins : tuple of Pruned
+        Its joins of Zarr scans with small tables.
     """
 
     query: pl.LazyFrame
     parts: tuple[Part, ...]
+    joins: tuple[Pruned, ...] = ()
 
 
 def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
@@ -100,11 +113,20 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
         plan = LogicalPlan(query)
     except Unsplit as reason:
         return Rewritten(query, (Part("the query", None, str(reason)),))
+    try:
+        expand_sql(plan)
+        expand_having(plan)
+        expand_over(plan)
+    except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
+        return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))
     found = list(_parts(plan, plan.root, client))
     parts = tuple(part for part, _ in found)
     try:
         grafts = [(node, _source(part.split, client)) for part, node in found if part.split is not None]
-        return Rewritten(plan.grafted(grafts) if grafts else query, parts)
+        for node, source in grafts:
+            plan.graft(node, source)
+        joins = tuple(prune(plan))
+        return Rewritten(plan.query if grafts or any(join.keys for join in joins) else query, parts, joins)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, tuple(Part(part.name, None, f"grafting failed: {error}") for part in parts))
 
@@ -121,9 +143,10 @@ def _parts(plan: LogicalPlan, node: Tree, client: "Client | None", depth: int = 
     mine: list[tuple[Part, Tree]] = []
     if depth > _MAX_DEPTH:
         return mine
-    if aggregates(node):
+    if aggregates(node) or takes_first_rows(plan, node):
         try:
-            return [(Part(kind_of(node), split_of(plan, node, client)), node)]
+            split = split_of(plan, node, client) if aggregates(node) else ordered_of(plan, node)
+            return [(Part(kind_of(node), split), node)]
         except Unsplit as reason:
             if works_row_by_row(plan, node):
                 return mine
@@ -141,11 +164,17 @@ def _parts(plan: LogicalPlan, node: Tree, client: "Client | None", depth: int = 
 _MAX_DEPTH = 200
 
 
-def _source(split: Split, client: "Client | None") -> pl.LazyFrame:
+def _source(split: Split | FirstRows, client: "Client | None") -> pl.LazyFrame:
     reader = split.reader
+    runs_on = client or reader.client
+    source: AnswerReader | OrderedReader
+    if isinstance(split, Split):
+        source, schema = AnswerReader(split.question, runs_on, reader.limits), split.question.schema
+    else:
+        source, schema = OrderedReader(split.ordered, runs_on, reader.limits), split.ordered.schema
     return register_io_source(
-        AnswerReader(split.question, client or reader.client, reader.limits),
-        schema=split.question.schema,
+        source,
+        schema=schema,
         is_pure=True,
         explain_name="ANSWER",
         explain_detail=reader.table.spec.label,

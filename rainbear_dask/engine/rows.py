@@ -32,6 +32,23 @@ Schema = dict[str, pl.DataType]
 
 
 @dataclass(frozen=True)
+class SortedBy:
+    """An order of rows, as `polars.LazyFrame.sort` describes it.
+
+    Parameters
+    ----------
+    by : tuple of Tree
+        Keys, as expressions of the scan's columns.
+    descending, nulls_last : tuple of bool
+        One for each key.
+    """
+
+    by: tuple[Tree, ...]
+    descending: tuple[bool, ...]
+    nulls_last: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows of one scan, after steps that work row by row.
 
@@ -47,6 +64,8 @@ class Rows:
         Conditions of the rows, as expressions of the scan's columns.
     sorted_by : str or None
         Column by which the rows ascend after a sort, "" for another order of rows; None for the table's order.
+    order : SortedBy or None
+        The order after a sort, if equal rows are in the table's order or in any; None if unknown.
     """
 
     reader: ZarrReader
@@ -54,6 +73,7 @@ class Rows:
     meanings: dict[str, Tree]
     filters: tuple[Tree, ...] = ()
     sorted_by: str | None = None
+    order: SortedBy | None = None
 
     @property
     def coordinates(self) -> set[str]:
@@ -184,6 +204,8 @@ def _sorted(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
     fields = fields_of(node)
     by, options = fields["by_column"], fields["sort_options"]
     keys = [expr_of(each) for each in by]
+    if len(options["nulls_last"]) != len(by):
+        raise Unsplit("a sort has options of its own")
     made = blank(rows.schema).sort(
         keys,
         descending=options["descending"],
@@ -192,10 +214,24 @@ def _sorted(plan: LogicalPlan, node: Tree, rows: Rows) -> Rows:
         multithreaded=options["multithreaded"],
     )
     plan.input_below(node, made)
+    name = column_name(by[0]) or ""
+    order = None if options["maintain_order"] and rows.sorted_by is not None else order_of(fields, rows)
+    return replace(rows, sorted_by=name if not options["descending"][0] else "", order=order)
+
+
+def order_of(sort: Tree, rows: Rows) -> SortedBy:
+    """Return the order that the fields of a sort describe; ``rows`` are its input.
+
+    Raises
+    ------
+    Unsplit
+        If a key needs other rows.
+    """
+    by, options = sort["by_column"], sort["sort_options"]
     if any(selectors(each) or elementwise(expr_of(each), rows.schema) is None for each in by):
         raise Unsplit("a sort key needs other rows")
-    name = column_name(by[0]) or ""
-    return replace(rows, sorted_by=name if not options["descending"][0] else "")
+    flags = [tuple(options[name] * len(by))[: len(by)] for name in ("descending", "nulls_last")]
+    return SortedBy(tuple(substitute(each, rows.meanings) for each in by), *flags)
 
 
 _STEPS: dict[str, Callable[[LogicalPlan, Tree, Rows], Rows]] = {

@@ -112,17 +112,24 @@ class LogicalPlan:
     def scan_of(self, node: Tree) -> tuple[pl.LazyFrame, list[Any]]:
         """Return a node without inputs as a LazyFrame, and the sources that it scans."""
         slots = [self._slots[0], {"value": node, "version": 1}]
-        return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": 1, "version": 1}})
+        frames = self._document["dataframes"][:1]  # the others may be large, and a source needs none
+        return self._frame(
+            {**self._document, "dataframes": frames, "dsl_plans": slots, "root": {"idx": 1, "version": 1}}
+        )
 
     def frame_of(self, node: Tree) -> pl.LazyFrame:
         """Return a part of the query as a LazyFrame."""
         slots = [*self._slots, {"value": node, "version": 1}]
         return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": len(slots) - 1, "version": 1}})[0]
 
+    def table_of(self, reference: Tree) -> pl.LazyFrame:
+        """Return a node as a LazyFrame, from a reference to it."""
+        return self.frame_of(self._node(reference))
+
     def check_join(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
         """Raise `Unsplit` if a join has other fields than one that Polars builds, apart from its inputs."""
         other = LogicalPlan(rebuilt).root
-        if kind_of(other) != kind_of(node) or _without_inputs(other) != _without_inputs(node):
+        if kind_of(other) != kind_of(node) or _with_suffix(other) != _with_suffix(node):
             raise Unsplit("Polars builds another node than this join")
 
     def check_scan(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
@@ -130,20 +137,69 @@ class LogicalPlan:
         if _without_source(node) != _without_source(LogicalPlan(rebuilt).root):
             raise Unsplit("Polars builds another node than this scan")
 
-    def grafted(self, grafts: list[tuple[Tree, pl.LazyFrame]]) -> pl.LazyFrame:
-        """Return the query with scans in the place of some nodes; the plan itself changes, too."""
-        for node, scan in grafts:
-            data, self._sources = serialize_without_sources(scan, self._sources)
-            document = msgpack.unpackb(data[_HEADER_BYTES:], strict_map_key=False)
-            scan_node = document["dsl_plans"][document["root"]["idx"]]["value"]
-            if set(scan_node) != {"PythonScan"}:
-                raise Unsplit("a scan serializes to another node than a scan")
-            node.clear()
-            node.update(scan_node)
+    @property
+    def query(self) -> pl.LazyFrame:
+        """The query as it is now."""
         return self._frame(self._document)[0]
+
+    def graft(self, node: Tree, query: pl.LazyFrame) -> None:
+        """Put a query in the place of a node."""
+        grafted = self.adopt(query)
+        node.clear()
+        node.update(grafted)
+
+    def change_options(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
+        """Give a join the options of another one that Polars builds."""
+        fields_of(node)["options"] = fields_of(LogicalPlan(rebuilt).root)["options"]
+
+    def reconnect(self, node: Tree, name: str, scan: pl.LazyFrame) -> None:
+        """Put another scan below an input of a node. Other nodes above the present scan keep it.
+
+        Parameters
+        ----------
+        node : Tree
+            The node.
+        name : str
+            Name of the input. From there, first inputs lead to a scan.
+        scan : LazyFrame
+            The other scan.
+        """
+        fields_of(node)[name] = self._copied_onto(fields_of(node)[name], self.adopt(scan))
+
+    def _copied_onto(self, reference: Tree, leaf: Tree) -> Tree:
+        """Return a reference to copies of a node and of its first inputs, down to another leaf."""
+        node = self._node(reference)
+        name = next((each for each in _INPUTS if each in fields_of(node)), None)
+        if name is None:
+            copy = leaf
+        else:
+            below = self._copied_onto(fields_of(node)[name], leaf)
+            copy = {kind_of(node): {**fields_of(node), name: below}}
+        self._slots.append({"value": copy, "version": 1})
+        return {"idx": len(self._slots) - 1, "version": 1}
+
+    def adopt(self, query: pl.LazyFrame) -> Tree:
+        """Return the last node of another query, whose nodes become nodes of this plan."""
+        data, self._sources = serialize_without_sources(query, self._sources)
+        document = msgpack.unpackb(data[_HEADER_BYTES:], strict_map_key=False)
+        slots, frames = len(self._slots), self._document["dataframes"]
+        for slot in document["dsl_plans"]:
+            _renumber(slot["value"], slots, len(frames))
+            self._slots.append(slot)
+        frames += document["dataframes"]
+        return self._slots[slots + document["root"]["idx"]]["value"]
 
     def _frame(self, document: Tree) -> tuple[pl.LazyFrame, list[Any]]:
         return deserialize_with_sources(self._header + msgpack.packb(document), self._sources)
+
+
+def _renumber(tree: Tree, slots: int, frames: int) -> None:
+    """Shift the references of a node, and of nodes inside it."""
+    for name, part in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(part, dict) and set(part) == _REFERENCE:
+            part["idx"] += frames if name == "df" else slots
+        else:
+            _renumber(part, slots, frames)
 
 
 @cache
@@ -170,6 +226,14 @@ def _as_list(value: Tree) -> list[Tree]:
 def _without_inputs(node: Tree) -> bytes:
     fields = fields_of(node)
     return bytes(msgpack.packb({name: value for name, value in fields.items() if name not in _INPUTS}))
+
+
+def _with_suffix(join: Tree) -> bytes:
+    """Return a join without its inputs, with the usual suffix if it has none, as in SQL."""
+    fields = fields_of(join)
+    options = fields["options"]
+    arguments = {**options["args"], "suffix": options["args"]["suffix"] or "_right"}
+    return _without_inputs({kind_of(join): {**fields, "options": {**options, "args": arguments}}})
 
 
 def _without_source(node: Tree) -> Tree:

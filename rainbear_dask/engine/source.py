@@ -1,4 +1,4 @@
-"""The IO source whose rows are groups: what Polars calls in the place of an aggregation."""
+"""The IO sources that Polars calls in the place of an aggregation: their rows are groups."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

@@ -24,6 +24,7 @@ from polars.exceptions import PanicException
 from rainbear_dask.coding.cf import Decoding
 from rainbear_dask.execution.filters import evaluate
 from rainbear_dask.planning.task import Filter
+from rainbear_dask.table.model import Column
 
 Values = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -62,6 +63,24 @@ def gate_of(test: Filter) -> Gate | None:
         if dtype.kind != "b" and decoding.stored == decoding.number == dtype:
             return _bounds_gate(test, decoding, dtype)
     return None
+
+
+def with_fills(gate: Gate, column: Column) -> Gate:
+    """Return a gate that also lets pass all stored values of a column that are null."""
+    decoding = column.decoding
+    fills = decoding.fills if decoding is not None else ()
+    checks_nan = decoding is not None and decoding.nan_is_fill and column.array is not None
+    if not fills and not checks_nan:
+        return gate
+
+    def passing(stored: Values, mask: Mask) -> None:
+        gate(stored, mask)
+        for fill in fills:
+            mask |= stored == fill
+        if checks_nan and stored.dtype.kind == "f":
+            mask |= np.isnan(stored)
+
+    return passing
 
 
 def _answers(test: Filter, decoding: Decoding, stored: Values) -> Mask:

@@ -101,7 +101,8 @@ def content_of(task: ScanTask) -> tuple[str, str]:
     positions = [one for product in (task.index, *task.boxes) for one in product]
     lengths = np.array([len(one.starts) for one in positions])
     ends = [ends.tobytes() for one in positions for ends in (one.starts, one.stops)]  # sometimes hundreds of boxes
-    return token_of(task.scan), tokenize(lengths.tobytes(), b"".join(ends))
+    cells = [(some.axes, some.numbers.tobytes()) for some in task.cells]
+    return token_of(task.scan), tokenize(lengths.tobytes(), b"".join(ends), *cells)
 
 
 normalize_token.register(ScanTask, content_of)

@@ -71,8 +71,8 @@ def passing(
     data = [column for column in test.columns if column.role == "data"]
     gate, dense = gate_of(test), _DenseGroups(cells, data)
     picked = consume_groups(spec, data, index, cells, lambda: _Passing(test, gate, spec, data, dense))
-    cells, stored = dense.with_rows(picked) if dense.has_any else _joined(picked, data, cells.box)
-    values = _decoded(data, stored)
+    cells, stored = dense.with_rows(picked) if dense.has_any else joined(picked, data, cells.box)
+    values = decoded(data, stored)
     if gate is None:
         return cells, values
     passed = evaluate(test, values, cells.count)
@@ -97,23 +97,24 @@ def values_at(
     dict of str to Series
         For each column a value for each wanted cell, in C order of the box.
     """
-    picked = consume_groups(spec, columns, index, cells, lambda: _AtCells(columns, cells.box))
-    return _decoded(columns, _joined(picked, columns, cells.box)[1])
+    picked = consume_groups(spec, columns, index, cells, lambda: AtCells(columns, cells.box))
+    return decoded(columns, joined(picked, columns, cells.box)[1])
 
 
-class _Picked(NamedTuple):
+class Picked(NamedTuple):
     """Row numbers in the box of the task, and the stored values there."""
 
     rows: npt.NDArray[np.int64]
     values: tuple[Values, ...]
 
 
-class _AtCells:
+class AtCells:
     """Consumer: stored values at the wanted cells."""
 
     def __init__(self, columns: Sequence[Column], box: Mapping[str, int]) -> None:
         self._names, self._shape = [column.name for column in columns], tuple(box.values())
-        self._picked = list[_Picked]()
+        self._picked = list[Picked]()
+        self._mask = np.empty(0, np.bool_)
 
     def use(self, group: ChunkGroup) -> None:
         self.pick(group, group.cells.rows)
@@ -123,34 +124,9 @@ class _AtCells:
         along = np.unravel_index(rows, [at.stop - at.start for at in group.place])
         places = [at.start + some for at, some in zip(group.place, along, strict=True)]
         values = tuple(group.stored[name].reshape(-1)[rows] for name in self._names)
-        self._picked.append(_Picked(np.ravel_multi_index(places, self._shape), values))
+        self._picked.append(Picked(np.ravel_multi_index(places, self._shape), values))
 
-    def done(self) -> list[_Picked]:
-        return self._picked
-
-
-class _Passing(_AtCells):
-    """Consumer: stored values at the wanted cells that may pass a filter.
-
-    If many cells of a group pass, all of its values are copied to their place, because picking them would take longer.
-    """
-
-    def __init__(
-        self, test: Filter, gate: Gate | None, spec: StoreSpec, columns: Sequence[Column], dense: "_DenseGroups"
-    ) -> None:
-        super().__init__(columns, dense.box)
-        self._test, self._gate, self._spec, self._columns, self._dense = test, gate, spec, columns, dense
-        self._mask = np.empty(0, np.bool_)
-
-    def use(self, group: ChunkGroup) -> None:
-        mask = self._by_polars(group) if self._gate is None else self._by_gate(self._gate, group)
-        rows = _true_positions(mask)
-        if CELLS_PER_ROW * len(rows) > group.cells.size:
-            self._dense.put(group, mask)
-        elif len(rows):
-            self.pick(group, rows)
-
-    def _by_gate(self, gate: Gate, group: ChunkGroup) -> npt.NDArray[np.bool_]:
+    def by_gate(self, gate: Gate, group: ChunkGroup) -> npt.NDArray[np.bool_]:
         """Return the mask of the cells that may pass, flat; the next call overwrites it."""
         stored = group.stored[self._names[0]]
         if self._mask.size < stored.size:
@@ -161,13 +137,37 @@ class _Passing(_AtCells):
             mask &= group.cells.wanted.reshape(-1)
         return mask
 
+    def done(self) -> list[Picked]:
+        return self._picked
+
+
+class _Passing(AtCells):
+    """Consumer: stored values at the wanted cells that may pass a filter.
+
+    If many cells of a group pass, all of its values are copied to their place, because picking them would take longer.
+    """
+
+    def __init__(
+        self, test: Filter, gate: Gate | None, spec: StoreSpec, columns: Sequence[Column], dense: "_DenseGroups"
+    ) -> None:
+        super().__init__(columns, dense.box)
+        self._test, self._gate, self._spec, self._columns, self._dense = test, gate, spec, columns, dense
+
+    def use(self, group: ChunkGroup) -> None:
+        mask = self._by_polars(group) if self._gate is None else self.by_gate(self._gate, group)
+        rows = true_positions(mask)
+        if CELLS_PER_ROW * len(rows) > group.cells.size:
+            self._dense.put(group, mask)
+        elif len(rows):
+            self.pick(group, rows)
+
     def _by_polars(self, group: ChunkGroup) -> npt.NDArray[np.bool_]:
         """Return the mask of the cells that pass, flat."""
         others = [column for column in self._test.columns if column.role != "data"]
         values = read_columns(self._spec, others, group.index, group.cells) if others else {}
         dims = {c.name: c.dims for c in self._test.columns}
-        decoded = values | _decoded(self._columns, [group.stored[name] for name in self._names])
-        laid_out = {name: group.cells.lay_out(some, dims[name]) for name, some in decoded.items()}
+        every = values | decoded(self._columns, [group.stored[name] for name in self._names])
+        laid_out = {name: group.cells.lay_out(some, dims[name]) for name, some in every.items()}
         passed = evaluate(self._test, laid_out, group.cells.count)
         return group.cells.where(mask_of(passed)).reshape(-1)
 
@@ -196,7 +196,7 @@ class _DenseGroups:
         for name, whole in self._values.items():
             whole[group.place] = group.stored[name]
 
-    def with_rows(self, picked: Sequence[Sequence[_Picked]]) -> tuple[CellMask, list[Values]]:
+    def with_rows(self, picked: Sequence[Sequence[Picked]]) -> tuple[CellMask, list[Values]]:
         """Return all cells that may pass, and their values; ``picked`` holds the rows of the other groups."""
         for strip in picked:
             for rows, values in strip:
@@ -206,7 +206,7 @@ class _DenseGroups:
         return CellMask(self.box, self._mask), [whole[self._mask] for whole in self._values.values()]
 
 
-def _true_positions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def true_positions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return ``np.flatnonzero(mask)``; if few values are true, eight at a time are compared with zero."""
     if not mask.any():
         return np.empty(0, np.int64)
@@ -222,7 +222,8 @@ def _true_positions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 _WORD = 8
 
 
-def _decoded(columns: Sequence[Column], stored: Sequence[Values]) -> dict[str, pl.Series]:
+def decoded(columns: Sequence[Column], stored: Sequence[Values]) -> dict[str, pl.Series]:
+    """Return stored values of some columns as the values of rows."""
     return {
         c.name: c.decoding.decode(values).alias(c.name)
         for c, values in zip(columns, stored, strict=True)
@@ -230,8 +231,8 @@ def _decoded(columns: Sequence[Column], stored: Sequence[Values]) -> dict[str, p
     }
 
 
-def _joined(
-    picked: Sequence[Sequence[_Picked]], columns: Sequence[Column], box: Mapping[str, int]
+def joined(
+    picked: Sequence[Sequence[Picked]], columns: Sequence[Column], box: Mapping[str, int]
 ) -> tuple[CellMask, list[Values]]:
     """Return the picked cells in C order of the box, and their values."""
     every = [one for strip in picked for one in strip]

@@ -62,8 +62,13 @@ def on_a_thread() -> Iterator[None]:
 
 
 def _run(task: ScanTask) -> CompactFrame:
-    left, tests, failed = _Left(task), deque(task.scan.filters), 0
-    while tests:
+    return filtered(task).rows()
+
+
+def filtered(task: ScanTask) -> "RowsLeft":
+    """Return the rows of a task that pass its filters."""
+    left, tests, failed = RowsLeft(task), deque(task.scan.filters), 0
+    while tests and left.cells.count:
         test = tests.popleft()
         try:
             left.apply(test)
@@ -74,25 +79,24 @@ def _run(task: ScanTask) -> CompactFrame:
                 raise err.error from None
             continue
         failed = 0
-        if not left.cells.count:  # no row is left, so no other column is read
-            return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in task.scan.columns))
-    return left.rows()
+    return left
 
 
-class _Left:
+class RowsLeft:
     """The cells of a task that no filter has dropped yet."""
 
     def __init__(self, task: ScanTask) -> None:
         self._scan, self._index = task.scan, dict(zip(task.scan.dims, task.index, strict=True))
         self.cells = CellMask({dim: len(positions) for dim, positions in self._index.items()}, cells_of(task))
         self._known: dict[str, pl.Series] = {}  # one value per cell
+        if task.cells and self.cells.count:  # a box of cells is their smallest one
+            self._index, self.cells = _narrow(self._index, self.cells, self.cells.mask)
 
     def apply(self, test: Filter) -> None:
         """Drop the cells that do not pass a filter."""
         data = [c for c in test.columns if c.role == "data"]
         if not self._known and can_pick(self._scan.spec, data, self._index):
-            cells, self._known = passing(test, self._scan.spec, self._index, self.cells)
-            self._shrink_to(cells)
+            self.take(*passing(test, self._scan.spec, self._index, self.cells))
             return
         # evaluated once per cell of the filter's own dimensions, not once per row
         own = self.cells.along({dim for column in test.columns for dim in column.dims})
@@ -103,6 +107,31 @@ class _Left:
         passed = evaluate(test, laid_out, own.count)
         if not passed.all():
             self._keep(own, passed)
+
+    def take(self, cells: CellMask, values: Mapping[str, pl.Series]) -> None:
+        """Keep some of the cells, all of them still there, and the values of some columns at these."""
+        self._known = dict(values)
+        self._shrink_to(cells)
+
+    def choose(self, columns: Sequence[Column], choose: Callable[[pl.DataFrame], pl.Series]) -> None:
+        """Drop the rows that a function does not choose.
+
+        Parameters
+        ----------
+        columns : sequence of Column
+            Columns to read.
+        choose : callable
+            From a frame of these columns, in the order of rows, to the numbers of the rows to keep.
+        """
+        self._known |= self._read([c for c in columns if c.name not in self._known], self.cells)
+        frame, along = pl.DataFrame([self._known[c.name] for c in columns]), tuple(self._index.values())
+        kept = np.zeros(self.cells.count, dtype=np.bool_)
+        if in_order(along, self._scan.blocks):
+            kept[choose(frame).to_numpy()] = True
+        else:
+            order = sorted_rows(along, self._scan.blocks, self.cells.rows)
+            kept[order[choose(frame[order]).to_numpy()]] = True
+        self._keep(self.cells, pl.Series(kept))
 
     def _read(self, columns: Sequence[Column], own: CellMask) -> dict[str, pl.Series]:
         """Read columns, one value for each cell of ``own``, which are the cells left or a projection of them."""
@@ -132,6 +161,8 @@ class _Left:
     def rows(self) -> CompactFrame:
         """Read the columns that are not known yet, and put the rows in order."""
         scan, index, cells = self._scan, self._index, self.cells
+        if not cells.count:  # no other column is read
+            return CompactFrame(0, tuple(CompactColumn(pl.Series(c.name, dtype=c.dtype)) for c in scan.columns))
         # Coordinates are read again: they are cached, and smaller before they are laid out.
         data = {c.name for c in scan.columns if c.role == "data"}
         done = {name: CompactColumn(values) for name, values in self._known.items() if name in data}
@@ -166,13 +197,16 @@ def apply_to_frame(task: ScanTask, func: Callable[[pl.DataFrame], T]) -> T:
 
 
 def cells_of(task: ScanTask) -> npt.NDArray[np.bool_] | None:
-    """Return which cells of the product of positions lie in the task's boxes; None if all do."""
-    if not task.boxes:
+    """Return which cells of the product of positions are rows of the task; None if all are."""
+    if not task.boxes and not task.cells:
         return None
-    wanted = np.zeros([len(positions) for positions in task.index], dtype=np.bool_)
+    shape = [len(positions) for positions in task.index]
+    wanted = np.full(shape, not task.boxes)
     for box in task.boxes:
         ranks = [every.count_below(some.positions()) for every, some in zip(task.index, box, strict=True)]
         wanted[np.ix_(*ranks)] = True
+    for cells in task.cells:
+        wanted &= cells.mask(shape)
     return wanted
 
 

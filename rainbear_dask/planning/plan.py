@@ -8,10 +8,12 @@ from operator import and_
 import polars as pl
 
 from rainbear_dask.indexing.blocks import simplified
-from rainbear_dask.indexing.chunk_grid import finest_lengths
+from rainbear_dask.indexing.cells import selection_of_cells
+from rainbear_dask.indexing.chunk_grid import ChunkGrid, finest_lengths
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.counts import PlanCounts
+from rainbear_dask.planning.keys import KeyCells, TaskCells
 from rainbear_dask.planning.layout import TaskLayout, count_chunks
 from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.planning.task import Filter, Scan, ScanTask
@@ -41,6 +43,8 @@ class ReadPlan:
         Number of first rows of the table that the filter sees; None for all.
     task_bytes : int
         Decoded bytes of the chunks of one task: a target, not a bound.
+    keys : tuple of KeyCells
+        Cells with a partner in a join. The join, which Polars computes, drops all other rows.
     """
 
     table: Table
@@ -49,12 +53,14 @@ class ReadPlan:
     limit: int | None = None
     head: int | None = None
     task_bytes: int = TASK_BYTES
+    keys: tuple[KeyCells, ...] = ()
 
     @cached_property
     def selection(self) -> Selection:
         """Index positions that may match; exact unless it had to be widened."""
         # each conjunct counts as exact here, because `filters` keeps those that are not
-        parts = (replace(conjunct.selection, exact=True) for conjunct in self.conjuncts)
+        parts = [replace(conjunct.selection, exact=True) for conjunct in self.conjuncts]
+        parts += [replace(kept, exact=True) for kept in self._kept_by_keys]
         if not self.table.columns:
             return Selection.nothing()  # no array, no row
         if self.head is None:
@@ -101,25 +107,47 @@ class ReadPlan:
 
     def tasks(self) -> Iterator[ScanTask]:
         """Yield the tasks in row order, lazily."""
-        return self.layout.tasks()
+        if not self.keys or (self.selection.exact and all(kept.exact for kept in self._kept_by_keys)):
+            return self.layout.tasks()
+        return (replace(task, cells=self._cells_of(task)) for task in self.layout.tasks())
+
+    def _cells_of(self, task: ScanTask) -> tuple[TaskCells, ...]:
+        index = dict(zip(task.scan.dims, task.index, strict=True))
+        return tuple(keys.within(index) for keys in self.keys)
+
+    @cached_property
+    def _kept_by_keys(self) -> tuple[Selection, ...]:
+        return tuple(cells_kept_by(self, keys) for keys in self.keys)
 
     def no_rows(self) -> pl.DataFrame:
         """Return a frame with the columns of the plan, without rows."""
         return nest(pl.DataFrame(schema={column.name: column.dtype for column in self.columns}))
 
 
-def num_chunks_kept_by(plan: ReadPlan, conjunct: Conjunct) -> int:
-    """Return the number of chunks, over all arrays of a plan, that one conjunct of its filter keeps by itself."""
-    alone = plan.selection if len(plan.conjuncts) == 1 else _simplified(plan, conjunct.selection)
+def num_chunks_kept_by(plan: ReadPlan, part: Conjunct | KeyCells) -> int:
+    """Return the number of chunks, over all arrays of a plan, that one part of its conditions keeps by itself."""
+    if len(plan.conjuncts) + len(plan.keys) == 1:
+        alone = plan.selection
+    else:
+        alone = _simplified(plan, part.selection if isinstance(part, Conjunct) else cells_kept_by(plan, part))
     return sum(count_chunks(plan.arrays, alone.boxes).values())
+
+
+def cells_kept_by(plan: ReadPlan, keys: KeyCells) -> Selection:
+    """Return the selection of the keys of a join, which holds whole chunks only where it needs them."""
+    sizes = plan.table.sizes
+    return selection_of_cells(keys.dims, keys.cells, finest_lengths(sizes, _grids(plan)), sizes)
 
 
 def _simplified(plan: ReadPlan, selection: Selection) -> Selection:
     """Return a selection that can be cut along the grids of a plan in reasonable time: the same, or a wider one."""
-    sizes = plan.table.sizes
+    sizes, grids = plan.table.sizes, _grids(plan)
+    fewer = [grid.lengths for grid in grids if len(grid.dims) < len(sizes)]
+    return simplified(selection, sizes, [finest_lengths(sizes, grids), *fewer])
+
+
+def _grids(plan: ReadPlan) -> list[ChunkGrid]:
     data = [
         c.array for c in (*plan.columns, *plan.filter_columns) if c.role == "data" and c.array
     ] or plan.table.data_arrays
-    grids = list(dict.fromkeys(array.grid for array in data))
-    fewer = [grid.lengths for grid in grids if len(grid.dims) < len(sizes)]
-    return simplified(selection, sizes, [finest_lengths(sizes, grids), *fewer])
+    return list(dict.fromkeys(array.grid for array in data))

@@ -1,6 +1,6 @@
 """`ScanTask`: the part of a scan that one worker reads at once, as plain data."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, Protocol
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 from rainbear_dask.indexing.blocks import Blocks
 from rainbear_dask.indexing.index_set import IndexSet
 from rainbear_dask.metadata.model import ArrayMeta
+from rainbear_dask.planning.keys import TaskCells
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.table.model import Column
 from rainbear_dask.table.order import in_order
@@ -88,12 +89,15 @@ class ScanTask:
     boxes : tuple of tuple of IndexSet
         The boxes, each in the form of ``index``, whose union are the rows. Empty if the rows are the whole product of
         ``index``.
+    cells : tuple of TaskCells
+        Cells that count; of several, those in all. Empty if all do.
     """
 
     scan: Scan
     index: tuple[IndexSet, ...]
     max_rows: int
     boxes: tuple[tuple[IndexSet, ...], ...] = ()
+    cells: tuple[TaskCells, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def num_rows(self) -> int:
@@ -112,7 +116,8 @@ class ScanTask:
     @property
     def sent_bytes(self) -> int:
         """Estimated bytes of the task itself, beside the part that it shares."""
-        return sum(along.starts.nbytes + along.stops.nbytes for box in (self.index, *self.boxes) for along in box)
+        positions = sum(one.starts.nbytes + one.stops.nbytes for box in (self.index, *self.boxes) for one in box)
+        return positions + sum(some.numbers.nbytes for some in self.cells)
 
     @property
     def memory_bytes(self) -> int:
@@ -131,7 +136,7 @@ class ScanTask:
 
     def head(self, count: int) -> "ScanTask":
         """Return the smallest task with the first ``count`` rows; itself if its rows are not a product in C order."""
-        if self.boxes or not in_order(self.index, self.scan.blocks):
+        if self.boxes or self.cells or not in_order(self.index, self.scan.blocks):
             return self
         index, wanted = list(self.index), count
         for axis, positions in enumerate(self.index):

@@ -1,17 +1,20 @@
 """The IO source that Polars calls to read a table: it plans, runs the tasks, and yields frames."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import chain
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.planning.build import plan_scan
+from rainbear_dask.planning.keys import KeyCells
 from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.pushdown import Request, also, pushed_down, recorder_of
@@ -42,6 +45,8 @@ class ZarrReader:
         Bounds on plans.
     known : tuple of Expr
         Conditions by which Polars filters the rows of this source in any case.
+    keys : tuple of KeyCells
+        Cells to read. Polars drops the rows of all others in a join.
     """
 
     def __init__(
@@ -50,18 +55,25 @@ class ZarrReader:
         client: "Client | None" = None,
         limits: Limits | None = None,
         known: tuple[pl.Expr, ...] = (),
+        keys: tuple[KeyCells, ...] = (),
     ) -> None:
         self.table = table
         self.client = client
         self.limits = limits or Limits()
         self.known = known
+        self.keys = keys
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return recorder_of(self) or (ZarrReader, (self.table, None, self.limits, self.known))
+        return recorder_of(self) or (ZarrReader, (self.table, None, self.limits, self.known, self.keys))
 
     def knowing(self, conditions: Sequence[pl.Expr]) -> "ZarrReader":
         """Return the same reader for a query that filters by further conditions."""
-        return ZarrReader(self.table, self.client, self.limits, (*self.known, *conditions))
+        return ZarrReader(self.table, self.client, self.limits, (*self.known, *conditions), self.keys)
+
+    def among(self, keys: KeyCells) -> "ZarrReader":
+        """Return the same reader for a query that joins its rows on some keys."""
+        known = any(one.dims == keys.dims and np.array_equal(one.cells, keys.cells) for one in self.keys)
+        return self if known else ZarrReader(self.table, self.client, self.limits, self.known, (*self.keys, keys))
 
     def __call__(
         self,
@@ -85,7 +97,9 @@ class ZarrReader:
             predicate = reduce(and_, self.known) if predicate is None else also(predicate, self.known)
         # if Polars pushes down both, the filter sees the first n_rows rows of the table
         first, limit = (None, n_rows) if predicate is None else (n_rows, None)
-        return plan_scan(self.table, columns=columns, predicate=predicate, n_rows=limit, head=first)
+        plan = plan_scan(self.table, columns=columns, predicate=predicate, n_rows=limit, head=first)
+        # a limit counts rows without a partner, too
+        return replace(plan, keys=self.keys) if self.keys and n_rows is None else plan
 
 
 def _at_least_one(frames: Iterable[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> Iterator[pl.DataFrame]:

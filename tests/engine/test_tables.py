@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+import zarr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
@@ -76,3 +77,22 @@ def test_child_groups_are_left_to_polars(tmp_path):
     query = table.select(c("x").sum())
     assert "child groups" in rewrite(query).parts[0].reason
     assert rd.collect(query).item() == 6
+
+
+def test_billions_of_rows_are_counted_from_positions(tmp_path):
+    root = zarr.open_group(tmp_path / "huge.zarr", mode="w", zarr_format=2)
+    x = root.create_array("x", shape=(20_000, 400, 500), chunks=(10, 100, 100), dtype="f4", fill_value=0)
+    t = root.create_array("t", shape=(20_000,), chunks=(20_000,), dtype="i4")
+    x.attrs["_ARRAY_DIMENSIONS"], t.attrs["_ARRAY_DIMENSIONS"] = ["t", "y", "z"], ["t"]
+    t[:] = np.arange(1, 20_001)  # 0 is the fill value
+    table = rd.scan_zarr(tmp_path / "huge.zarr", variables=["x"])
+    counted = {
+        4_000_000_000: table.select(pl.len()),
+        2_000_000_000: table.filter(c("t") % 2 == 1).select(pl.len()),
+        20_000_000: table.filter(c("t") <= 100).group_by(c("t") > 50).len().select(pl.col("len").sum()),
+    }
+    for count, query in counted.items():
+        (part,) = rewrite(query).parts
+        assert part.split.question.plan.arrays == ()
+        assert len(list(part.split.question.tasks())) == 1
+        assert rd.collect(query).item() == count
