@@ -47,7 +47,7 @@ def comparisons_of(expr: pl.Expr) -> Iterator[Comparison]:
 
 def _comparison(node: pl.Expr, parts: list[pl.Expr]) -> Comparison | None:
     match parts:
-        case [column, *literals] if literals and column.meta.is_column() and all(map(_is_literal, literals)):
+        case [column, *literals] if literals and column.meta.is_column() and all(map(is_literal, literals)):
             name = column.meta.output_name()
             if len(literals) == 1:
                 for compare in _COMPARISONS:
@@ -60,7 +60,8 @@ def _comparison(node: pl.Expr, parts: list[pl.Expr]) -> Comparison | None:
     return None
 
 
-def _is_literal(expr: pl.Expr) -> bool:
+def is_literal(expr: pl.Expr) -> bool:
+    """Whether an expression is a constant."""
     return expr.meta.is_literal(allow_aliasing=True)
 
 
@@ -109,7 +110,7 @@ def _literals_of(expr: pl.Expr) -> Iterator[pl.Series]:
     todo = [expr]
     while todo:
         node = todo.pop()
-        if _is_literal(node):
+        if is_literal(node):
             yield pl.select(node).to_series()
         todo += node.meta.pop()
 

@@ -14,6 +14,7 @@ from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.counts import PlanCounts
 from rainbear_dask.planning.layout import TaskLayout, count_chunks
 from rainbear_dask.planning.predicate import Conjunct
+from rainbear_dask.planning.pruning import StatisticsUse
 from rainbear_dask.planning.task import Filter, Scan, ScanTask
 from rainbear_dask.table.model import Column, Table
 from rainbear_dask.table.order import first_rows
@@ -41,6 +42,8 @@ class ReadPlan:
         Number of first rows of the table that the filter sees; None for all.
     task_bytes : int
         Decoded bytes of the chunks of one task: a target, not a bound.
+    statistics : tuple of StatisticsUse
+        Statistics of chunks that have pruned the selections of conjuncts, or could have.
     """
 
     table: Table
@@ -49,6 +52,7 @@ class ReadPlan:
     limit: int | None = None
     head: int | None = None
     task_bytes: int = TASK_BYTES
+    statistics: tuple[StatisticsUse, ...] = ()
 
     @cached_property
     def selection(self) -> Selection:
