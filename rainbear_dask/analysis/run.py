@@ -23,6 +23,7 @@ from rainbear_dask.metadata.keys import join_path
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.planning.task import ScanTask
+from rainbear_dask.redaction import escaped
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.statistics.form import IDENTITY, ChunkStatistics, Subject, no_statistics, write_statistics
 from rainbear_dask.statistics.lookup import can_hold_files, find, forget_statistics, stamps_of
@@ -68,7 +69,7 @@ class Statistics:
         for name, frame in self.frames.items():
             low, high = frame["min"].min(), frame["max"].max()
             lines.append(f"  {name}: {frame.height:,} chunks, {low!s} to {high!s}, in {self.places[name]}")
-        return "\n".join(lines)
+        return "\n".join(map(escaped, lines))
 
 
 def analyze_columns(

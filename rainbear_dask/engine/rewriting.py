@@ -7,6 +7,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
+from rainbear_dask.aggregation.known import known_answer
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
@@ -44,7 +45,9 @@ class Part:
             groups *= block.keys.height
         keys = ", ".join(name for name, _ in question.keys) or "nothing"
         outputs = ", ".join(name for name, _ in question.outputs) or "no aggregate"
-        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups"
+        known = known_answer(question)
+        how = f"; statistics of {min(use.made for use in known.uses):%Y-%m-%d} answer it" if known else ""
+        return f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{how}"
 
 
 @dataclass(frozen=True)
