@@ -141,7 +141,8 @@ class ChunkGrid:
         mask : ndarray of bool
             The chunks, of shape `counts`.
         """
-        chunks = Selection.where(self.dims, mask)
+        order = sorted(range(mask.ndim), key=lambda axis: mask.shape[axis])  # few boxes, each of many spans
+        chunks = Selection.where([self.dims[axis] for axis in order], mask.transpose(order))
         boxes: list[Box] = [
             {
                 dim: IndexSet(along.starts * self.lengths[dim], np.minimum(along.stops * self.lengths[dim], length))

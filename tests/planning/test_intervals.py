@@ -138,6 +138,7 @@ def held(condition, *chunks, dtype=pl.Float32, outcome=True):
         # chunks: [1, 2], [22.1], [3, nan], [null], [nan], [4, null]
         (c > 3, [False, True, True, False, True, True]),
         (c >= 22.1, [False, True, True, False, True, False]),  # 22.1 as float32, as Polars compares
+        (c <= 22.1, [True, True, True, False, False, True]),
         (c < 2, [True, False, False, False, False, False]),
         (c == NAN, [False, False, True, False, True, False]),
         (c == 22.1, [False, True, False, False, False, False]),
@@ -187,6 +188,7 @@ def test_integers_wrap_around_so_their_arithmetic_tells_nothing(condition):
 
 def test_infinity_that_becomes_nan_keeps_a_chunk():
     assert held(c * 0 > 5, [1, INF], [1, 2]) == [True, False]
+    assert held(c * 0 < 5, [1, INF], [1, 2]) == [True, True]
 
 
 def test_a_negation_swaps_the_ends():
