@@ -1,6 +1,6 @@
 """`collect_chunks`: the statistics of the chunks of one task, made where they are decoded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeAlias
@@ -28,6 +28,9 @@ _ROW_BYTES = 256
 
 Row: TypeAlias = tuple[Any, Any, int | None, int | None, int | None]
 """Least and greatest value, in physical form; number of nulls, of NaNs, and of cells."""
+
+Place: TypeAlias = tuple[slice, ...]
+"""Place of a chunk among the positions of its group."""
 
 _NONE: Row = (None, None, None, None, None)
 """Row of a chunk that gets no statistics."""
@@ -103,51 +106,66 @@ class _Collection:
 
     def use(self, group: ChunkGroup) -> None:
         """Collect the chunks of a group."""
-        values = group.stored[self._name]
+        stored, decoding = group.stored[self._name], self._decoding
+        rows_of = _others(decoding, stored) if not decoding.holds_numbers else _numbers(decoding, stored)
         for number, place in chunks_in(group.index, self._grid):
-            self._rows[number] = row_of(self._decoding, values[place])
+            self._rows[number] = rows_of(place)
 
     def done(self) -> dict[int, Row]:
         """Return the statistics by number of the chunk."""
         return self._rows
 
 
-def chunks_in(index: Mapping[str, IndexSet], grid: ChunkGrid) -> Iterator[tuple[int, tuple[slice, ...]]]:
+def chunks_in(index: Mapping[str, IndexSet], grid: ChunkGrid) -> Iterator[tuple[int, Place]]:
     """Yield the chunks that some positions consist of: the number in C order, and the place among the positions."""
-    along = []
+    along, stride = list[list[tuple[int, slice]]](), grid.num_chunks
     for axis in grid.axes:
         positions = index[axis.dim]
         chunks = positions.chunks(axis.chunk).positions()
-        starts = positions.count_below(np.append(chunks * axis.chunk, positions.hull[1]))
-        along.append([(chunk, slice(a, b)) for chunk, a, b in zip(chunks, starts, starts[1:], strict=False)])
+        ends = positions.count_below(np.append(chunks * axis.chunk, positions.hull[1])).tolist()
+        stride //= axis.num_chunks
+        along.append([(stride * n, slice(a, b)) for n, a, b in zip(chunks.tolist(), ends, ends[1:], strict=False)])
     for parts in product(*along):
-        number = int(np.ravel_multi_index(tuple(chunk for chunk, _ in parts), grid.counts))
-        yield number, tuple(place for _, place in parts)
+        yield sum(number for number, _ in parts), tuple([place for _, place in parts])
 
 
-def row_of(decoding: Decoding, stored: npt.NDArray[Any]) -> Row:
-    """Return the statistics of the stored values of a chunk."""
-    return _of_numbers(decoding, stored) if decoding.holds_numbers else _of_others(decoding, stored)
-
-
-def _of_numbers(decoding: Decoding, stored: npt.NDArray[Any]) -> Row:
+def _numbers(decoding: Decoding, stored: npt.NDArray[Any]) -> Callable[[Place], Row]:
+    """Return a function that makes the row of a chunk from the stored numbers of a group."""
+    if decoding.keeps_values:  # nothing but NaN is masked, and most chunks hold none
+        return lambda place: _row_of(stored[place], None, nan_is_null=decoding.nan_is_fill)
     values, masked = decoding.decode_numbers(stored)
+    if masked is None:
+        return lambda place: _row_of(values[place], None)
+    return lambda place: _row_of(values[place], masked[place])
+
+
+def _row_of(values: npt.NDArray[Any], masked: npt.NDArray[np.bool_] | None, *, nan_is_null: bool = False) -> Row:
     kept = values if masked is None else values[~masked]
-    nulls, nans = values.size - kept.size, 0
-    if kept.dtype.kind == "f" and kept.size and np.isnan(kept.min()):
-        kept, whole = kept[~np.isnan(kept)], kept.size
-        nans = whole - kept.size
     if not kept.size:
-        return None, None, nulls, nans, values.size
-    return kept.min().item(), kept.max().item(), nulls, nans, values.size
+        return None, None, values.size, 0, values.size
+    low, nulls, nans = kept.min(), values.size - kept.size, 0
+    if kept.dtype.kind == "f" and np.isnan(low):
+        kept, size = kept[~np.isnan(kept)], kept.size
+        nans = size - kept.size
+        if nan_is_null:
+            nulls, nans = nans, 0
+        if not kept.size:
+            return None, None, nulls, nans, values.size
+        low = kept.min()
+    return low.item(), kept.max().item(), nulls, nans, values.size
 
 
-def _of_others(decoding: Decoding, stored: npt.NDArray[Any]) -> Row:
-    series = decoding.decode(stored).to_physical()
-    low, high = series.min(), series.max()
-    if any(isinstance(end, str | bytes) and len(end) > MAX_TEXT for end in (low, high)):
-        return _NONE
-    return low, high, series.null_count(), 0, len(series)
+def _others(decoding: Decoding, stored: npt.NDArray[Any]) -> Callable[[Place], Row]:
+    """Return a function that makes the row of a chunk from the stored times or texts of a group."""
+
+    def row_of(place: Place) -> Row:
+        series = decoding.decode(stored[place]).to_physical()
+        low, high = series.min(), series.max()
+        if any(isinstance(end, str | bytes) and len(end) > MAX_TEXT for end in (low, high)):
+            return _NONE
+        return low, high, series.null_count(), 0, len(series)
+
+    return row_of
 
 
 def frame_of(rows: Mapping[int, Row], dtype: pl.DataType) -> pl.DataFrame:

@@ -108,8 +108,9 @@ def columns_of(dtype: pl.DataType) -> dict[str, Any]:
 
 def no_statistics(grid: ChunkGrid, dtype: pl.DataType) -> ChunkStatistics:
     """Return statistics that know no chunk."""
-    rows = pl.DataFrame({name: pl.Series([None], dtype=kind) for name, kind in columns_of(dtype).items()})
-    return ChunkStatistics(pl.concat([rows.clear(), *[rows] * grid.num_chunks]).rechunk(), datetime.now(UTC))
+    none = {name: pl.Series([None], dtype=kind) for name, kind in columns_of(dtype).items()}
+    rows = pl.DataFrame({name: one.new_from_index(0, grid.num_chunks) for name, one in none.items()})
+    return ChunkStatistics(rows, datetime.now(UTC))
 
 
 def cells_of(grid: ChunkGrid) -> npt.NDArray[np.int64]:
