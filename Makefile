@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-statistics bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -93,6 +93,7 @@ check: lint types layers test test-second test-stores test-stores-second test-se
 laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 (many minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
+	    tests/planning/test_intervals.py tests/scan/test_statistics.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
 	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
 
@@ -149,6 +150,9 @@ bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarr
 
 bench-regions: .venv-bench/.installed  ## Measure means over polygons beside exactextract and xvec (two minutes; ARGS=--quick)
 	.venv-bench/bin/python -m benchmarks.regions $(ARGS)
+
+bench-statistics: .venv-bench/.installed  ## Measure value filters with and without statistics of chunks (five minutes; ARGS=--quick)
+	.venv-bench/bin/python -m benchmarks.statistics $(ARGS)
 
 bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr beside xarray and pandas (half an hour; ARGS=--quick: three minutes)
 	.venv-bench/bin/python -m benchmarks.writing $(ARGS)

@@ -1,6 +1,8 @@
 """Query Zarr stores as tidy Polars tables, on one machine or on a Dask cluster."""
 
 from rainbear_dask import exceptions, geo, store
+from rainbear_dask.analysis.run import Statistics
+from rainbear_dask.api.analyze import analyze
 from rainbear_dask.api.collect import Engine, collect, rewrite
 from rainbear_dask.api.dataframe import read_zarr, to_dask_dataframe
 from rainbear_dask.api.dataset import to_xarray
@@ -24,10 +26,12 @@ __all__ = [
     "Engine",
     "ExportReport",
     "IcechunkBackend",
+    "Statistics",
     "TableKey",
     "ZarrBackend",
     "ZarrBackendSync",
     "__version__",
+    "analyze",
     "collect",
     "configure_zarr_codecs",
     "exceptions",

@@ -31,6 +31,7 @@ Warnings have classes of their own, so that filters can name them::
     ├── RepeatedRowsWarning             rows repeat every variable many times
     ├── LargeResultWarning              a result may exceed the memory of this machine
     ├── SuspiciousFilterWarning         a filter is valid, but hardly meant
+    ├── IgnoredStatisticsWarning        a file of chunk statistics is damaged, foreign, or of a later form
     └── UnknownSettingWarning           a setting is misspelt, and without effect
 
 Every message says what happened, where (store, array, chunk) and what to do. An error holds nothing but its message, so
@@ -150,6 +151,10 @@ class LargeResultWarning(RainbearWarning):
 
 class SuspiciousFilterWarning(RainbearWarning):
     """A filter is valid, but hardly means the caller's intention."""
+
+
+class IgnoredStatisticsWarning(RainbearWarning):
+    """A file of chunk statistics is damaged, foreign, or of a later form, so the scan reads without it."""
 
 
 class UnknownSettingWarning(RainbearWarning):

@@ -36,6 +36,10 @@ DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
 """Which types a pandas or Dask DataFrame has; see `read_zarr`."""
 
 
+StatisticsOption: TypeAlias = "Literal['auto', False] | str | PathLike[str]"
+"""Where a scan looks for statistics of chunks; see `scan_zarr`."""
+
+
 class TableOptions(TypedDict, total=False):
     """Options of `tables`: where the store begins, and how its values are decoded. `scan_zarr` documents them."""
 
@@ -44,6 +48,7 @@ class TableOptions(TypedDict, total=False):
     storage_options: Mapping[str, Any] | None
     decode: bool
     mask: bool
+    statistics: StatisticsOption
 
 
 class ScanOptions(TableOptions, total=False):

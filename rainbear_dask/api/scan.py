@@ -1,6 +1,7 @@
 """The public functions for lazy tables: a Zarr store to `polars.LazyFrame`, and a query to its plan."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
@@ -19,10 +20,11 @@ from rainbear_dask.query.io_source import plans_with_clients
 from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
+from rainbear_dask.statistics.places import checked_option
 from rainbear_dask.storage.sources import is_array, is_dataset, place_in_store
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables
-from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions
+from rainbear_dask.typing import ScanOptions, StatisticsOption, StoreLike, TableOptions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,6 +43,7 @@ def scan_zarr(
     storage_options: Mapping[str, Any] | None = None,
     decode: bool = True,
     mask: bool = True,
+    statistics: StatisticsOption = "auto",
     client: "Client | None" = None,
     max_chunks_to_read: int | None = None,
     max_rows: int | None = None,
@@ -71,6 +74,10 @@ def scan_zarr(
         strings. False gives stored values.
     mask : bool
         Whether masked values (``_FillValue``, ``missing_value``) are null. False gives the fill values themselves.
+    statistics : {"auto", False}, str or path
+        Statistics of chunks that `analyze` has collected. Filters on data variables then skip chunks that hold no
+        matching row. By default they are looked for in the store and in the user's cache folder. False uses none. A
+        folder is the one that ``where=`` of `analyze` named.
     client : distributed.Client, optional
         Dask client that runs the tasks. By default the active client. Without one, threads of this process read.
     max_chunks_to_read, max_rows, max_bytes : int, optional
@@ -121,7 +128,9 @@ def scan_zarr(
     >>> lf.collect()  # doctest: +SKIP
     """
     check_client(client)
-    table = _open_table(source, variables, group, prefix, storage_options, decode=decode, mask=mask)
+    table = _open_table(
+        source, variables, group, prefix, storage_options, decode=decode, mask=mask, statistics=statistics
+    )
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
 
 
@@ -134,6 +143,7 @@ def _open_table(
     *,
     decode: bool = True,
     mask: bool = True,
+    statistics: StatisticsOption = "auto",
 ) -> Table:
     if is_dataset(source) or is_array(source):
         if variables is not None or group or prefix or storage_options:
@@ -141,10 +151,11 @@ def _open_table(
                 "A Dataset or an array names its store and its variables itself, so `variables`, `group`, `prefix` and "
                 "`storage_options` have no meaning. Select variables from it, or pass the path of the store."
             )
-        return _table_of_object(source, decode=decode, mask=mask)
+        return replace(_table_of_object(source, decode=decode, mask=mask), statistics=checked_option(statistics))
+    places = checked_option(statistics)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
-    table = open_table(meta, variables=names, decode=decode, mask=mask)
+    table = replace(open_table(meta, variables=names, decode=decode, mask=mask), statistics=places)
     if table.repeats >= REPEATS_TO_WARN:
         warn(
             f"The table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
@@ -190,7 +201,7 @@ def tables(
     source, client, max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``statistics`` of `scan_zarr`.
 
     Returns
     -------
@@ -229,9 +240,12 @@ def _open_tables(
     *,
     decode: bool = True,
     mask: bool = True,
+    statistics: StatisticsOption = "auto",
 ) -> dict[TableKey, Table]:
+    places = checked_option(statistics)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
-    return open_tables(meta, decode=decode, mask=mask)
+    found = open_tables(meta, decode=decode, mask=mask)
+    return {key: replace(table, statistics=places) for key, table in found.items()}
 
 
 @checks_options
@@ -261,7 +275,7 @@ def plan(
     max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``statistics`` of `scan_zarr`.
 
     Returns
     -------

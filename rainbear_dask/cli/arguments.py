@@ -142,6 +142,16 @@ def add_progress(parser: Any) -> None:
     )
 
 
+def add_place(analyze: Any) -> None:
+    """Add the place of statistics."""
+    analyze.add_argument(
+        "--place",
+        metavar="PLACE",
+        default="store",
+        help="store (default), cache for your cache folder, or a folder; scans find the first two by themselves",
+    )
+
+
 def add_points(sample: Any) -> None:
     """Add the arguments of the command that samples points."""
     sample.set_defaults(head=None)

@@ -18,6 +18,7 @@ import dask.config
 import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
+from rainbear_dask.api.analyze import analyze
 from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         The exit code. An error is one line on standard error.
     """
     secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster", "points", "folder", "target"):
+    for name in ("output", "cluster", "points", "folder", "target", "place"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
     secrets += secrets_of("", _nested(getattr(args, "target_option", [])))
     # users need the message only, not the line of code
@@ -168,6 +169,13 @@ def _points(path: str) -> pl.LazyFrame:
     return _SOURCES[form](path)
 
 
+def _analyze(args: argparse.Namespace) -> None:
+    reports: list[str] = []
+    with _cluster(args) as client:
+        _on_thread(lambda: reports.append(str(analyze(args.url, **_source(args), where=args.place, client=client))))
+    _show(reports[0])
+
+
 def _bar(args: argparse.Namespace) -> AbstractContextManager[None]:
     return progress() if (sys.stderr.isatty() if args.progress is None else args.progress) else nullcontext()
 
@@ -222,6 +230,7 @@ def _writing_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 _COMMANDS = {
+    "analyze": _analyze,
     "info": _info,
     "plan": _plan,
     "sample": _sample,

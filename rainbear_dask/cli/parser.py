@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from rainbear_dask.cli.arguments import (
     Parser,
+    add_place,
     add_points,
     add_progress,
     add_writers,
@@ -36,6 +37,10 @@ _EXAMPLES = {
         'rainbear-dask scan sst.zarr --where "sst > 28" --head 10',
         "rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet",
         "rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet",
+    ],
+    "analyze": [
+        "rainbear-dask analyze sst.zarr",
+        "rainbear-dask analyze s3://bucket/sst.zarr --place cache --cluster slurm --workers 4",
     ],
     "sample": [
         "rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet",
@@ -135,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", "show what a query would read, without reading it", source, query, head, place, report)
     scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
     add_progress(scan)
+    add_place(command("analyze", "collect least and greatest values of chunks, for filters on values", source, place))
     add_points(command("sample", "write the values at points", source, query, place, output))
     zonal = command(
         "zonal", "compute statistics over polygons, and write the rows", source, region_options(), place, output

@@ -1,6 +1,8 @@
 """The report of a plan, as text and as HTML, and the list of its chunks."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import polars as pl
@@ -12,6 +14,7 @@ from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.metadata.model import ArrayMeta
 from rainbear_dask.planning.plan import ReadPlan, num_chunks_kept_by
+from rainbear_dask.planning.pruning import StatisticsUse
 from rainbear_dask.redaction import escaped
 from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.table.model import Table
@@ -72,6 +75,7 @@ def _facts(plan: ReadPlan, place: str) -> Sequence[tuple[str, str]]:
     for keys in plan.keys:
         alone = num_chunks_kept_by(plan, keys)
         facts.append(("keys", f"{keys.label}: {len(keys.cells):,} cells in {alone:,} chunks"))
+    facts += [("pruned", _pruned(plan, use)) for use in plan.statistics]
     facts += [("hint", text) for text in hints_of(plan)]
     if not plan.selection.exact:
         facts.append(
@@ -82,6 +86,15 @@ def _facts(plan: ReadPlan, place: str) -> Sequence[tuple[str, str]]:
     if plan.table.repeats > 1:
         facts.append(("repeats", f"{plan.table.repeats:,.3g} rows for each value of the largest variable"))
     return facts
+
+
+def _pruned(plan: ReadPlan, use: StatisticsUse) -> str:
+    """Say what the statistics of a variable keep, together with the other conditions of its conjuncts."""
+    (array,) = (column.array for column in plan.table.leaves([use.column]))
+    own = (c.selection for c in plan.conjuncts if use.column in c.expr.meta.root_names())
+    kept = array.grid.count(reduce(and_, own).boxes) if array else 0
+    total = array.num_chunks if array else 0
+    return f"statistics of {use.made:%Y-%m-%d}: {use.column} keeps {kept:,} of {total:,} chunks ({use.label})"
 
 
 def _order(table: Table) -> str:

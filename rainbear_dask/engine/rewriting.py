@@ -9,6 +9,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.cohorts import group_sets
+from rainbear_dask.aggregation.known import known_answer
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
 from rainbear_dask.engine.having import expand_having
@@ -67,9 +68,11 @@ class Part:
         pieces, counts = group_sets(question), question.plan.counts
         states, rows = (readable_bytes(n) for n in (groups * question.group_bytes, counts.max_rows * counts.row_bytes))
         cohorts = f" in {prod(map(len, pieces.values())):,} pieces" if pieces else ""
+        known = known_answer(question)
+        how = f"; statistics of {min(use.made for use in known.uses):%Y-%m-%d} answer it" if known else ""
         return (
             f"{self.name}: split in array space: {outputs} by {keys}, at most {groups:,} groups{cohorts}: "
-            f"{states} of states for {rows} of rows"
+            f"{states} of states for {rows} of rows{how}"
         )
 
 

@@ -7,8 +7,12 @@ from itertools import product
 from math import gcd, lcm, prod
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from rainbear_dask.indexing.blocks import Blocks
-from rainbear_dask.indexing.selection import Box
+from rainbear_dask.indexing.index_set import IndexSet
+from rainbear_dask.indexing.selection import Box, Selection
 
 Region = tuple[tuple[int, int], ...]
 """A part of an array: the half-open range of positions along each dimension."""
@@ -98,10 +102,15 @@ class ChunkGrid:
         """Return the grid along one dimension."""
         return self.axes[self.dims.index(dim)]
 
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Number of chunks along each dimension."""
+        return tuple(axis.num_chunks for axis in self.axes)
+
     @property
     def num_chunks(self) -> int:
         """Number of chunks in the whole array; 1 if it has no dimension."""
-        return prod(axis.num_chunks for axis in self.axes)
+        return prod(self.counts)
 
     def count(self, boxes: Sequence[Box]) -> int:
         """Return the number of chunks that hold a position of a union of boxes.
@@ -112,6 +121,38 @@ class ChunkGrid:
             May overlap. Dimensions that the array does not have are ignored.
         """
         return self.blocks(boxes).num_units
+
+    def touched_by(self, boxes: Sequence[Box]) -> npt.NDArray[np.bool_]:
+        """Return the mask of the chunks that hold a position of a union of boxes, of shape `counts`."""
+        mask = np.zeros(self.counts, dtype=np.bool_)
+        for box in boxes:
+            along = [
+                box[axis.dim].chunks(axis.chunk).positions() if axis.dim in box else np.arange(axis.num_chunks)
+                for axis in self.axes
+            ]
+            mask[np.ix_(*along)] = True
+        return mask
+
+    def select_chunks(self, mask: npt.NDArray[np.bool_]) -> Selection:
+        """Return the selection of all positions of some chunks, or of more if these take too many boxes.
+
+        Parameters
+        ----------
+        mask : ndarray of bool
+            The chunks, of shape `counts`.
+        """
+        order = sorted(range(mask.ndim), key=lambda axis: mask.shape[axis])  # few boxes, each of many spans
+        chunks = Selection.where([self.dims[axis] for axis in order], mask.transpose(order))
+        boxes: list[Box] = [
+            {
+                dim: IndexSet(along.starts * self.lengths[dim], np.minimum(along.stops * self.lengths[dim], length))
+                for dim, along in box.items()
+                if len(along) < self.counts[self.dims.index(dim)]
+                for length in [self.sizes[dim]]
+            }
+            for box in chunks.boxes
+        ]
+        return replace(chunks, boxes=tuple(boxes))
 
     def blocks(self, boxes: Sequence[Box]) -> Blocks:
         """Return a union of boxes in units of this grid's chunks."""

@@ -1,7 +1,9 @@
 """From a table, a predicate and a projection to a plan; reads the coordinates that the predicate names."""
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
+from operator import and_
 
 import polars as pl
 
@@ -9,7 +11,8 @@ from rainbear_dask.exceptions import SuspiciousFilterWarning
 from rainbear_dask.geo.checks import check_geometries
 from rainbear_dask.planning.literals import suspicious
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.planning.predicate import MAX_CELLS, compile_predicate
+from rainbear_dask.planning.predicate import MAX_CELLS, Conjunct, compile_predicate
+from rainbear_dask.planning.pruning import Pruning
 from rainbear_dask.redaction import warn
 from rainbear_dask.resources.limits import WHOLE_VALUES
 from rainbear_dask.resources.settings import num_bytes
@@ -25,7 +28,7 @@ def plan_scan(
     n_rows: int | None = None,
     head: int | None = None,
 ) -> ReadPlan:
-    """Plan a scan; read the coordinates that the predicate names, and nothing else.
+    """Plan a scan; read the coordinates that the predicate names, and statistics of its variables, if there are any.
 
     Parameters
     ----------
@@ -73,13 +76,23 @@ def plan_scan(
     max_values = {1: WHOLE_VALUES}
     small = [c for c in named if num_values[c.name] <= max_values.get(len(c.dims), MAX_CELLS)]
     prefetch(table.spec, small)
-    conjuncts = compile_predicate(
-        predicate,
-        {name: column.dims for name, column in known.items()},
-        table.sizes,
-        lambda name: whole_column(table.spec, known[name], num_values[name]),
-    )
-    return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
+    coordinates = {name: column.dims for name, column in known.items()}
+
+    def read(name: str) -> pl.Series:
+        return whole_column(table.spec, known[name], num_values[name])
+
+    conjuncts = compile_predicate(predicate, coordinates, table.sizes, read)
+    others = [c for c in conjuncts if any(name not in known for name in c.expr.meta.root_names())]
+    if table.statistics is False or not others:
+        return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
+    pruning = Pruning(table, reduce(and_, (conjunct.selection for conjunct in conjuncts)))
+    pruned = list[Conjunct]()
+    for conjunct in conjuncts:
+        again = conjunct in others
+        pruned += (
+            compile_predicate(conjunct.expr, coordinates, table.sizes, read, pruning.select) if again else [conjunct]
+        )
+    return ReadPlan(table, leaves, tuple(pruned), n_rows, head, task_bytes, statistics=pruning.uses)
 
 
 def _warn_of_times(predicate: pl.Expr, table: Table) -> None:

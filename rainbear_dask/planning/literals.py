@@ -47,7 +47,7 @@ def comparisons_of(expr: pl.Expr, columns: Container[str]) -> Iterator[Compariso
 
 def _comparison(node: pl.Expr, parts: list[pl.Expr], columns: Container[str]) -> Comparison | None:
     match parts:
-        case [column, *literals] if literals and column.meta.is_column() and all(map(_is_literal, literals)):
+        case [column, *literals] if literals and column.meta.is_column() and all(map(is_literal, literals)):
             name = column.meta.output_name()
             if name not in columns:
                 return None
@@ -62,7 +62,8 @@ def _comparison(node: pl.Expr, parts: list[pl.Expr], columns: Container[str]) ->
     return None
 
 
-def _is_literal(expr: pl.Expr) -> bool:
+def is_literal(expr: pl.Expr) -> bool:
+    """Whether an expression is a constant."""
     return expr.meta.is_literal(allow_aliasing=True)
 
 
@@ -111,7 +112,7 @@ def _literals_of(expr: pl.Expr) -> Iterator[pl.Series]:
     todo = [expr]
     while todo:
         node = todo.pop()
-        if _is_literal(node):
+        if is_literal(node):
             yield pl.select(node).to_series()
         todo += node.meta.pop()
 

@@ -16,6 +16,7 @@ from rainbear_dask.planning.counts import PlanCounts
 from rainbear_dask.planning.keys import KeyCells, TaskCells
 from rainbear_dask.planning.layout import TaskLayout, count_chunks
 from rainbear_dask.planning.predicate import Conjunct
+from rainbear_dask.planning.pruning import StatisticsUse
 from rainbear_dask.planning.task import Filter, Scan, ScanTask
 from rainbear_dask.table.model import Column, Table
 from rainbear_dask.table.order import first_rows
@@ -45,6 +46,8 @@ class ReadPlan:
         Decoded bytes of the chunks of one task: a target, not a bound.
     keys : tuple of KeyCells
         Cells with a partner in a join. The join, which Polars computes, drops all other rows.
+    statistics : tuple of StatisticsUse
+        Statistics of chunks that have pruned the selections of conjuncts, or could have.
     """
 
     table: Table
@@ -54,6 +57,7 @@ class ReadPlan:
     head: int | None = None
     task_bytes: int = TASK_BYTES
     keys: tuple[KeyCells, ...] = ()
+    statistics: tuple[StatisticsUse, ...] = ()
 
     @cached_property
     def selection(self) -> Selection:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from operator import and_, or_
-from typing import Literal
+from typing import Literal, Protocol
 
 import polars as pl
 from polars.exceptions import PanicException
 
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing.selection import Selection
+from rainbear_dask.planning.intervals import unnamed
 from rainbear_dask.planning.literals import check_types
 from rainbear_dask.resources.limits import FILTERED_VALUES, WHOLE_VALUES
 from rainbear_dask.table.tidy import spread
@@ -34,7 +35,7 @@ class Conjunct:
     expr : Expr
         A Boolean, elementwise expression.
     selection : Selection
-        The rows that may pass it.
+        The rows that may pass it, or at least those that may pass the whole filter.
     obstacle : str
         Why the selection may hold other rows too; empty if it is exact.
     """
@@ -44,11 +45,18 @@ class Conjunct:
     obstacle: str
 
 
+class SelectChunks(Protocol):
+    """Selects the rows at which a condition on one data variable may be true, or false; None if it cannot tell."""
+
+    def __call__(self, expr: pl.Expr, name: str, *, outcome: bool) -> Selection | None: ...
+
+
 def compile_predicate(
     predicate: pl.Expr,
     coordinates: Mapping[str, tuple[str, ...]],
     sizes: Mapping[str, int],
     read: Callable[[str], pl.Series],
+    select_chunks: SelectChunks | None = None,
 ) -> list[Conjunct]:
     """Split a predicate into conjuncts, and select for each every row that passes it, and perhaps others.
 
@@ -63,6 +71,8 @@ def compile_predicate(
     read : callable
         Returns all values of such a column, flat in C order of its dimensions. Called only for columns that the
         predicate names.
+    select_chunks : callable, optional
+        Called for conditions on one other column.
 
     Returns
     -------
@@ -76,10 +86,10 @@ def compile_predicate(
         If the predicate names a dimension with too many positions to filter.
     """
     parts = conjuncts_of(predicate)
-    joined = _Compiler(coordinates, sizes, read).joined(parts, and_)
+    joined = _Compiler(coordinates, sizes, read, select_chunks).joined(parts, and_)
     conjuncts = []
     for expr in joined:
-        compiler = _Compiler(coordinates, sizes, read)
+        compiler = _Compiler(coordinates, sizes, read, select_chunks)
         try:
             selection = compiler.select(expr, outcome=True)
         except RecursionError:  # connectives nest hundreds deep
@@ -95,8 +105,10 @@ class _Compiler:
         coordinates: Mapping[str, tuple[str, ...]],
         sizes: Mapping[str, int],
         read: Callable[[str], pl.Series],
+        select_chunks: SelectChunks | None,
     ) -> None:
         self._coordinates, self._sizes, self._read = coordinates, sizes, read
+        self._select_chunks = select_chunks
         self.obstacles: list[str] = []
 
     def select(self, expr: pl.Expr, *, outcome: bool) -> Selection:
@@ -146,7 +158,11 @@ class _Compiler:
         """Return the rows at which a leaf may be ``outcome``: let Polars evaluate it on its coordinates."""
         names, dims = list(dict.fromkeys(expr.meta.root_names())), self._dims(expr)
         if dims is None:
-            return self._unknown(f"it needs {', '.join(name for name in names if name not in self._coordinates)}")
+            unknown = self._unknown(f"it needs {', '.join(name for name in names if name not in self._coordinates)}")
+            held = (
+                self._select_chunks(expr, *names, outcome=outcome) if self._select_chunks and len(names) == 1 else None
+            )
+            return unknown if held is None else held
         box, cells = {dim: self._sizes[dim] for dim in dims}, self._cells(dims)
         if (longest := max(box.values(), default=0)) > FILTERED_VALUES:
             raise PlanTooLargeError(
@@ -199,7 +215,7 @@ def conjuncts_of(predicate: pl.Expr) -> list[pl.Expr]:
 
 def connective(expr: pl.Expr) -> tuple[Connective, list[pl.Expr]]:
     """Return the connective at the top of an expression, and its operands from left to right."""
-    expr = _unnamed(expr)
+    expr = unnamed(expr)
     parts = expr.meta.pop()[::-1]  # Polars pops the last operand first
     if len(parts) == 1 and (~parts[0]).meta.eq(expr):
         return "not", parts
@@ -219,18 +235,10 @@ def _operands(expr: pl.Expr, kind: Connective) -> list[pl.Expr]:
     found: list[pl.Expr] = []
     todo = [expr]
     while todo:
-        node = _unnamed(todo.pop())
+        node = unnamed(todo.pop())
         parts = node.meta.pop()
         if len(parts) == 2 and _BINARY[kind](parts[1], parts[0]).meta.eq(node):
             todo += parts  # the left operand is last, so it is popped first
         else:
             found.append(node)
     return found
-
-
-def _unnamed(expr: pl.Expr) -> pl.Expr:
-    """Return the expression without aliases at its top, which would hide a connective."""
-    match expr.meta.pop():
-        case [named] if named.alias(expr.meta.output_name(raise_if_undetermined=False) or "").meta.eq(expr):
-            return _unnamed(named)
-    return expr

@@ -14,6 +14,12 @@ async def cat_file(files: Any, path: str, start: int | None, stop: int | None) -
     return found
 
 
+async def find_files(files: Any, path: str) -> dict[str, dict[str, Any]]:
+    """List all files below a path, each with its properties."""
+    found: dict[str, dict[str, Any]] = await files._find(path, detail=True)
+    return found
+
+
 def resolve_reference(files: ReferenceFileSystem, path: str) -> tuple[Any, int | None, int | None]:
     """Return the target of a reference: bytes, or a file with the range of the reference in it, if it has one."""
     target, start, stop = files._cat_common(path)

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from zarr.abc.store import Store
+from zarr.storage import LocalStore
 
 from rainbear_dask.exceptions import QueryError, RainbearError, StoreError, WriteError
 from rainbear_dask.redaction import reason, safe_cause
 from rainbear_dask.resources.openings import new_opening
 from rainbear_dask.storage.credentials import seal
 from rainbear_dask.storage.errors import cause_of, translate_errors
+from rainbear_dask.storage.local_files import read_part
+from rainbear_dask.storage.requests import FetchError, get
 from rainbear_dask.storage.sources import address_of, is_url
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.storage.stores import secrets_in, store_of
@@ -49,6 +52,8 @@ class Target:
     def path(self) -> Path | None:
         """The local path; None on an object store."""
         source = self.parent.source
+        if isinstance(source, LocalStore):
+            return Path(source.root, self.name)
         return Path(source, self.name) if isinstance(source, str) and not is_url(source) else None
 
     def sealed(self) -> "Target":
@@ -121,6 +126,27 @@ class Target:
             return path.read_bytes() if path.is_file() else None
         with translate_errors(self.label, self._secrets):
             found = sync(self._store().get(self._key(name), default_buffer_prototype()))
+        return None if found is None else found.to_bytes()
+
+    def read_at_most(self, name: str, limit: int) -> bytes | None:
+        """Return the content of an untrusted file; None if there is no such file.
+
+        Raises
+        ------
+        TooLargeError
+            If the file has more bytes than the limit.
+        OSError
+            If the file cannot be read, or is no regular file.
+        StoreError
+            If the store cannot be read.
+        """
+        if self.path:
+            return read_part(self.path / name, limit)
+        with translate_errors(self.label, self._secrets):
+            try:
+                found = sync(get(self._store(), self._key(name), limit=limit))
+            except FetchError as err:
+                raise cause_of(err) from err
         return None if found is None else found.to_bytes()
 
     def exists(self, name: str) -> bool:

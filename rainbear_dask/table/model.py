@@ -76,6 +76,8 @@ class Table:
         Arrays that describe others, CF bounds and grid mappings, by path.
     attributes : mapping of str to any
         Attributes of the group.
+    statistics : "auto", False or str
+        Where to look for statistics of chunks: in the store and in the user's cache folder, nowhere, or in a folder.
     """
 
     spec: StoreSpec
@@ -84,6 +86,7 @@ class Table:
     skipped: Mapping[str, str]
     support: Mapping[str, ArrayMeta] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    statistics: str | bool = "auto"
 
     @property
     def num_rows(self) -> int:

@@ -132,3 +132,34 @@ def test_what_grids_have_in_common_is_that_of_each_dimension(some):
             assert common[dim] == max(min(lcm(*lengths), size), 1)
         else:
             assert common[dim] == max(min(4 * max(lengths), size), 1)
+
+
+@st.composite
+def chunk_masks(draw):
+    """A grid, and a mask of its chunks."""
+    grid = draw(grids())
+    flat = draw(st.lists(st.booleans(), min_size=grid.num_chunks, max_size=grid.num_chunks))
+    return grid, np.array(flat, dtype=bool).reshape(grid.counts)
+
+
+@given(chunk_masks())
+def test_selected_chunks_are_the_chunks_of_the_mask(drawn):
+    grid, mask = drawn
+    selection = grid.select_chunks(mask)
+    assert np.array_equal(grid.touched_by(selection.boxes), mask)
+    wanted = mask
+    for axis, (length, chunk) in enumerate(zip(grid.shape, grid.chunks, strict=True)):
+        wanted = np.repeat(wanted, chunk, axis=axis).take(range(length), axis=axis)
+    found = np.zeros(grid.shape, dtype=bool)
+    for box in selection.boxes:
+        along = [box[d].positions() if d in box else np.arange(n) for d, n in grid.sizes.items()]
+        found[np.ix_(*along)] = True
+    assert np.array_equal(found, wanted)
+
+
+def test_scattered_chunks_take_few_boxes():
+    grid = ChunkGrid(("t", "y", "x"), (4000, 12, 12), (4, 4, 4))
+    mask = np.random.default_rng(0).random(grid.counts) < 0.1
+    selection = grid.select_chunks(mask)
+    assert len(selection.boxes) <= 9
+    assert grid.count(selection.boxes) == mask.sum()

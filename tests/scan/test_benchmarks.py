@@ -66,6 +66,11 @@ from benchmarks.run import (
     report_targets,
     targets_of,
 )
+from benchmarks.statistics import STORES as STATISTICS_STORES
+from benchmarks.statistics import measure as measure_statistics
+from benchmarks.statistics import opening
+from benchmarks.statistics import report as report_statistics
+from benchmarks.statistics import write as write_statistics_store
 
 PROGRAMS = sorted(
     path.stem for path in Path(benchmarks.__file__).parent.glob("*.py") if "ArgumentParser" in path.read_text()
@@ -294,6 +299,16 @@ def test_repeated_questions_are_measured_and_their_answers_agree(store, tmp_path
     measures = measure_repeated(path, short, rounds=1, counts=(1, 3))
     assert all(0 < seconds < inf for each in measures for seconds in each.seconds.values())
     assert len(report_repeated(measures).splitlines()) == 2 + 3 * 2
+
+
+def test_statistics_are_measured_and_all_rows_agree(tmp_path):
+    layout = next(layout for layout in STATISTICS_STORES if layout.name == "tiles").sized("tiny")
+    path = write_statistics_store(layout, str(tmp_path))
+    measures = measure_statistics(path, layout.name, rounds=1)
+    assert [each.question for each in measures][:2] == ["collecting", "rare values"]
+    assert all(0 < each.plain < inf and 0 < each.known < inf for each in measures)
+    assert len(report_statistics(measures).splitlines()) == 2 + len(measures)
+    assert 0 < opening((10, 2, 2), rounds=1) < inf
 
 
 def test_values_at_points_are_measured_and_agree(tmp_path):

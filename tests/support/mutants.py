@@ -40,6 +40,68 @@ class Fault:
 
 
 FAULTS = [
+    # Statistics of chunks
+    Fault(
+        "statistics: NaN is no value",
+        "planning/intervals planning/test_intervals",
+        'pl.when(has_nan).then(nan).otherwise(greatest).alias("high")',
+        'pl.when(has_nan).then(greatest).otherwise(greatest).alias("high")',
+    ),
+    Fault(
+        "statistics: float32 is compared as float64",
+        "planning/intervals planning/test_intervals",
+        'ends = pl.DataFrame([self.low.alias("low"), self.high.alias("high"), self.high.alias("number")])',
+        'ends = pl.DataFrame([self.low.alias("low"), self.high.alias("high"), self.high.alias("number")]).cast('
+        "{pl.Float32: pl.Float64})",
+    ),
+    Fault(
+        "statistics: a negated comparison counts as the comparison",
+        "planning/intervals planning/test_intervals",
+        "found if outcome else _NEGATED[found], right",
+        "found, right",
+    ),
+    Fault(
+        "statistics: infinity that becomes NaN is forgotten",
+        "planning/intervals planning/test_intervals",
+        "lost = np.isnan(low) | np.isnan(high)",
+        "lost = np.zeros(len(low), dtype=np.bool_)",
+    ),
+    Fault(
+        "statistics: a changed chunk is dropped",
+        "planning/pruning analysis/test_analyze changed",
+        "dropped = dropped[self.known.unchanged(dropped)]",
+        "dropped = dropped[self.known.unchanged(dropped) >= 0]",
+    ),
+    Fault(
+        "statistics: an unknown chunk is dropped",
+        "statistics/lookup analysis/test_analyze",
+        "(now[:, 1] != UNKNOWN[1]) & self.known[new]",
+        "(now[:, 1] != UNKNOWN[1]) | ~self.known[new]",
+    ),
+    Fault(
+        "statistics: those of another decoding are used",
+        "statistics/form statistics/test_form",
+        "if described != subject:",
+        "if described.chunks != subject.chunks:",
+    ),
+    Fault(
+        "statistics: a chunk at the old end of an array keeps its statistics",
+        "statistics/form statistics/test_form",
+        'fits = pl.Series(rows["count"].fill_null(-1).to_numpy() == cells)',
+        'fits = pl.Series(rows["count"].fill_null(-1).to_numpy() >= 0)',
+    ),
+    Fault(
+        "statistics: the second call is answered with the first",
+        "analysis/run analysis/test_analyze changed",
+        "count = pl.when(pl.Series(same))",
+        "count = pl.when(pl.Series(same | True))",
+    ),
+    Fault(
+        "statistics: aggregates use changed chunks",
+        "aggregation/known aggregation/test_known changed",
+        "if known is None or not known.unchanged(np.arange(known.array.num_chunks)).all():",
+        "if known is None:",
+    ),
     # Writing
     Fault(
         "write: units ignore shards",

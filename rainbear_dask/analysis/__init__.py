@@ -1,0 +1,1 @@
+"""Collecting statistics of chunks where the chunks are decoded, and writing them."""
