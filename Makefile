@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -94,7 +94,8 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
-	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
+	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py \
+	    tests/dialect/test_differential.py tests/dialect/test_literals.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
@@ -140,6 +141,9 @@ bench-regions: .venv-bench/.installed  ## Measure means over polygons beside exa
 
 bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr beside xarray and pandas (half an hour; ARGS=--quick: three minutes)
 	.venv-bench/bin/python -m benchmarks.writing $(ARGS)
+
+bench-sql: .venv-bench/.installed  ## Measure nine jobs as LazyFrames, as SQL and by xarray-sql (two minutes; ARGS=--quick)
+	.venv-bench/bin/python -m benchmarks.sql $(ARGS)
 
 bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
 	$(BIN)/python -m benchmarks.remote

@@ -21,6 +21,7 @@ from rainbear_dask.cli.arguments import (
     region_options,
     report_option,
     source_options,
+    statement_options,
 )
 
 _EXAMPLES = {
@@ -36,6 +37,12 @@ _EXAMPLES = {
         'rainbear-dask scan sst.zarr --where "sst > 28" --head 10',
         "rainbear-dask scan sst.zarr --cluster slurm --workers 4 --output all.parquet",
         "rainbear-dask scan sst.zarr --cluster tcp://scheduler:8786 --output s3://results/all.parquet",
+    ],
+    "sql": [
+        "rainbear-dask sql \"SELECT MONTH(time) AS month, AVG(sst) FROM 'sst.zarr' GROUP BY month ORDER BY month\"",
+        "rainbear-dask sql \"SELECT s.name, e.* FROM 'sst.zarr' e JOIN 'stations.csv' s USING (latitude, longitude) "
+        'WHERE e.time >= :start" --param start=2008-06-01 --output stations.parquet',
+        "rainbear-dask sql \"EXPLAIN SELECT * FROM 'sst.zarr' WHERE latitude > 80\"",
     ],
     "sample": [
         "rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet",
@@ -135,10 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     command("plan", "show what a query would read, without reading it", source, query, head, place, report)
     scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
     add_progress(scan)
-    add_points(command("sample", "write the values at points", source, query, place, output))
+    add_progress(command("sql", "run an SQL statement, and write the rows", statement_options(), head, place, output))
+    sample = command("sample", "write the values at points", source, query, place, output)
+    add_points(sample)
+    add_progress(sample)
     zonal = command(
         "zonal", "compute statistics over polygons, and write the rows", source, region_options(), place, output
     )
+    zonal.set_defaults(head=None)
     add_progress(zonal)
     add_writers(command, source, query, head, place)
     return parser

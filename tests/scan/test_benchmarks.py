@@ -58,6 +58,9 @@ from benchmarks.run import (
     report_targets,
     targets_of,
 )
+from benchmarks.sql import JOBS, frames_of, write_stores
+from benchmarks.sql import measure as measure_sql
+from benchmarks.sql import report as report_sql
 
 PROGRAMS = sorted(
     path.stem for path in Path(benchmarks.__file__).parent.glob("*.py") if "ArgumentParser" in path.read_text()
@@ -342,3 +345,16 @@ def test_writers_of_zarr_agree(tmp_path):
     assert all(0 < seconds < inf for _, best in found.values() for seconds in best.values())
     best = writing.best_times(writing.COPIES, str(tmp_path / "frames.zarr"), tmp_path, 1)
     assert list(best) == ["write_zarr", "xarray to_zarr"]
+
+
+@pytest.fixture(scope="module")
+def sql_stores(tmp_path_factory):
+    paths = write_stores(tmp_path_factory.mktemp("sql"), 16)
+    return paths, frames_of(paths)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_jobs_in_sql_give_the_answers_of_lazy_frames(sql_stores, job):
+    best = measure_sql(job, *sql_stores, rounds=0)
+    assert set(best) >= {"LazyFrame", "SQL"}
+    assert job.name in report_sql({job.name: best})

@@ -40,6 +40,43 @@ class Fault:
 
 
 FAULTS = [
+    # SQL
+    Fault(
+        "sql: a negative parameter makes a comment",
+        "dialect/literals dialect/test_literals anywhere",
+        'return f"({found})" if found[0] in "-0123456789" else found',
+        "return found",
+    ),
+    Fault(
+        "sql: a quote in a parameter ends the text",
+        "dialect/literals dialect/test_literals",
+        """value.replace("'", "''")""",
+        "value",
+    ),
+    Fault(
+        "sql: FROM of a function names a table",
+        "dialect/references dialect/test_sql names",
+        "begins_query = scope.wants_table or _keyword(tokens, number + 1) in _BEGINNINGS",
+        "begins_query = True",
+    ),
+    Fault(
+        "sql: a test of geometry filters beside OR",
+        "dialect/geometry dialect/test_sql places",
+        'word in ("OR", "XOR", "CASE")',
+        'word in ("XOR", "CASE")',
+    ),
+    Fault(
+        "sql: a test of geometry filters the right side of a left join",
+        "dialect/geometry dialect/test_sql outer",
+        "here = here[:1]",
+        "here = here[:]",
+    ),
+    Fault(
+        "sql: places in messages ignore replacements before them",
+        "dialect/edits dialect/test_sql place",
+        "shift += len(edit.text) - (edit.end - edit.start)",
+        "shift += 0",
+    ),
     # Writing
     Fault(
         "write: units ignore shards",
