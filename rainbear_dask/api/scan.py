@@ -1,7 +1,7 @@
 """The public functions for lazy tables: a Zarr store to `polars.LazyFrame`, and a query to its plan."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import polars as pl
 
@@ -22,7 +22,7 @@ from rainbear_dask.redaction import warn
 from rainbear_dask.storage.sources import is_array, is_dataset, place_in_store
 from rainbear_dask.table.model import Table, TableKey
 from rainbear_dask.table.open import open_table, open_tables
-from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions
+from rainbear_dask.typing import ScanOptions, StoreLike, TableOptions, TimeUnit
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,6 +41,7 @@ def scan_zarr(
     storage_options: Mapping[str, Any] | None = None,
     decode: bool = True,
     mask: bool = True,
+    time_unit: TimeUnit = "ns",
     client: "Client | None" = None,
     max_chunks_to_read: int | None = None,
     max_rows: int | None = None,
@@ -56,7 +57,7 @@ def scan_zarr(
     source : str, path, store or backend
         A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, a group or an array of
         zarr, or an Icechunk session or store; Zarr v2 or v3. A Dataset that xarray opened, if it still holds exactly
-        its store. A backend shares its cached metadata and coordinates.
+        its store. A STAC item or asset, as an object of pystac or as a dict, with its storage options. A backend shares its cached metadata and coordinates.
     variables : collection of str, optional
         Data variables of the table; their dimensions make the rows. By default all data variables of the group.
     group : str, optional
@@ -71,6 +72,10 @@ def scan_zarr(
         strings. False gives stored values.
     mask : bool
         Whether masked values (``_FillValue``, ``missing_value``) are null. False gives the fill values themselves.
+    time_unit : {"ns", "us", "ms"}
+        Unit of times and durations. "us" is the unit of Polars' own and of Python's times, so that they join. Times
+        between two steps of the unit are rounded down, as Polars' ``cast`` does. Columns that nanoseconds cannot hold
+        have microseconds with "ns", too.
     client : distributed.Client, optional
         Dask client that runs the tasks. By default the active client. Without one, threads of this process read.
     max_chunks_to_read, max_rows, max_bytes : int, optional
@@ -121,7 +126,9 @@ def scan_zarr(
     >>> lf.collect()  # doctest: +SKIP
     """
     check_client(client)
-    table = _open_table(source, variables, group, prefix, storage_options, decode=decode, mask=mask)
+    table = _open_table(
+        source, variables, group, prefix, storage_options, decode=decode, mask=mask, time_unit=time_unit
+    )
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
 
 
@@ -134,17 +141,19 @@ def _open_table(
     *,
     decode: bool = True,
     mask: bool = True,
+    time_unit: TimeUnit = "ns",
 ) -> Table:
+    _check_time_unit(time_unit)
     if is_dataset(source) or is_array(source):
         if variables is not None or group or prefix or storage_options:
             raise QueryError(
                 "A Dataset or an array names its store and its variables itself, so `variables`, `group`, `prefix` and "
                 "`storage_options` have no meaning. Select variables from it, or pass the path of the store."
             )
-        return _table_of_object(source, decode=decode, mask=mask)
+        return _table_of_object(source, decode=decode, mask=mask, time_unit=time_unit)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
     names = [variables] if isinstance(variables, str) else variables
-    table = open_table(meta, variables=names, decode=decode, mask=mask)
+    table = open_table(meta, variables=names, decode=decode, mask=mask, time_unit=time_unit)
     if table.repeats >= REPEATS_TO_WARN:
         warn(
             f"The table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
@@ -155,20 +164,29 @@ def _open_table(
     return table
 
 
-def _table_of_object(source: Any, *, decode: bool, mask: bool) -> Table:
+def _check_time_unit(time_unit: Any) -> None:
+    if time_unit not in get_args(TimeUnit):
+        raise QueryError(f"There is no time unit {time_unit!r}. Pass 'ns', 'us' or 'ms'.")
+
+
+def _table_of_object(source: Any, *, decode: bool, mask: bool, time_unit: TimeUnit) -> Table:
     """Return the table of a Dataset of xarray, or of an array of zarr."""
     if is_array(source):
         store, path = place_in_store(source)
         group, _, name = path.rpartition("/")
-        return _open_table(store, [name], group, decode=decode, mask=mask)
+        return _open_table(store, [name], group, decode=decode, mask=mask, time_unit=time_unit)
     from rainbear_dask.convert.dataset_source import check_same, source_of_dataset  # noqa: PLC0415  xarray is an extra
 
     found = source_of_dataset(source)
     whole = _open_table(found.store, None, found.group, decode=decode, mask=mask)
     names = [name for name, column in whole.columns.items() if column.role == "data" and name in found.variables]
     table = _open_table(found.store, names or found.variables, found.group, decode=decode, mask=mask)
-    check_same(source, table)
-    return table
+    check_same(source, table)  # its labels have the finest unit
+    if time_unit == "ns":
+        return table
+    return _open_table(
+        found.store, names or found.variables, found.group, decode=decode, mask=mask, time_unit=time_unit
+    )
 
 
 @checks_options
@@ -190,7 +208,7 @@ def tables(
     source, client, max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``time_unit`` of `scan_zarr`.
 
     Returns
     -------
@@ -229,9 +247,11 @@ def _open_tables(
     *,
     decode: bool = True,
     mask: bool = True,
+    time_unit: TimeUnit = "ns",
 ) -> dict[TableKey, Table]:
+    _check_time_unit(time_unit)
     meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
-    return open_tables(meta, decode=decode, mask=mask)
+    return open_tables(meta, decode=decode, mask=mask, time_unit=time_unit)
 
 
 @checks_options
@@ -261,7 +281,8 @@ def plan(
     max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``time_unit`` of
+        `scan_zarr`.
 
     Returns
     -------

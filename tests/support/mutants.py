@@ -40,6 +40,20 @@ class Fault:
 
 
 FAULTS = [
+    # Units of time
+    Fault(
+        "time unit: a coarser unit decodes at once and rounds to the nearest",
+        "coding/time_units coding/test_time_units",
+        "finer=dtype.time_unit if is_finer else None",
+        "finer=None",
+    ),
+    # STAC
+    Fault(
+        "stac: several assets of Zarr, and the first counts",
+        "storage/stac storage/test_stac",
+        "if len(found) == 1:",
+        "if found:",
+    ),
     # SQL
     Fault(
         "sql: a negative parameter makes a comment",
