@@ -155,36 +155,43 @@ clean:  ## Remove environments, caches and builds
 # CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
 TEST_FILES := 'esmvaltool-sample-data>=0.0.4'
 
+# The first pip that installs dependency groups; a new environment may have an older one.
+NEW_PIP := 'pip>=25.1'
+
 # The stamp is newer than pyproject.toml exactly if the dependencies in it are installed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -qq -e '.[test,dev]'
+	$(BIN)/python -m pip install -qq $(NEW_PIP)
+	$(BIN)/python -m pip install -qq -e '.[all]' --group test --group dev
 	$(BIN)/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 .PRECIOUS: .venv-3.%/.installed
 .venv-3.%/.installed: pyproject.toml
 	$(SECOND) -m venv --clear .venv-3.$*
-	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
+	.venv-3.$*/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-3.$*/bin/python -m pip install -qq -e '.[all]' --group test
 	.venv-3.$*/bin/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 $(VENV)/.stores: $(VENV)/.installed
-	$(BIN)/python -m pip install -qq -e '.[stores]'
+	$(BIN)/python -m pip install -qq --group stores
 	@touch $@
 
 .venv-3.%/.stores: .venv-3.%/.installed
-	.venv-3.$*/bin/python -m pip install -qq -e '.[stores]'
+	.venv-3.$*/bin/python -m pip install -qq --group stores
 	@touch $@
 
 # An environment of its own: the demo needs a small part of the tests' packages.
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-demo
-	.venv-demo/bin/python -m pip install -qq -e '.[demo]'
+	.venv-demo/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-demo/bin/python -m pip install -qq -e . --group demo
 	@touch $@
 
 # rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.
 .venv-bench/.installed: pyproject.toml
 	$(or $(SECOND),$(PYTHON)) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install -qq -e '.[bench]'
+	.venv-bench/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-bench/bin/python -m pip install -qq -e '.[geo,sample]' --group bench
 	@touch $@

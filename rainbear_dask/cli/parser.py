@@ -123,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=["bash", "zsh", "tcsh"],
+        metavar="SHELL",
+        help="print a script that completes commands and options in bash, zsh or tcsh",
+    )
     commands = parser.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
     source, query, head, place = source_options(), query_options(), head_option(), place_options()
     report, output = report_option(), output_options()
@@ -161,6 +168,20 @@ class _Version(argparse.Action):
         from rainbear_dask.diagnostics.versions import print_extension_info  # noqa: PLC0415  slow to import
 
         print(print_extension_info())
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> NoReturn:
+        """Print the completion script of a shell, and exit."""
+        from rainbear_dask.cli.completion import completion_script  # noqa: PLC0415  an extra
+        from rainbear_dask.exceptions import MissingDependencyError  # noqa: PLC0415  slow to import
+
+        try:
+            print(completion_script(parser, shell))
+        except MissingDependencyError as err:
+            print(f"{parser.prog}: {err}", file=sys.stderr)
+            parser.exit(1)
         parser.exit()
 
 
