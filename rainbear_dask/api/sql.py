@@ -58,6 +58,8 @@ def sql(
     A store without an alias has the name of its file: ``SELECT era5.time FROM 'data/era5.zarr'``. Its columns are as in
     `scan_zarr`.
 
+    Polars itself computes the aggregates of a statement. A table that `rewrite` returned keeps its own in the workers.
+
     In WHERE, ``ST_Within(ST_Point(lon, lat), ST_GeomFromText('POLYGON ...'))``, ``ST_Intersects`` and
     ``ST_DWithin(ST_Point(lon, lat), ST_Point(4.9, 52.4), metres)`` prune chunks, by the expressions of
     `rainbear_dask.geo`. Points of the boundary intersect a polygon, and are not within it. A parameter may be the

@@ -321,3 +321,10 @@ def test_nothing_is_read(folder):
         lf = rd.sql("SELECT AVG(t) AS t FROM 'era.zarr' WHERE time > '2020-01-05'")
     assert rd.explain(lf).chunks_kept == 16
     assert isinstance(pickle.loads(pickle.dumps(lf)), pl.LazyFrame)
+
+
+def test_a_rewritten_table_stays_rewritten():
+    mean = rd.rewrite(rd.scan_zarr("era.zarr").group_by("lat").agg(pl.col("t").mean()))
+    found = rd.sql("SELECT * FROM mean WHERE lat > 0 ORDER BY lat", mean=mean)
+    assert "ANSWER" in found.explain()
+    assert_frame_equal(found.collect(), mean.filter(pl.col("lat") > 0).sort("lat").collect())
