@@ -72,7 +72,9 @@ def test_numpy_scalars_keep_their_values(value, dtype):
 
 
 def test_nan_and_nat():
-    found = rd.sql("SELECT :a AS a, :b AS b FROM one", params={"a": float("nan"), "b": np.datetime64("NaT")}, one=ONE)
+    found = rd.sql(
+        "SELECT :a AS a, :b AS b FROM one", params={"a": float("nan"), "b": np.datetime64("NaT", "s")}, one=ONE
+    )
     assert found.collect()["a"].is_nan().item()
     assert found.collect()["b"].is_null().item()
 

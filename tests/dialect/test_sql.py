@@ -10,11 +10,13 @@ import pytest
 import shapely
 import xarray as xr
 import zarr
+from distributed import Client
 from polars.exceptions import SQLInterfaceError, SQLSyntaxError
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import (
+    ClusterError,
     GeometryError,
     QueryError,
     SQLError,
@@ -328,3 +330,15 @@ def test_a_rewritten_table_stays_rewritten():
     found = rd.sql("SELECT * FROM mean WHERE lat > 0 ORDER BY lat", mean=mean)
     assert "ANSWER" in found.explain()
     assert_frame_equal(found.collect(), mean.filter(pl.col("lat") > 0).sort("lat").collect())
+
+
+def test_the_client_reads_the_stores_that_the_statement_opens():
+    statement = "SELECT * FROM 'era.zarr' WHERE lat > 0"
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        found = rd.sql(statement, client=client)
+        assert rd.explain(found).runs_on == "cluster"
+        assert_frame_equal(found.collect(), rd.scan_zarr("era.zarr").filter(pl.col("lat") > 0).collect())
+    with pytest.raises(ClusterError):
+        rd.sql(statement, client=client)
+    with pytest.raises(ClusterError):
+        rd.sql(statement, client="tcp://127.0.0.1:1")
