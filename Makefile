@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-statistics bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-statistics bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -95,7 +95,8 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
 	    tests/planning/test_intervals.py tests/scan/test_statistics.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
-	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
+	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py \
+	    tests/dialect/test_differential.py tests/dialect/test_literals.py tests/coding/test_time_units.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
@@ -157,6 +158,9 @@ bench-statistics: .venv-bench/.installed  ## Measure value filters with and with
 bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr beside xarray and pandas (half an hour; ARGS=--quick: three minutes)
 	.venv-bench/bin/python -m benchmarks.writing $(ARGS)
 
+bench-sql: .venv-bench/.installed  ## Measure nine jobs as LazyFrames, as SQL and by xarray-sql (two minutes; ARGS=--quick)
+	.venv-bench/bin/python -m benchmarks.sql $(ARGS)
+
 bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
 	$(BIN)/python -m benchmarks.remote
 
@@ -167,36 +171,43 @@ clean:  ## Remove environments, caches and builds
 # CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
 TEST_FILES := 'esmvaltool-sample-data>=0.0.4'
 
+# The first pip that installs dependency groups; a new environment may have an older one.
+NEW_PIP := 'pip>=25.1'
+
 # The stamp is newer than pyproject.toml exactly if the dependencies in it are installed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -qq -e '.[test,dev]'
+	$(BIN)/python -m pip install -qq $(NEW_PIP)
+	$(BIN)/python -m pip install -qq -e '.[all]' --group test --group dev
 	$(BIN)/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 .PRECIOUS: .venv-3.%/.installed
 .venv-3.%/.installed: pyproject.toml
 	$(SECOND) -m venv --clear .venv-3.$*
-	.venv-3.$*/bin/python -m pip install -qq -e '.[test]'
+	.venv-3.$*/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-3.$*/bin/python -m pip install -qq -e '.[all]' --group test
 	.venv-3.$*/bin/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 $(VENV)/.stores: $(VENV)/.installed
-	$(BIN)/python -m pip install -qq -e '.[stores]'
+	$(BIN)/python -m pip install -qq --group stores
 	@touch $@
 
 .venv-3.%/.stores: .venv-3.%/.installed
-	.venv-3.$*/bin/python -m pip install -qq -e '.[stores]'
+	.venv-3.$*/bin/python -m pip install -qq --group stores
 	@touch $@
 
 # An environment of its own: the demo needs a small part of the tests' packages.
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-demo
-	.venv-demo/bin/python -m pip install -qq -e '.[demo]'
+	.venv-demo/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-demo/bin/python -m pip install -qq -e . --group demo
 	@touch $@
 
 # rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.
 .venv-bench/.installed: pyproject.toml
 	$(or $(SECOND),$(PYTHON)) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install -qq -e '.[bench]'
+	.venv-bench/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-bench/bin/python -m pip install -qq -e '.[geo,sample]' --group bench
 	@touch $@

@@ -33,6 +33,7 @@ _HOMES = {
     "scan_zarr": "api.scan",
     "scan_zarr_async": "backends.zarr",
     "show_versions": "diagnostics.versions",
+    "sql": "api.sql",
     "store": "store",
     "tables": "api.scan",
     "to_dask_dataframe": "api.dataframe",

@@ -10,6 +10,7 @@ from rainbear_dask.api.export import write_parquet
 from rainbear_dask.api.sample import sample
 from rainbear_dask.api.sample_store import open_sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr, tables
+from rainbear_dask.api.sql import sql
 from rainbear_dask.api.write import write_icechunk, write_zarr
 from rainbear_dask.api.zonal import zonal
 from rainbear_dask.backends.cached_store import BackendOptions
@@ -47,6 +48,7 @@ __all__ = [
     "scan_zarr",
     "scan_zarr_async",
     "show_versions",
+    "sql",
     "store",
     "tables",
     "to_dask_dataframe",

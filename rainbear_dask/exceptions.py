@@ -21,6 +21,8 @@
         ├── PredicateError              also TypeError: the filter is not a Boolean expression
         ├── PointsError                 also ValueError: correct the points, or how they are matched
         ├── UnknownOptionError          also TypeError: correct the keyword
+        ├── SQLError                    also polars' SQLInterfaceError and SQLSyntaxError: correct the SQL
+        ├── UnknownTableError           also KeyError: correct the name, or pass the table
         ├── GeometryError               also ValueError: correct the geometry, or convert it to the grid's CRS
         └── PlanTooLargeError           also ValueError and polars' ComputeError: narrow the filter
 
@@ -38,7 +40,7 @@ Every message says what happened, where (store, array, chunk) and what to do. An
 it pickles from a worker to the client. No message holds a secret or a control character.
 """
 
-from polars.exceptions import ComputeError
+from polars.exceptions import ComputeError, SQLInterfaceError, SQLSyntaxError
 
 from rainbear_dask.redaction import presentable
 
@@ -123,6 +125,14 @@ class PointsError(QueryError, ValueError):
 
 class UnknownOptionError(QueryError, TypeError):
     """A keyword is not an option of the function."""
+
+
+class SQLError(QueryError, SQLInterfaceError, SQLSyntaxError):
+    """Polars does not understand an SQL statement; the message names the place."""
+
+
+class UnknownTableError(QueryError, KeyError):
+    """An SQL statement names a table that nobody passed, and that is no store."""
 
 
 class GeometryError(QueryError, ValueError):

@@ -22,12 +22,29 @@ class BackendLike(Protocol):
     def schema(self, variables: Collection[str] | None = None) -> Mapping[str, Any]: ...
 
 
+class ItemLike(Protocol):
+    """A STAC item or collection, for example of pystac."""
+
+    @property
+    def assets(self) -> Mapping[str, Any]: ...
+
+
+class AssetLike(Protocol):
+    """A STAC asset, for example of pystac."""
+
+    @property
+    def href(self) -> str: ...
+
+
 StoreLike: TypeAlias = (
     "str | PathLike[str] | Store | Group | Array[Any] | Dataset | ObjectStore | MutableMapping[str, bytes] | Session "
-    "| BackendLike"
+    "| BackendLike | ItemLike | AssetLike | dict[str, Any]"
 )
 """A path, a URL, a store, group or array of zarr, a Dataset that xarray opened, a store of obstore, an fsspec mapper, an
-Icechunk session or store, or a backend."""
+Icechunk session or store, a backend, or a STAC item or asset."""
+
+TimeUnit: TypeAlias = Literal["ns", "us", "ms"]
+"""The unit of times and durations; see `scan_zarr`."""
 
 RepositoryLike: TypeAlias = "Repository"
 """A repository of Icechunk."""
@@ -49,6 +66,7 @@ class TableOptions(TypedDict, total=False):
     decode: bool
     mask: bool
     statistics: StatisticsOption
+    time_unit: TimeUnit
 
 
 class ScanOptions(TableOptions, total=False):

@@ -13,13 +13,15 @@ import xarray as xr
 from fsspec.registry import _registry as file_systems
 
 import rainbear_dask as rd
+from rainbear_dask.cli.completion import completion_script
+from rainbear_dask.cli.parser import _parser
 from rainbear_dask.cluster import connect
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import MissingDependencyError, RainbearError
 from tests.support.errors import caught
 
 EXTRAS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-NOT_IMPORTED = {"all", "test", "stores", "demo", "bench", "dev"}
+NOT_IMPORTED = {"all"}
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def with_library(address, library):
 
 POINTS = pl.DataFrame({"x": [0.5]})
 USES = [
+    ("completion", ["shtab"], lambda _: completion_script(_parser(), "bash")),
     ("dataframe", ["dask.dataframe"], rd.read_zarr),
     ("dataframe", ["dask.dataframe"], lambda url: rd.to_dask_dataframe(rd.scan_zarr(url))),
     ("dataframe", ["dask.dataframe"], lambda url: rd.plan(url).to_dask_dataframe()),

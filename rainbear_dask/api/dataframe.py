@@ -55,7 +55,8 @@ def read_zarr(
         Coordinates of one dimension that become ordered categoricals, which take a few bytes per row. Planning reads
         them. pandas compares a categorical only with its own labels: ``frame.lat.astype(float) > 30``.
     **options
-        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode`` and ``mask`` of `scan_zarr`.
+        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``time_unit`` of
+        `scan_zarr`.
 
     Returns
     -------

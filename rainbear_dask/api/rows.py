@@ -103,10 +103,12 @@ class PlanRows:
         Returns
         -------
         pyarrow.Table
-            Columns and rows of `collect`.
+            Columns and rows of `collect`. Fields have ``units``, ``long_name`` and ``standard_name`` as metadata.
         """
         require("pyarrow", extra="dataframe")
-        return self.collect(client).to_arrow()
+        from rainbear_dask.convert.arrow import arrow_schema  # noqa: PLC0415  pyarrow is an extra
+
+        return self.collect(client).to_arrow().cast(arrow_schema(self.no_rows(), self.read_plan.columns))
 
     def to_arrow_reader(self, client: "Client | None" = None) -> "pa.RecordBatchReader":
         """Run the plan and stream Arrow record batches; needs pyarrow.
@@ -119,15 +121,16 @@ class PlanRows:
         Returns
         -------
         pyarrow.RecordBatchReader
-            Columns and rows of `collect`. Tasks start with the first batch, and read-ahead is bounded.
+            Columns and rows of `collect`, with metadata as of `to_arrow`. Tasks start with the first batch, and
+            read-ahead is bounded.
 
         Notes
         -----
         The plan is an Arrow stream (``__arrow_c_stream__``), which DuckDB, DataFusion and others accept directly.
         """
-        from rainbear_dask.convert.arrow import arrow_reader  # noqa: PLC0415  pyarrow is an extra
+        from rainbear_dask.convert.arrow import arrow_reader, arrow_schema  # noqa: PLC0415  pyarrow is an extra
 
-        return arrow_reader(self.no_rows(), partial(self.frames, client))
+        return arrow_reader(arrow_schema(self.no_rows(), self.read_plan.columns), partial(self.frames, client))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow_reader().__arrow_c_stream__(requested_schema)

@@ -1,36 +1,27 @@
 """The public functions for lazy tables: a Zarr store to `polars.LazyFrame`, and a query to its plan."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
 
 from rainbear_dask.api.plan import ScanPlan
-from rainbear_dask.backends.base import without_backend
+from rainbear_dask.api.tables import opened_table, opened_tables
 from rainbear_dask.diagnostics.explanation import Explanation
 from rainbear_dask.engine.rewriting import rewrite
-from rainbear_dask.exceptions import QueryError, RepeatedRowsWarning
+from rainbear_dask.exceptions import QueryError
 from rainbear_dask.execution.clients import check_client, place_of
-from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
 from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import plans_with_clients
 from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
-from rainbear_dask.redaction import warn
-from rainbear_dask.statistics.places import checked_option
-from rainbear_dask.storage.sources import is_array, is_dataset, place_in_store
-from rainbear_dask.table.model import Table, TableKey
-from rainbear_dask.table.open import open_table, open_tables
-from rainbear_dask.typing import ScanOptions, StatisticsOption, StoreLike, TableOptions
+from rainbear_dask.table.model import TableKey
+from rainbear_dask.typing import ScanOptions, StatisticsOption, StoreLike, TableOptions, TimeUnit
 
 if TYPE_CHECKING:
     from distributed import Client
-
-REPEATS_TO_WARN = 10
-"""Least rows per value of the largest variable for a warning: users rarely want so many repeats."""
 
 
 @checks_options
@@ -44,6 +35,7 @@ def scan_zarr(
     decode: bool = True,
     mask: bool = True,
     statistics: StatisticsOption = "auto",
+    time_unit: TimeUnit = "ns",
     client: "Client | None" = None,
     max_chunks_to_read: int | None = None,
     max_rows: int | None = None,
@@ -59,7 +51,7 @@ def scan_zarr(
     source : str, path, store or backend
         A local path, a URL that fsspec knows, a store of zarr or obstore, an fsspec mapper, a group or an array of
         zarr, or an Icechunk session or store; Zarr v2 or v3. A Dataset that xarray opened, if it still holds exactly
-        its store. A backend shares its cached metadata and coordinates.
+        its store. A STAC item or asset, as an object of pystac or as a dict, with its storage options. A backend shares its cached metadata and coordinates.
     variables : collection of str, optional
         Data variables of the table; their dimensions make the rows. By default all data variables of the group.
     group : str, optional
@@ -78,6 +70,10 @@ def scan_zarr(
         Statistics of chunks that `analyze` has collected. Filters on data variables then skip chunks that hold no
         matching row. By default they are looked for in the store and in the user's cache folder. False uses none. A
         folder is the one that ``where=`` of `analyze` named.
+    time_unit : {"ns", "us", "ms"}
+        Unit of times and durations. "us" is the unit of Polars' own and of Python's times, so that they join. Times
+        between two steps of the unit are rounded down, as Polars' ``cast`` does. Columns that nanoseconds cannot hold
+        have microseconds with "ns", too.
     client : distributed.Client, optional
         Dask client that runs the tasks. By default the active client. Without one, threads of this process read.
     max_chunks_to_read, max_rows, max_bytes : int, optional
@@ -128,58 +124,18 @@ def scan_zarr(
     >>> lf.collect()  # doctest: +SKIP
     """
     check_client(client)
-    table = _open_table(
-        source, variables, group, prefix, storage_options, decode=decode, mask=mask, statistics=statistics
+    table = opened_table(
+        source,
+        variables,
+        group,
+        prefix,
+        storage_options,
+        decode=decode,
+        mask=mask,
+        statistics=statistics,
+        time_unit=time_unit,
     )
     return lazy_table(table, client, Limits(max_chunks_to_read, max_rows, max_bytes))
-
-
-def _open_table(
-    source: StoreLike,
-    variables: Collection[str] | None = None,
-    group: str | None = None,
-    prefix: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    decode: bool = True,
-    mask: bool = True,
-    statistics: StatisticsOption = "auto",
-) -> Table:
-    if is_dataset(source) or is_array(source):
-        if variables is not None or group or prefix or storage_options:
-            raise QueryError(
-                "A Dataset or an array names its store and its variables itself, so `variables`, `group`, `prefix` and "
-                "`storage_options` have no meaning. Select variables from it, or pass the path of the store."
-            )
-        return replace(_table_of_object(source, decode=decode, mask=mask), statistics=checked_option(statistics))
-    places = checked_option(statistics)
-    meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
-    names = [variables] if isinstance(variables, str) else variables
-    table = replace(open_table(meta, variables=names, decode=decode, mask=mask), statistics=places)
-    if table.repeats >= REPEATS_TO_WARN:
-        warn(
-            f"The table of {table.spec.label} has {table.num_rows:,} rows, {table.repeats:,.0f} for each value of its "
-            f"largest variable, because no variable has all its dimensions ({', '.join(table.sizes)}). Name variables "
-            "that share dimensions in `variables=`, or scan one table for each set of dimensions with tables().",
-            RepeatedRowsWarning,
-        )
-    return table
-
-
-def _table_of_object(source: Any, *, decode: bool, mask: bool) -> Table:
-    """Return the table of a Dataset of xarray, or of an array of zarr."""
-    if is_array(source):
-        store, path = place_in_store(source)
-        group, _, name = path.rpartition("/")
-        return _open_table(store, [name], group, decode=decode, mask=mask)
-    from rainbear_dask.convert.dataset_source import check_same, source_of_dataset  # noqa: PLC0415  xarray is an extra
-
-    found = source_of_dataset(source)
-    whole = _open_table(found.store, None, found.group, decode=decode, mask=mask)
-    names = [name for name, column in whole.columns.items() if column.role == "data" and name in found.variables]
-    table = _open_table(found.store, names or found.variables, found.group, decode=decode, mask=mask)
-    check_same(source, table)
-    return table
 
 
 @checks_options
@@ -201,7 +157,8 @@ def tables(
     source, client, max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``statistics`` of `scan_zarr`.
+        ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask``, ``statistics`` and ``time_unit`` of
+        `scan_zarr`.
 
     Returns
     -------
@@ -229,23 +186,7 @@ def tables(
     """
     check_client(client)
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
-    return {key: lazy_table(table, client, limits) for key, table in _open_tables(source, **options).items()}
-
-
-def _open_tables(
-    source: StoreLike,
-    group: str | None = None,
-    prefix: str | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    decode: bool = True,
-    mask: bool = True,
-    statistics: StatisticsOption = "auto",
-) -> dict[TableKey, Table]:
-    places = checked_option(statistics)
-    meta = open_store(without_backend(source), group=group, prefix=prefix, storage_options=storage_options)
-    found = open_tables(meta, decode=decode, mask=mask)
-    return {key: replace(table, statistics=places) for key, table in found.items()}
+    return {key: lazy_table(table, client, limits) for key, table in opened_tables(source, **options).items()}
 
 
 @checks_options
@@ -275,7 +216,8 @@ def plan(
     max_chunks_to_read, max_rows, max_bytes
         As in `scan_zarr`.
     **options
-        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask`` and ``statistics`` of `scan_zarr`.
+        ``variables``, ``group``, ``prefix``, ``storage_options``, ``decode``, ``mask``, ``statistics`` and
+        ``time_unit`` of `scan_zarr`.
 
     Returns
     -------
@@ -307,7 +249,7 @@ def plan(
     limits = Limits(max_chunks_to_read, max_rows, max_bytes)
     check_count("n_rows", n_rows)
     names = [columns] if isinstance(columns, str) else columns
-    found = plan_filter(_open_table(source, **options), predicate, names, n_rows)
+    found = plan_filter(opened_table(source, **options), predicate, names, n_rows)
     check_limits(found, limits)
     return ScanPlan(found, limits)
 

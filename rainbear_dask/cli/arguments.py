@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -33,14 +34,7 @@ def source_options() -> Parser:
     source.add_argument(
         "--variables", metavar="A,B", type=_names, help="data variables whose dimensions define the rows"
     )
-    source.add_argument(
-        "--option",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=_option,
-        help="storage option for the URL's file system, for example anon=true; a.b=value sets b inside a; repeatable",
-    )
+    _add_option(source)
     return source
 
 
@@ -49,10 +43,44 @@ def query_options() -> Parser:
     query = Parser(add_help=False)
     query.add_argument("--where", metavar="SQL", help=_WHERE)
     query.add_argument("--select", metavar="A,B", type=_names, help="columns of the result; by default all")
-    query.add_argument("--max-chunks", metavar="N", type=_count, help="refuse queries that need more chunks")
-    query.add_argument("--max-rows", metavar="N", type=_count, help="refuse queries that read more rows")
-    query.add_argument("--max-bytes", metavar="N", type=_count, help="refuse queries that decode more bytes")
+    _add_limits(query)
     return query
+
+
+def _add_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_option,
+        help="storage option for the URL's file system, for example anon=true; a.b=value sets b inside a; repeatable",
+    )
+
+
+def _add_limits(parser: Parser) -> None:
+    parser.add_argument("--max-chunks", metavar="N", type=_count, help="refuse queries that need more chunks")
+    parser.add_argument("--max-rows", metavar="N", type=_count, help="refuse queries that read more rows")
+    parser.add_argument("--max-bytes", metavar="N", type=_count, help="refuse queries that decode more bytes")
+
+
+def statement_options() -> Parser:
+    """Return the arguments of an SQL statement."""
+    statement = Parser(add_help=False)
+    statement.add_argument(
+        "query", metavar="SQL", help="one statement in Polars' SQL; stores and files of rows are tables, in quotes"
+    )
+    statement.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_param,
+        help="value of :NAME in the statement: a number, true, false, null, else text; repeatable",
+    )
+    _add_option(statement)
+    _add_limits(statement)
+    return statement
 
 
 def place_options() -> Parser:
@@ -285,6 +313,15 @@ def _option(text: str) -> tuple[str, Any]:
     if not equals:  # not repeated, because it may be a secret
         raise argparse.ArgumentTypeError("an option is not KEY=VALUE")
     return key, {"true": True, "false": False, "null": None}.get(value.lower(), value)
+
+
+def _param(text: str) -> tuple[str, Any]:
+    name, value = _option(text)
+    if isinstance(value, str):
+        for number in (int, float):
+            with suppress(ValueError):
+                return name, number(value)
+    return name, value
 
 
 def _count(text: str) -> int:

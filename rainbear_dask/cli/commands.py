@@ -5,10 +5,8 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,9 +22,11 @@ from rainbear_dask.api.sample import sample
 from rainbear_dask.api.scan import explain, plan, scan_zarr
 from rainbear_dask.api.write import write_icechunk, write_zarr
 from rainbear_dask.api.zonal import zonal
-from rainbear_dask.cli.outputs import check_output, open_output
 from rainbear_dask.cli.reports import json_of_explanation, json_of_table, text_of_table
+from rainbear_dask.cli.rows import RowWriter, on_thread
 from rainbear_dask.diagnostics.progress import progress
+from rainbear_dask.dialect.frames import SUFFIXES, frame_of_file
+from rainbear_dask.dialect.statement import addresses_in, answer
 from rainbear_dask.exceptions import (
     ClusterError,
     PlanTooLargeError,
@@ -37,9 +37,8 @@ from rainbear_dask.exceptions import (
 )
 from rainbear_dask.export.run import ExportReport
 from rainbear_dask.redaction import escaped, presentable, secrets_of
-from rainbear_dask.resources.limits import readable_bytes
-from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.repositories import repository_at
+from rainbear_dask.storage.sources import is_url
 from rainbear_dask.table.model import unknown_column
 
 if TYPE_CHECKING:
@@ -62,8 +61,10 @@ def run(args: argparse.Namespace) -> int:
     int
         The exit code. An error is one line on standard error.
     """
-    secrets = secrets_of(args.url, _source(args)["storage_options"])
-    for name in ("output", "cluster", "points", "folder", "target", "place"):
+    secrets = secrets_of("", _nested(args.option))
+    for text in addresses_in(args.query) if args.command == "sql" else []:
+        secrets += secrets_of(text, {})
+    for name in ("url", "output", "cluster", "points", "folder", "target", "place"):
         secrets += secrets_of(getattr(args, name, None) or "", {})
     secrets += secrets_of("", _nested(getattr(args, "target_option", [])))
     # users need the message only, not the line of code
@@ -102,42 +103,34 @@ def _show(text: str) -> None:
 
 
 def _scan(args: argparse.Namespace) -> None:
-    write = _sink(args.output, args.format)
-    at_terminal = args.output == "-" and sys.stdout is not None and sys.stdout.isatty()
-    start, heights = time.perf_counter(), list[int]()
-    with _cluster(args) as client, _bar(args):
-        lf = _query(args, client)
-        is_cut = at_terminal and args.head is None
-        lf = lf.head(TERMINAL_ROWS) if is_cut else lf
-        write(lf.map_batches(partial(_counted, heights), streamable=True))
-    rows, seconds = sum(heights), time.perf_counter() - start
-    if args.output != "-":
-        size = "" if "://" in args.output or not is_regular(args.output) else f" ({readable_bytes(_size(args.output))})"
-        _tell(f"wrote {rows:,} rows to {presentable(args.output)}{size} in {seconds:.3g} s")
-    elif is_cut and rows == TERMINAL_ROWS:
-        _tell(f"a terminal shows {rows:,} rows at most. Add --head N for more, or --output FILE for all.")
+    with _writer(args) as writer, _cluster(args) as client, _bar(args):
+        writer.write(_query(args, client))
 
 
-TERMINAL_ROWS = 1000
-"""Rows that a terminal shows at most, unless the user names a number."""
+def _sql(args: argparse.Namespace) -> None:
+    with _writer(args) as writer, _cluster(args) as client, _bar(args):
+        found = answer(args.query, dict(args.param), {}, lambda _: None, partial(_opened, args, client))
+        if found.is_explained:
+            _show(str(explain(found.frame)))
+        else:
+            writer.write(found.frame if args.head is None else found.frame.head(args.head))
 
 
-def _counted(heights: list[int], frame: pl.DataFrame) -> pl.DataFrame:
-    heights.append(frame.height)
-    return frame
+def _opened(args: argparse.Namespace, client: "Client | None", source: Any, **options: Any) -> pl.LazyFrame:
+    """Scan a store of a statement; options of the command line are for URLs."""
+    given = {"storage_options": _nested(args.option)} if args.option and is_url(str(source)) else {}
+    return scan_zarr(source, client=client, **_limits(args) | given | options)
 
 
-def _size(path: str) -> int:
-    return Path(path).stat().st_size
-
-
-def _tell(text: str) -> None:
-    print(f"rainbear-dask: {text}", file=sys.stderr)
+@contextmanager
+def _writer(args: argparse.Namespace) -> Iterator[RowWriter]:
+    writer = RowWriter(args.output, args.format, args.head)
+    yield writer
+    writer.tell()
 
 
 def _zonal(args: argparse.Namespace) -> None:
-    write = _sink(args.output, args.format)
-    with _cluster(args) as client, _bar(args):
+    with _writer(args) as writer, _cluster(args) as client, _bar(args):
         lf = zonal(
             scan_zarr(args.url, **_source(args)),
             Path(args.zones),
@@ -149,31 +142,34 @@ def _zonal(args: argparse.Namespace) -> None:
             lat=args.lat,
             client=client,
         )
-        write(lf if args.where is None else _filtered(lf, args.where, lf.collect_schema(), presentable(args.url)))
+        writer.write(
+            lf if args.where is None else _filtered(lf, args.where, lf.collect_schema(), presentable(args.url))
+        )
 
 
 def _sample(args: argparse.Namespace) -> None:
-    write, points = _sink(args.output, args.format), _points(args.points)
     options = {name: getattr(args, name) for name in ("method", "tolerance", "outside", "coordinates", "distance")}
-    with _cluster(args) as client:
-        write(sample(_query(args, client), points, args.on, client=client, **options))
+    with _writer(args) as writer:
+        points = _points(args.points)
+        with _cluster(args) as client, _bar(args):
+            writer.write(sample(_query(args, client), points, args.on, client=client, **options))
 
 
 def _points(path: str) -> pl.LazyFrame:
     """Open a file of points, whose suffix names its format."""
-    form = _SUFFIXES.get(Path(path).suffix.lower())
-    if form is None:
-        raise QueryError(f"The suffix of {path} names no format of points. Use one of {', '.join(_SUFFIXES)}.")
-    if "://" not in path and not Path(path).is_file():
+    if "://" not in path and Path(path).suffix.lower() in SUFFIXES and not Path(path).is_file():
         raise QueryError(f"There is no file of points {path}.")
-    return _SOURCES[form](path)
+    points = frame_of_file(path)
+    if points is None:
+        raise QueryError(f"The suffix of {path} names no format of points. Use one of {', '.join(SUFFIXES)}.")
+    return points
 
 
 def _analyze(args: argparse.Namespace) -> None:
     reports: list[str] = []
     with _cluster(args) as client:
-        _on_thread(lambda: reports.append(str(analyze(args.url, **_source(args), where=args.place, client=client))))
-    _show(reports[0])
+        on_thread(lambda: reports.append(str(analyze(args.url, **_source(args), where=args.place, client=client))))
+    _show(escaped(reports[0]))
 
 
 def _bar(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -192,7 +188,7 @@ def _export(args: argparse.Namespace) -> None:
     reports: list[ExportReport] = []
     with _cluster(args) as client, _bar(args):
         query = _query(args, client)
-        _on_thread(lambda: reports.append(write_parquet(query, args.folder, client=client, **given)))
+        on_thread(lambda: reports.append(write_parquet(query, args.folder, client=client, **given)))
     _show(escaped(str(reports[0])))
 
 
@@ -212,7 +208,7 @@ def _write_zarr(args: argparse.Namespace) -> None:
     given = _writing_options(args) | {"storage_options": _nested(args.target_option)}
     with _cluster(args) as client, _bar(args):
         query = _query(args, client)
-        _on_thread(lambda: write_zarr(query, args.target, client=client, **given))
+        on_thread(lambda: write_zarr(query, args.target, client=client, **given))
 
 
 def _write_icechunk(args: argparse.Namespace) -> None:
@@ -220,7 +216,7 @@ def _write_icechunk(args: argparse.Namespace) -> None:
     snapshots: list[str] = []
     with _cluster(args) as client, _bar(args):
         query, repository = _query(args, client), repository_at(args.target)
-        _on_thread(lambda: snapshots.append(write_icechunk(query, repository, client=client, **given)))
+        on_thread(lambda: snapshots.append(write_icechunk(query, repository, client=client, **given)))
     _show(escaped(snapshots[0]))
 
 
@@ -235,6 +231,7 @@ _COMMANDS = {
     "plan": _plan,
     "sample": _sample,
     "scan": _scan,
+    "sql": _sql,
     "zonal": _zonal,
     "export": _export,
     "write-zarr": _write_zarr,
@@ -258,9 +255,12 @@ def _nested(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return options
 
 
+def _limits(args: argparse.Namespace) -> dict[str, Any]:
+    return {"max_chunks_to_read": args.max_chunks, "max_rows": args.max_rows, "max_bytes": args.max_bytes}
+
+
 def _query(args: argparse.Namespace, client: "Client | None" = None) -> pl.LazyFrame:
-    limits = {"max_chunks_to_read": args.max_chunks, "max_rows": args.max_rows, "max_bytes": args.max_bytes}
-    lf = scan_zarr(args.url, client=client, **_source(args), **limits)
+    lf = scan_zarr(args.url, client=client, **_source(args), **_limits(args))
     known, label = lf.collect_schema(), presentable(args.url)
     if args.where is not None:
         lf = _filtered(lf, args.where, known, label)
@@ -320,40 +320,6 @@ def _silence_logs() -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
 
 
-# ---------------------------------------------------------------------- output
-
-_SINKS: dict[str, Callable[[pl.LazyFrame, Any], None]] = {
-    "parquet": pl.LazyFrame.sink_parquet,
-    "csv": pl.LazyFrame.sink_csv,
-    "ipc": pl.LazyFrame.sink_ipc,
-}
-_SOURCES: dict[str, Callable[[str], pl.LazyFrame]] = {
-    "parquet": pl.scan_parquet,
-    "csv": partial(pl.scan_csv, try_parse_dates=True),
-    "ipc": pl.scan_ipc,
-}
-_SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ipc": "ipc", ".arrow": "ipc", ".feather": "ipc"}
-
-
-def _sink(output: str, form: str | None) -> Callable[[pl.LazyFrame], None]:
-    """Return a function that runs a query and writes its rows, without holding all of them in memory."""
-    form = form or ("csv" if output == "-" else _SUFFIXES.get(Path(output).suffix.lower()))
-    if form is None:
-        raise QueryError(
-            f"The suffix of --output {output} names no format. Add --format {', '.join(_SINKS)}, or another suffix."
-        )
-    check_output(output)
-    sink = _SINKS[form]
-    if "://" in output:
-        return lambda lf: _on_thread(lambda: sink(lf, output))
-
-    def write(lf: pl.LazyFrame) -> None:
-        with open_output(output, text=form == "csv") as file:
-            _on_thread(lambda: sink(lf, file))
-
-    return write
-
-
 # ---------------------------------------------------------------------- errors
 
 
@@ -375,20 +341,3 @@ def _one_line(err: Exception, secrets: Sequence[str]) -> str:
 
 def _print_warning(secrets: Sequence[str], message: Warning | str, *_: Any) -> None:
     print(f"rainbear-dask: warning: {presentable(str(message), secrets)}", file=sys.stderr)
-
-
-def _on_thread(work: Callable[[], None]) -> None:
-    """Work on another thread, so that the main thread, which handles signals, is never inside Polars."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as err:  # noqa: BLE001  raised again below
-            failures.append(err)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]

@@ -22,6 +22,7 @@ from rainbear_dask.cli.arguments import (
     region_options,
     report_option,
     source_options,
+    statement_options,
 )
 
 _EXAMPLES = {
@@ -41,6 +42,12 @@ _EXAMPLES = {
     "analyze": [
         "rainbear-dask analyze sst.zarr",
         "rainbear-dask analyze s3://bucket/sst.zarr --place cache --cluster slurm --workers 4",
+    ],
+    "sql": [
+        "rainbear-dask sql \"SELECT MONTH(time) AS month, AVG(sst) FROM 'sst.zarr' GROUP BY month ORDER BY month\"",
+        "rainbear-dask sql \"SELECT s.name, e.* FROM 'sst.zarr' e JOIN 'stations.csv' s USING (latitude, longitude) "
+        'WHERE e.time >= :start" --param start=2008-06-01 --output stations.parquet',
+        "rainbear-dask sql \"EXPLAIN SELECT * FROM 'sst.zarr' WHERE latitude > 80\"",
     ],
     "sample": [
         "rainbear-dask sample sst.zarr ships.parquet --on latitude=lat,longitude=lon,time --method linear --output found.parquet",
@@ -121,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=["bash", "zsh", "tcsh"],
+        metavar="SHELL",
+        help="print a script that completes commands and options in bash, zsh or tcsh",
+    )
     commands = parser.add_subparsers(title="commands", required=True, dest="command", metavar="COMMAND")
     source, query, head, place = source_options(), query_options(), head_option(), place_options()
     report, output = report_option(), output_options()
@@ -141,10 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     scan = command("scan", "run a query, and write the rows", source, query, head, place, output)
     add_progress(scan)
     add_place(command("analyze", "collect least and greatest values of chunks, for filters on values", source, place))
-    add_points(command("sample", "write the values at points", source, query, place, output))
+    add_progress(command("sql", "run an SQL statement, and write the rows", statement_options(), head, place, output))
+    sample = command("sample", "write the values at points", source, query, place, output)
+    add_points(sample)
+    add_progress(sample)
     zonal = command(
         "zonal", "compute statistics over polygons, and write the rows", source, region_options(), place, output
     )
+    zonal.set_defaults(head=None)
     add_progress(zonal)
     add_writers(command, source, query, head, place)
     return parser
@@ -156,6 +174,20 @@ class _Version(argparse.Action):
         from rainbear_dask.diagnostics.versions import print_extension_info  # noqa: PLC0415  slow to import
 
         print(print_extension_info())
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> NoReturn:
+        """Print the completion script of a shell, and exit."""
+        from rainbear_dask.cli.completion import completion_script  # noqa: PLC0415  an extra
+        from rainbear_dask.exceptions import MissingDependencyError  # noqa: PLC0415  slow to import
+
+        try:
+            print(completion_script(parser, shell))
+        except MissingDependencyError as err:
+            print(f"{parser.prog}: {err}", file=sys.stderr)
+            parser.exit(1)
         parser.exit()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 
 from rainbear_dask.diagnostics.explanation import Explanation
-from rainbear_dask.diagnostics.labels import range_of
+from rainbear_dask.diagnostics.labels import attribute_of, range_of
 from rainbear_dask.redaction import escaped
-from rainbear_dask.table.model import Column, Table
+from rainbear_dask.table.model import Table
 
 
 def text_of_table(table: Table) -> str:
@@ -27,8 +27,8 @@ def json_of_table(table: Table) -> str:
             "dimensions": list(column.dims),
             "chunks": list(column.array.chunks) if column.array else None,
             "shards": list(column.array.shards) if column.array and column.array.shards else None,
-            "units": _attribute(column, "units") or None,
-            "long_name": _attribute(column, "long_name") or None,
+            "units": attribute_of(column, "units") or None,
+            "long_name": attribute_of(column, "long_name") or None,
         }
         for name, column in table.columns.items()
     ]
@@ -55,20 +55,14 @@ def _described(table: Table) -> Iterator[tuple[str, ...]]:
             ", ".join(f"{dim}: {size:,}" for dim, size in sizes.items()),
             " x ".join(map(str, array.chunks)) if array else "",
             " x ".join(map(str, array.shards)) if array and array.shards else "",
-            _attribute(column, "units"),
-            _attribute(column, "long_name"),
+            attribute_of(column, "units"),
+            attribute_of(column, "long_name"),
             range_of(table, name) if column.role == "dimension" else "",
         )
 
 
 def _type(dtype: pl.DataType) -> str:
     return f"{type(dtype).__name__}[{dtype.time_unit}]" if isinstance(dtype, pl.Datetime | pl.Duration) else str(dtype)
-
-
-def _attribute(column: Column, name: str) -> str:
-    """Return an attribute of the array that is a text."""
-    value = column.array.attributes.get(name) if column.array else None
-    return value if isinstance(value, str) else ""
 
 
 def _aligned(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:

@@ -80,6 +80,8 @@ class Decoding:
         Unpacking: ``stored * scale_factor + add_offset`` in float64. Both None: none.
     clock : Clock or None
         For times and durations, the unit and the epoch.
+    finer : {"ns", "us"} or None
+        The unit in which times are decoded before they are rounded down to the unit of ``dtype``; None if that one.
     fraction : bool
         For times as text, whether they have microseconds.
     encoding : str
@@ -95,6 +97,7 @@ class Decoding:
     scale_factor: float | None = None
     add_offset: float | None = None
     clock: Clock | None = None
+    finer: Literal["ns", "us", "ms"] | None = None
     fraction: bool = False
     encoding: str = ""
 
@@ -201,10 +204,11 @@ class Decoding:
             flat = flat.astype(np.float64, copy=False)
         try:
             times: _Array
-            if isinstance(self.dtype, pl.Datetime):
-                times = clock.datetimes(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
-            elif isinstance(self.dtype, pl.Duration):
-                times = clock.count(flat, NUMPY_NANOSECONDS[self.dtype.time_unit])
+            exact = _in_unit(self.dtype, self.finer) if self.finer else self.dtype
+            if isinstance(exact, pl.Datetime):
+                times = clock.datetimes(flat, NUMPY_NANOSECONDS[exact.time_unit])
+            elif isinstance(exact, pl.Duration):
+                times = clock.count(flat, NUMPY_NANOSECONDS[exact.time_unit])
             else:
                 times = clock.texts(flat, fraction=self.fraction)
         except OverflowError:
@@ -213,12 +217,16 @@ class Decoding:
                 f"{self.dtype!r}, cannot hold all of them. Read the store with `decode=False`, or leave the array out "
                 "with `variables=`."
             ) from None
-        series = pl.Series(times).cast(self.dtype)
+        series = pl.Series(times).cast(exact).cast(self.dtype)
         return series.set(pl.Series(absent), None) if absent.any() else series
 
     def _decode_text(self, flat: _Array) -> pl.Series:
         series = as_column(flat, self.dtype, self.encoding, self.path)
         return series.replace(list(self.fills), [None] * len(self.fills)) if self.fills else series
+
+
+def _in_unit(dtype: pl.DataType, unit: Literal["ns", "us", "ms"]) -> pl.DataType:
+    return pl.Datetime(unit) if isinstance(dtype, pl.Datetime) else pl.Duration(unit)
 
 
 def _absent(flat: _Array, masked: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from rainbear_dask.diagnostics.hints import hints_of
-from rainbear_dask.diagnostics.labels import range_of
+from rainbear_dask.diagnostics.labels import attribute_of, range_of
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
@@ -17,7 +17,7 @@ from rainbear_dask.planning.plan import ReadPlan, num_chunks_kept_by
 from rainbear_dask.planning.pruning import StatisticsUse
 from rainbear_dask.redaction import escaped
 from rainbear_dask.resources.limits import readable_bytes
-from rainbear_dask.table.model import Table
+from rainbear_dask.table.model import Column, Table
 
 MIN_REPORTED_AMPLIFICATION = 1.5
 """Bytes read for each byte of the selected chunks, from which on the report mentions them."""
@@ -49,7 +49,15 @@ def as_html(plan: ReadPlan, place: str) -> str:
                 for box in task.boxes or [task.index]
             ]
         drawn = draw_chunks(array.grid, boxes, {dim: range_of(plan.table, dim) for dim in array.dims})
-    return draw_report(_title(plan), _facts(plan, place), drawn)
+    described = ", ".join(map(_described, plan.columns))
+    facts = [(name, described if name == "columns" else text) for name, text in _facts(plan, place)]
+    return draw_report(_title(plan), facts, drawn)
+
+
+def _described(column: Column) -> str:
+    """Return the name of a column with its long name and its unit."""
+    found = [text for name in ("long_name", "units") if (text := attribute_of(column, name))]
+    return f"{column.name} ({', '.join(found)})" if found and column.role != "dimension" else column.name
 
 
 def _title(plan: ReadPlan) -> str:

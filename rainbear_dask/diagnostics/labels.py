@@ -8,7 +8,7 @@ import polars as pl
 
 from rainbear_dask.exceptions import RainbearError
 from rainbear_dask.table.columns import whole_column
-from rainbear_dask.table.model import Table
+from rainbear_dask.table.model import Column, Table
 
 MAX_SHOWN = 2**20
 """Labels of the longest coordinate that a report reads."""
@@ -44,6 +44,12 @@ def unit_of(table: Table, name: str) -> str:
     if unit.startswith("degree"):
         return "°"
     return f" {unit}" if unit and not table.columns[name].dtype.is_temporal() else ""
+
+
+def attribute_of(column: Column, name: str) -> str:
+    """Return an attribute of a column's array that is text; "" if it has none."""
+    value = column.array.attributes.get(name) if column.array else None
+    return value if isinstance(value, str) else ""
 
 
 def shown(value: Any, unit: str = "") -> str:

@@ -1,5 +1,6 @@
 """Progress bars for scans."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import IO, TypeVar
@@ -7,6 +8,7 @@ from typing import IO, TypeVar
 import polars as pl
 
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.resources.limits import readable_bytes
 
 T = TypeVar("T")
 
@@ -15,12 +17,14 @@ _shown_on: list[IO[str] | None] = []
 
 @contextmanager
 def progress(file: IO[str] | None = None) -> Iterator[None]:
-    """Show a bar for each scan that runs inside the block, on any thread: finished tasks, all tasks, and rows.
+    """Show a bar for each scan that runs inside the block, on any thread: finished tasks, all tasks, rows and bytes.
+
+    Bytes are the size of the rows in memory.
 
     Parameters
     ----------
     file : text file, optional
-        Destination; by default standard error, which a notebook shows as text, without widgets.
+        Destination; by default standard error, or a widget in a notebook that has ipywidgets.
 
     Examples
     --------
@@ -68,15 +72,17 @@ def bar(plan: ReadPlan, *, one_a_task: bool = True) -> Iterator[Callable[[object
     if not _shown_on:
         yield lambda _: None
         return
-    from tqdm import tqdm  # noqa: PLC0415  only scans with a bar need it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # a notebook without ipywidgets shows text
+        from tqdm.auto import tqdm  # noqa: PLC0415  only scans with a bar need it
 
-    rows = 0
+    rows = size = 0
 
     def advance(value: object) -> None:
-        nonlocal rows
+        nonlocal rows, size
         if isinstance(value, pl.DataFrame):
-            rows += value.height
-            line.set_postfix_str(f"{rows:,} rows", refresh=False)
+            rows, size = rows + value.height, size + int(value.estimated_size())
+            line.set_postfix_str(f"{rows:,} rows, {readable_bytes(size)}", refresh=False)
         line.update()
 
     total = plan.counts.num_tasks if plan.limit is None and one_a_task else None

@@ -27,6 +27,7 @@ from rainbear_dask.storage.errors import is_refusal, translate_errors
 from rainbear_dask.storage.local_files import is_regular
 from rainbear_dask.storage.sources import IcechunkAddress, address_of, label_of, place_in_store
 from rainbear_dask.storage.spec import StoreSpec
+from rainbear_dask.storage.stac import is_stac, source_of_stac
 from rainbear_dask.storage.url_options import check_options
 from rainbear_dask.storage.zarr_internals import sync
 
@@ -49,7 +50,7 @@ def open_store(
     ----------
     source : str, path or store
         A local folder or zip file, a URL that fsspec knows, an obstore store, a ``zarr.abc.store.Store``, an fsspec
-        mapper, or an Icechunk session or store. An `OpenedStore` returns the metadata that it keeps.
+        mapper, an Icechunk session or store, or a STAC item or asset. An `OpenedStore` returns the metadata that it keeps.
     group : str, optional
         Path of a group inside the store.
     prefix : str, optional
@@ -110,6 +111,10 @@ class OpenedStore:
         max_cached: int | None = None,
         max_chunks: int | None = None,
     ) -> None:
+        if is_stac(source):
+            found = source_of_stac(source)
+            source, prefix = found.address, join_path(found.group, prefix or "")
+            storage_options = {**found.options, **(storage_options or {})} or None
         if isinstance(source, Group | Array):
             source, path = place_in_store(source)
             prefix = join_path(path, prefix or "")

@@ -56,7 +56,7 @@ def address_of(source: Any) -> str | Store | IcechunkAddress:
     if not isinstance(source, str | os.PathLike):
         raise StoreFormatError(
             f"An object of type {type(source).__name__} is not a Zarr store. Give a path, a URL, a store of zarr, "
-            "obstore or fsspec, a group of zarr, or an Icechunk session. scan_zarr() and plan() also take an array of "
+            "obstore or fsspec, a group of zarr, an Icechunk session, or a STAC item or asset. scan_zarr() and plan() also take an array of "
             "zarr, and a Dataset that xarray opened."
         )
     address = os.fspath(source)

@@ -21,6 +21,7 @@ from rainbear_dask.metadata.groups import (
 from rainbear_dask.metadata.model import ArrayMeta, StoreMeta
 from rainbear_dask.table.decodings import COORDINATES, Decodings, ReadArray
 from rainbear_dask.table.model import Column, Table, TableKey, unknown_column
+from rainbear_dask.typing import TimeUnit
 
 MAX_COMPARED = 2**26
 """Labels, at most, that are compared between coordinates of two groups. Longer coordinates count as different."""
@@ -34,6 +35,7 @@ def build_table(
     variables: Collection[str] | None = None,
     decode: bool = True,
     mask: bool = True,
+    time_unit: TimeUnit = "ns",
 ) -> Table:
     """Build the table of a group and the groups below it.
 
@@ -52,6 +54,8 @@ def build_table(
         Whether to decode CF attributes and to join letters to texts.
     mask : bool
         Whether masked values become null.
+    time_unit : {"ns", "us", "ms"}
+        Unit of times and durations, as in `rainbear_dask.coding.time_units.in_time_unit`.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def build_table(
     StoreFormatError
         If ``variables`` names an array that cannot be read, or if arrays disagree on a dimension.
     """
-    group = _group(meta, read, sample, decode=decode, mask=mask)
+    group = _group(meta, read, sample, decode=decode, mask=mask, time_unit=time_unit)
     names = {path for path, role in group.roles.items() if role == "data"} if variables is None else set(variables)
     data = [path for path, array in group.meta.arrays.items() if path in names and group.decodings.has(array)]
     _check_named(variables or (), group.meta, group.decodings.skipped)
@@ -73,13 +77,19 @@ def build_table(
 
 
 def build_tables(
-    meta: StoreMeta, *, read: ReadArray, sample: ReadArray, decode: bool = True, mask: bool = True
+    meta: StoreMeta,
+    *,
+    read: ReadArray,
+    sample: ReadArray,
+    decode: bool = True,
+    mask: bool = True,
+    time_unit: TimeUnit = "ns",
 ) -> tuple[dict[TableKey, Table], dict[str, str]]:
     """Build one table for each grid of a group and the groups below it.
 
     Parameters
     ----------
-    meta, read, sample, decode, mask
+    meta, read, sample, decode, mask, time_unit
         As in `build_table`.
 
     Returns
@@ -90,7 +100,7 @@ def build_tables(
     dict of str to str
         Arrays that no table has, by path, each with the reason.
     """
-    group = _group(meta, read, sample, decode=decode, mask=mask)
+    group = _group(meta, read, sample, decode=decode, mask=mask, time_unit=time_unit)
     skipped = group.decodings.skipped
     grids: dict[tuple[str, frozenset[tuple[str, int]]], list[ArrayMeta]] = {}
     for path, array in group.meta.arrays.items():
@@ -106,7 +116,9 @@ def build_tables(
     return tables, skipped
 
 
-def _group(meta: StoreMeta, read: ReadArray, sample: ReadArray, *, decode: bool, mask: bool) -> "_Group":
+def _group(
+    meta: StoreMeta, read: ReadArray, sample: ReadArray, *, decode: bool, mask: bool, time_unit: TimeUnit
+) -> "_Group":
     meta = with_times_of_bounds(meta)
     if decode:
         meta = with_texts(meta)
@@ -114,7 +126,8 @@ def _group(meta: StoreMeta, read: ReadArray, sample: ReadArray, *, decode: bool,
         above = {dim: [array for array in arrays if not array.letters] for dim, arrays in meta.above.items()}
         meta = replace(meta, above=above)
     roles = roles_of(meta)
-    return _Group(meta, roles, Decodings(meta, roles, sample, decode=decode, mask=mask), read)
+    decodings = Decodings(meta, roles, sample, decode=decode, mask=mask, time_unit=time_unit)
+    return _Group(meta, roles, decodings, read)
 
 
 def _without_misfits(group: "_Group", key: TableKey) -> "_Group":

@@ -6,11 +6,13 @@ from typing import Any
 import numpy.typing as npt
 
 from rainbear_dask.coding import cf
+from rainbear_dask.coding.time_units import in_time_unit
 from rainbear_dask.exceptions import ChunkReadError, RainbearError, StoreFormatError
 from rainbear_dask.metadata.groups import Role
 from rainbear_dask.metadata.model import ArrayMeta, StoreMeta
 from rainbear_dask.redaction import reason
 from rainbear_dask.resources.limits import FILTERED_VALUES
+from rainbear_dask.typing import TimeUnit
 
 ReadArray = Callable[[ArrayMeta], npt.NDArray[Any]]
 """Returns stored values of an array."""
@@ -36,7 +38,7 @@ class Decodings:
     sample : callable
         Returns stored values of an array, its first and last chunk at least. Called only if the type of the column
         depends on them.
-    decode, mask : bool
+    decode, mask, time_unit
         As in `rainbear_dask.table.build.build_table`.
 
     Attributes
@@ -46,10 +48,18 @@ class Decodings:
     """
 
     def __init__(
-        self, meta: StoreMeta, roles: Mapping[str, Role], sample: ReadArray, *, decode: bool, mask: bool
+        self,
+        meta: StoreMeta,
+        roles: Mapping[str, Role],
+        sample: ReadArray,
+        *,
+        decode: bool,
+        mask: bool,
+        time_unit: TimeUnit,
     ) -> None:
         self.skipped = dict(meta.skipped)
         self._roles, self._sample, self._decode, self._mask = roles, sample, decode, mask
+        self._time_unit = time_unit
         self._found: dict[str, cf.Decoding] = {}
 
     def __getitem__(self, path: str) -> cf.Decoding:
@@ -76,7 +86,8 @@ class Decodings:
         if num_labels > FILTERED_VALUES:
             raise StoreFormatError(f"it declares {num_labels:,} labels; a coordinate has {FILTERED_VALUES:,} at most")
         sample = self._sample_of(array)
-        return cf.decoding_of(array, coordinate=coordinate, decode=self._decode, mask=self._mask, sample=sample)
+        found = cf.decoding_of(array, coordinate=coordinate, decode=self._decode, mask=self._mask, sample=sample)
+        return in_time_unit(found, self._time_unit)
 
     def _sample_of(self, array: ArrayMeta) -> npt.NDArray[Any] | None:
         """Read the values on which the type of a column depends; None if attributes alone decide."""

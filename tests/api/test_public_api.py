@@ -69,6 +69,7 @@ def test_the_public_names():
         "scan_zarr",
         "scan_zarr_async",
         "show_versions",
+        "sql",
         "store",
         "tables",
         "to_dask_dataframe",

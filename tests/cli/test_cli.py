@@ -109,6 +109,7 @@ def test_zonal_statistics_are_those_of_python(url, tmp_path, capsys):
     expected = rd.zonal(url, ZONES, "t2m", stats=stats, by="name", weights="area").filter(name="east").collect()
     assert pl.read_parquet(output).equals(expected)
     assert expected.height > 0
+    assert f"wrote {expected.height:,} rows to {output} (" in capsys.readouterr().err
     assert main(["zonal", url, str(tmp_path / "no-such.geojson")]) == 2
     assert "There is no file" in capsys.readouterr().err
     assert main(["zonal", url, str(zones), "--stats", "maen"]) == 2
@@ -277,7 +278,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 def test_the_examples_of_the_help_are_commands():
     lines = [line.strip() for line in cli._parser().epilog.splitlines() if line.strip().startswith("rainbear-dask")]
-    assert len(lines) == 12
+    assert len(lines) == 15
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
 

@@ -31,7 +31,7 @@ ON = {"time": "when", "lat": "lat", "lon": "x"}
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
-def test_the_rows_are_those_of_the_function(url, points, suffix):
+def test_the_rows_are_those_of_the_function(url, points, suffix, capsys):
     arguments = ["sample", url, f"points.{suffix}", "--on", "time=when,lat,lon=x", "--output", "out.parquet"]
     more = [
         "--method",
@@ -45,6 +45,7 @@ def test_the_rows_are_those_of_the_function(url, points, suffix):
         "t2m",
     ]
     assert main([*arguments, *more, "--where", "lat > -40 AND t2m < 290"]) == 0
+    assert capsys.readouterr().err.startswith("rainbear-dask: wrote 50 rows to out.parquet (")
     scan = rd.scan_zarr(url).filter(pl.col("lat") > -40, pl.col("t2m") < 290).select("t2m")
     limits = {"time": timedelta(minutes=90), "lat": 3}
     expected = rd.sample(

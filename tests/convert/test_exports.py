@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from pandas.testing import assert_frame_equal
@@ -31,6 +32,18 @@ def test_arrow_has_the_rows_of_polars(url):
     assert isinstance(table, pa.Table)
     assert_polars_equal(pl.from_arrow(table), plan.collect())
     assert_polars_equal(pl.DataFrame(plan), plan.collect())
+
+
+def test_arrow_has_the_units_and_names_of_the_store(tmp_path):
+    rd.open_sample(tmp_path / "sst.zarr")
+    plan = rd.plan(tmp_path / "sst.zarr", c.latitude > 80)
+    for schema in (plan.to_arrow().schema, plan.to_arrow_reader().schema, pa.table(plan).schema):
+        found = schema.field("sst").metadata
+        assert found[b"units"] == b"degC"
+        assert found[b"long_name"] == b"sea surface temperature"
+        assert schema.field("time").metadata is None  # it is decoded
+    pq.write_table(plan.to_arrow(), tmp_path / "sst.parquet")
+    assert pq.read_schema(tmp_path / "sst.parquet").field("sst").metadata[b"units"] == b"degC"
 
 
 def test_a_reader_reads_when_it_is_asked_and_stops_when_it_is_let_go(url):

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+import zarr
 
 import rainbear_dask as rd
 from rainbear_dask.diagnostics.explanation import Explanation
@@ -199,3 +200,15 @@ def test_no_colour_of_text_is_fixed_so_that_light_and_dark_pages_show_it(url):
     assert {label.get("fill") for label in report.iter("{http://www.w3.org/2000/svg}text")} == {"currentColor"}
     assert "background" not in html
     assert "color:" not in html
+
+
+def test_columns_have_their_units_and_long_names(tmp_path):
+    rd.open_sample(tmp_path / "sst.zarr")
+    html = rd.plan(tmp_path / "sst.zarr")._repr_html_()
+    assert "longitude, sst (sea surface temperature, degC)" in html
+    root = zarr.open_group(tmp_path / "sst.zarr")
+    root["sst"].attrs["units"] = "<script>"
+    zarr.consolidate_metadata(tmp_path / "sst.zarr")
+    html = rd.plan(tmp_path / "sst.zarr")._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html

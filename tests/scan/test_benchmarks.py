@@ -66,6 +66,9 @@ from benchmarks.run import (
     report_targets,
     targets_of,
 )
+from benchmarks.sql import JOBS, frames_of, write_stores
+from benchmarks.sql import measure as measure_sql
+from benchmarks.sql import report as report_sql
 from benchmarks.statistics import STORES as STATISTICS_STORES
 from benchmarks.statistics import measure as measure_statistics
 from benchmarks.statistics import opening
@@ -395,3 +398,16 @@ def test_questions_with_many_groups_and_in_row_space_run(tmp_path, client):
     write_groups(str(tmp_path / "a.zarr"), SMALL, (24, 61, 120), filled=True)
     check_groups(str(tmp_path / "a.zarr"), client)
     assert climatology(str(tmp_path / "a.zarr")) == 61 * 120 * 24
+
+
+@pytest.fixture(scope="module")
+def sql_stores(tmp_path_factory):
+    paths = write_stores(tmp_path_factory.mktemp("sql"), 16)
+    return paths, frames_of(paths)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_jobs_in_sql_give_the_answers_of_lazy_frames(sql_stores, job):
+    best = measure_sql(job, *sql_stores, rounds=0)
+    assert set(best) >= {"LazyFrame", "SQL"}
+    assert job.name in report_sql({job.name: best})

@@ -102,6 +102,57 @@ FAULTS = [
         "if known is None or not known.unchanged(np.arange(known.array.num_chunks)).all():",
         "if known is None:",
     ),
+    # Units of time
+    Fault(
+        "time unit: a coarser unit decodes at once and rounds to the nearest",
+        "coding/time_units coding/test_time_units",
+        "finer=dtype.time_unit if is_finer else None",
+        "finer=None",
+    ),
+    # STAC
+    Fault(
+        "stac: several assets of Zarr, and the first counts",
+        "storage/stac storage/test_stac",
+        "if len(found) == 1:",
+        "if found:",
+    ),
+    # SQL
+    Fault(
+        "sql: a negative parameter makes a comment",
+        "dialect/literals dialect/test_literals anywhere",
+        'return f"({found})" if found[0] in "-0123456789" else found',
+        "return found",
+    ),
+    Fault(
+        "sql: a quote in a parameter ends the text",
+        "dialect/literals dialect/test_literals",
+        """value.replace("'", "''")""",
+        "value",
+    ),
+    Fault(
+        "sql: FROM of a function names a table",
+        "dialect/references dialect/test_sql names",
+        "begins_query = scope.wants_table or _keyword(tokens, number + 1) in _BEGINNINGS",
+        "begins_query = True",
+    ),
+    Fault(
+        "sql: a test of geometry filters beside OR",
+        "dialect/geometry dialect/test_sql places",
+        'word in ("OR", "XOR", "CASE")',
+        'word in ("XOR", "CASE")',
+    ),
+    Fault(
+        "sql: a test of geometry filters the right side of a left join",
+        "dialect/geometry dialect/test_sql outer",
+        "here = here[:1]",
+        "here = here[:]",
+    ),
+    Fault(
+        "sql: places in messages ignore replacements before them",
+        "dialect/edits dialect/test_sql place",
+        "shift += len(edit.text) - (edit.end - edit.start)",
+        "shift += 0",
+    ),
     # Writing
     Fault(
         "write: units ignore shards",
@@ -658,8 +709,8 @@ FAULTS = [
     Fault(
         "the product around boxes is read",
         "execution/worker scan/test_row_order order_of_the_table",
-        "if not task.boxes:",
-        "if True:",
+        "wanted = np.full(shape, not task.boxes)",
+        "wanted = np.full(shape, True)",
     ),
     Fault(
         "boxes are no part of a task's key",
@@ -829,8 +880,8 @@ FAULTS = [
     Fault(
         "a gate stops NaN",
         "execution/gates execution/test_gates",
-        "mask |= np.isnan(stored)",
-        "pass",
+        "        passing(stored, mask)\n        mask |= np.isnan(stored)",
+        "        passing(stored, mask)",
     ),
     Fault(
         "a gate stops values because others are fill values",

@@ -8,6 +8,7 @@ from typing import Any, Unpack, assert_type
 import dask.dataframe as dd
 import obstore.store
 import polars as pl
+import pystac
 import zarr.storage
 from dask.delayed import Delayed
 
@@ -24,6 +25,11 @@ def scans(path: Path) -> None:
     assert_type(rd.scan_zarr(zarr.storage.MemoryStore(), mask=False, max_chunks_to_read=5), pl.LazyFrame)
     assert_type(rd.scan_zarr(obstore.store.MemoryStore(), max_rows=1, max_bytes=2), pl.LazyFrame)
     assert_type(rd.tables(path, prefix="c", max_rows=5), dict[rd.TableKey, pl.LazyFrame])
+    assert_type(rd.scan_zarr(path, time_unit="us"), pl.LazyFrame)
+    rd.scan_zarr(path, time_unit="s")  # type: ignore[arg-type]
+    assert_type(rd.scan_zarr({"href": "a.zarr"}), pl.LazyFrame)
+    assert_type(rd.scan_zarr(pystac.Asset("a.zarr")), pl.LazyFrame)
+    assert_type(rd.sql("SELECT * FROM t WHERE x > :a", params={"a": 1}, t=path), pl.LazyFrame)
     assert_type(rd.explain(rd.scan_zarr(path)), Explanation)
     assert_type(rd.explain(rd.scan_zarr(path)).chunks_kept, int)
     rd.scan_zarr(path, varaibles=["t2m"])  # type: ignore[call-arg]

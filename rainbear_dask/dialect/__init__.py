@@ -1,0 +1,1 @@
+"""SQL beyond Polars: stores as tables, parameters, geometry."""
