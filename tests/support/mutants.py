@@ -40,6 +40,31 @@ class Fault:
 
 
 FAULTS = [
+    # Interpolation
+    Fault(
+        "interpolation: the slope at an end lacks a label",
+        "query/stencils query/test_stencils",
+        '"pchip": 1, "akima": 2',
+        '"pchip": 0, "akima": 2',
+    ),
+    Fault(
+        "interpolation: of two nearest labels, the higher one",
+        "query/stencils query/test_stencils",
+        "np.abs(targets - labels[left]) <= np.abs",
+        "np.abs(targets - labels[left]) < np.abs",
+    ),
+    Fault(
+        "interpolation: a target outside does not extrapolate",
+        "query/stencils query/test_stencils",
+        "    elif not extrapolate:\n",
+        "    else:\n",
+    ),
+    Fault(
+        "interpolation: a spline between labels has ends of its own",
+        "query/stencils query/test_stencils",
+        "return np.ones_like(needed)",
+        "return needed",
+    ),
     # Writing
     Fault(
         "write: units ignore shards",
