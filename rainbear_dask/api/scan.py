@@ -15,7 +15,7 @@ from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
 from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import plans_with_clients
+from rainbear_dask.query.io_source import reports_with_clients
 from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.redaction import warn
@@ -341,10 +341,10 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         raise QueryError(
             f"explain() takes a LazyFrame, and this is a {type(lf).__name__}. Explain the query before you collect it."
         )
-    scans = plans_with_clients(lf)
-    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
+    scans = reports_with_clients(lf)
+    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.plan.conjuncts}
     kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
-    places = tuple(place_of(found, client) for found, client in scans)
+    places = tuple(place_of(found.plan, client) for found, client in scans)
     parts = rewrite(lf).parts
     return Explanation(
         tuple(found for found, _ in scans),

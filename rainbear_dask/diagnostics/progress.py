@@ -1,7 +1,7 @@
 """Progress bars for scans."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import IO, TypeVar
 
 import polars as pl
@@ -16,6 +16,8 @@ _shown_on: list[IO[str] | None] = []
 @contextmanager
 def progress(file: IO[str] | None = None) -> Iterator[None]:
     """Show a bar for each scan that runs inside the block, on any thread: finished tasks, all tasks, and rows.
+
+    `sample` shows one for each batch of points, and `zonal` one for each query, without rows.
 
     Parameters
     ----------
@@ -50,19 +52,32 @@ def shown(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
     iterator
         The same results.
     """
-    return _counted(values, plan) if _shown_on else values
+    return counted(values, *_title_and_total(plan))
 
 
-def _counted(values: Iterator[T], plan: ReadPlan) -> Iterator[T]:
-    with closing(values), bar(plan) as advance:  # type: ignore[type-var]  # a generator
+def counted(values: Iterator[T], title: str, total: Callable[[], int | None]) -> Iterator[T]:
+    """Pass on the results of tasks as `shown` does; a bar calls ``total`` for their number, which may be unknown."""
+    return _counted(values, title, total) if _shown_on else values
+
+
+def _counted(values: Iterator[T], title: str, total: Callable[[], int | None]) -> Iterator[T]:
+    with closing(values), _bar(title, total) as advance:  # type: ignore[type-var]  # a generator
         for value in values:
             advance(value)
             yield value
 
 
-@contextmanager
-def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
+def bar(plan: ReadPlan) -> AbstractContextManager[Callable[[object], None]]:
     """Show a bar for a plan if `progress` is active; yield the function to call with the result of each task."""
+    return _bar(*_title_and_total(plan))
+
+
+def _title_and_total(plan: ReadPlan) -> tuple[str, Callable[[], int | None]]:
+    return f"scan {plan.table.spec.label}", lambda: plan.counts.num_tasks if plan.limit is None else None
+
+
+@contextmanager
+def _bar(title: str, total: Callable[[], int | None]) -> Iterator[Callable[[object], None]]:
     if not _shown_on:
         yield lambda _: None
         return
@@ -77,6 +92,5 @@ def bar(plan: ReadPlan) -> Iterator[Callable[[object], None]]:
             line.set_postfix_str(f"{rows:,} rows", refresh=False)
         line.update()
 
-    total = plan.counts.num_tasks if plan.limit is None else None
-    with tqdm(total=total, file=_shown_on[-1], desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
+    with tqdm(total=total(), file=_shown_on[-1], desc=title[-50:], unit=" tasks") as line:
         yield advance

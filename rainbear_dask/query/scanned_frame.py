@@ -79,6 +79,12 @@ def limits_of(lf: pl.LazyFrame) -> Limits:
     return found[0] if len(found) == 1 else Limits()
 
 
+def client_of(lf: pl.LazyFrame) -> "Client | None":
+    """Return the client that the scan of a query names, if it is the only scan of the query."""
+    reader = reader_of(lf)
+    return None if reader is None else reader.client
+
+
 def _rebuilt(scan: ReadPlan, names: Sequence[str]) -> Iterator[pl.LazyFrame]:
     """Yield queries that only filter by the conditions of a plan. A query does no more if it has the steps of one."""
     if conditions := [conjunct.expr for conjunct in scan.conjuncts]:

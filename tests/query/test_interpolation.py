@@ -259,6 +259,9 @@ def test_rows_that_are_no_product_are_left_to_interpolars(paths):
     two_boxes = ((c("lat") < 5) & (c("lon") < 9)) | ((c("lat") > 6) & (c("lon") > 20))
     with pytest.raises(pl.exceptions.ComputeError, match="source grid missing points"):
         rd.scan_zarr(paths["up"]).filter(two_boxes).select(expr).collect()
+    twice = interpolate_nd(["time", "lead"], ["v"], targets(time=[DAY], lead=[timedelta(hours=12)]))
+    with pytest.raises(pl.exceptions.ComputeError, match="source grid missing points"):
+        rd.scan_zarr(paths["up"]).select(twice).collect()
     values = rd.scan_zarr(paths["up"]).filter(c("v") > -9, c("time") == datetime(2020, 1, 4)).select(expr)
     at = rd.scan_zarr(paths["up"]).filter(c("time") == datetime(2020, 1, 4)).select(expr)
     assert rd.explain(values).chunks_kept > rd.explain(at).chunks_kept
@@ -308,6 +311,12 @@ def test_equal_filters_of_coordinates_and_values(paths, frames):
     day = c("time") == DAY
     expr = interpolate_nd([c("lat").filter(day)], [c("v").filter(day)], targets(lat=[3.5]))
     assert chunks_of(paths["up"], expr) == product(time=[2], lat=[3, 4])
+    assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
+
+
+def test_inputs_that_need_other_rows_are_left_alone(paths, frames):
+    day = c("time") == DAY
+    expr = interpolate_nd([c("lat").filter(day)], [c("v").filter(day).cum_sum()], targets(lat=[3.5]))
     assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
 
 
