@@ -196,3 +196,12 @@ def test_other_filters_have_no_outline(tmp_path, predicate):
 def test_labels_without_an_order_have_no_outline(tmp_path):
     picture = drawn_plan(tmp_path, np.arange(20.0) % 7, np.arange(0.5, 40), rd.geo.within(BOX))
     assert not picture.findall(f"{SVG}svg")
+
+
+def test_dates_of_any_calendar_are_on_the_axes(tmp_path):
+    units = {"units": "days since 2000-01-01", "calendar": "360_day"}
+    data = xr.Dataset({"v": ("time", np.zeros(3))}, {"time": ("time", [0, 59, 60], units)})
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    page = parsed(rd.explain(rd.scan_zarr(str(tmp_path / "a.zarr")))._repr_html_())
+    (picture,) = page.findall(f".//{SVG}svg[@role]")
+    assert "2000-01-01 to 2000-03-01" in labels(picture)
