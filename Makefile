@@ -93,7 +93,7 @@ check: lint types layers test test-second test-stores test-stores-second test-se
 laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 (many minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
-	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
+	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py tests/query/test_stencils.py tests/query/test_interpolation.py \
 	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
@@ -131,6 +131,7 @@ bench-points: .venv-bench/.installed  ## Measure values at points beside xarray:
 	.venv-bench/bin/python -m benchmarks.points memory $(ARGS)
 	.venv-bench/bin/python -m benchmarks.points latency $(ARGS)
 	.venv-bench/bin/python -m benchmarks.points cluster $(ARGS)
+	.venv-bench/bin/python -m benchmarks.points interpolars $(ARGS)
 
 bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)

@@ -18,14 +18,14 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from rainbear_dask.exceptions import PlanTooLargeError, QueryError
+from rainbear_dask.exceptions import PlanTooLargeError, QueryError, SuspiciousFilterWarning
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.query.pushdown import elementwise, prepared
 from rainbear_dask.query.slices import BySlice
 from rainbear_dask.query.stencils import Method, needed_labels
 from rainbear_dask.query.trees import Tree, expr_of, mapped, tree_of, with_inputs
-from rainbear_dask.redaction import escaped
+from rainbear_dask.redaction import escaped, warn
 from rainbear_dask.table.columns import prefetch, whole_column
 from rainbear_dask.table.model import Column, Table
 
@@ -65,6 +65,11 @@ def narrowed(expr: pl.Expr, table: Table, filters: Sequence[pl.Expr] = (), *, by
     ------
     QueryError
         If a target selects a label that does not exist.
+
+    Warns
+    -----
+    SuspiciousFilterWarning
+        If an interpolation has several rows for each place.
     """
     if not interpolates(expr):
         return expr
@@ -93,9 +98,10 @@ def _narrowed(node: Tree, table: Table, filters: Sequence[pl.Expr], *, by_slice:
     box = _box(table, [*filters, *found.filters])
     columns = _columns(found.coordinates, table)
     conditions = list(found.filters)
+    slices = _slices(found, columns, box or {}, table) if by_slice else None
     if box is not None and columns is not None:
         conditions += _stencils(found, columns, box, table)
-    slices = _slices(found, columns, box or {}, table) if by_slice else None
+        _warn_of_repeats(found, columns, box, table, [] if slices is None else slices.columns)
     if slices is not None:
         conditions += [pl.col(name).is_in(slices[name].unique().implode()) for name in slices.columns]
     if not conditions:
@@ -237,6 +243,23 @@ def _stencils(found: _Interpolation, columns: Sequence[Column], box: Box, table:
         if not needed.all():
             conditions.append(pl.col(column.name).is_in(stored.filter(needed).unique().implode()))
     return conditions
+
+
+def _warn_of_repeats(
+    found: _Interpolation, columns: Sequence[Column], box: Box, table: Table, sliced: Sequence[str]
+) -> None:
+    """Warn if values differ along a dimension that neither the coordinates nor filters nor slices fix."""
+    fixed = {dim for column in columns for dim in column.dims} | {*sliced}
+    values = table.leaves(dict.fromkeys(name for expr in found.values for name in expr.meta.root_names()))
+    varying = dict.fromkeys(dim for column in values for dim in column.dims if dim not in fixed)
+    repeats = [dim for dim in varying if (len(box[dim]) if dim in box else table.sizes[dim]) > 1]
+    if repeats:
+        names = " and ".join(map(repr, repeats)) + (" is" if len(repeats) == 1 else " are")
+        warn(
+            f"The interpolation has several rows for each place, because {names} not among its coordinates, and "
+            "interpolars takes the last of them. Filter to one label, or add it to the coordinates.",
+            SuspiciousFilterWarning,
+        )
 
 
 def _labels(column: Column, box: Box, table: Table) -> pl.Series | None:

@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 import sys
+import warnings
 from datetime import date, datetime, timedelta
 
 import dask.array as da
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -22,6 +24,8 @@ if sys.version_info < (3, 12):
     pytest.skip("interpolars needs Python 3.12", allow_module_level=True)
 
 from interpolars import interpolate_geospatial, interpolate_nd
+
+pytestmark = pytest.mark.filterwarnings("ignore:The interpolation has several rows")
 
 c = pl.col
 METHODS = ["linear", "nearest", "cubic", "pchip", "akima", "makima"]
@@ -207,6 +211,8 @@ def test_chunks_are_the_product_of_the_stencils(method, extrapolate, paths):
         (interpolate_nd([c("lat") * 2, "lon"], ["v"], targets(lat=[3.0], lon=[3.0])), {"lat": [1, 2], "lon": [1]}),
         (interpolate_nd([c("lat").alias("y")], ["v"], targets(y=[3.5])), {"lat": [3, 4]}),
         (interpolate_nd(["lat"], [c("v") * 2 + c("w")], targets(lat=[3.5])), {"lat": [3, 4]}),
+        (interpolate_nd(["lat"], [cs.by_name("v")], targets(lat=[3.5])), {"lat": [3, 4]}),
+        (interpolate_nd(["lat"], [c(["v", "w"])], targets(lat=[3.5])), {"lat": [3, 4]}),
         (interpolate_nd(["lat"], ["v"], targets(lat=pl.Series([4], dtype=pl.Int8))), {"lat": [4]}),
         (interpolate_nd(["time"], ["v"], targets(time=[date(2020, 1, 2)])), {"time": [1]}),
         (interpolate_nd(["time"], ["v"], targets(time=[datetime(2020, 1, 2, 6)])), {"time": [1, 2]}),
@@ -305,6 +311,25 @@ def test_filters_of_values_come_first(values, paths, frames):
     assert chunks_of(paths["up"], expr) == product(time=[2], lat=[3, 4, 7], lon=[1, 2])
     for found in answers(paths["up"], expr):
         assert_same(found, expected)
+
+
+def test_several_rows_for_each_place_are_warned_of(paths):
+    asked = targets(lat=[3.5], lon=[4.0])
+    lf = rd.scan_zarr(paths["up"])
+    words = "because 'time' is not among its coordinates.*the last of them"
+    with pytest.warns(rd.exceptions.SuspiciousFilterWarning, match=words):
+        lf.select(interpolate_nd(["lat", "lon"], ["v"], asked))
+    with pytest.warns(rd.exceptions.SuspiciousFilterWarning, match="because 'time' and 'lon' are not"):
+        rd.ZarrBackendSync.from_url(paths["up"]).scan_zarr_sync(interpolate_nd(["lat"], ["v"], asked.select("lat")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lf.select(interpolate_nd(["lat", "lon", "time"], ["v"], asked))
+        lf.select(interpolate_nd(["lat", "lon", "lead"], ["v"], asked))
+        lf.select(interpolate_nd(["lat", "lon"], ["lat"], asked))
+        lf.select(interpolate_nd(["lat", "lon"], [c("v").filter(c("time") == DAY)], asked))
+        lf.filter(c("time") == DAY).select(interpolate_nd(["lat", "lon"], ["v"], asked))
+        sliced = interpolate_nd(["lat", "lon"], ["v"], asked.with_columns(time=pl.lit(DAY)))
+        rd.ZarrBackendSync.from_url(paths["up"]).scan_zarr_sync(sliced)
 
 
 def test_equal_filters_of_coordinates_and_values(paths, frames):
