@@ -7,12 +7,13 @@ expression of another form stays as it is.
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from operator import and_
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,9 @@ from polars.exceptions import PolarsError
 from rainbear_dask.exceptions import PlanTooLargeError, QueryError, SuspiciousFilterWarning
 from rainbear_dask.indexing.selection import Box
 from rainbear_dask.planning.build import plan_scan
+from rainbear_dask.query.pieces import WHOLE, Pieces
 from rainbear_dask.query.pushdown import elementwise, prepared
-from rainbear_dask.query.slices import BySlice
-from rainbear_dask.query.stencils import Method, needed_labels
+from rainbear_dask.query.stencils import Method, as_floats, common_time, needed_labels
 from rainbear_dask.query.trees import Tree, expr_of, mapped, tree_of, with_inputs
 from rainbear_dask.redaction import escaped, warn
 from rainbear_dask.table.columns import prefetch, whole_column
@@ -98,24 +99,39 @@ def _narrowed(node: Tree, table: Table, filters: Sequence[pl.Expr], *, by_slice:
     box = _box(table, [*filters, *found.filters])
     columns = _columns(found.coordinates, table)
     conditions = list(found.filters)
-    slices = _slices(found, columns, box or {}, table) if by_slice else None
+    slices = _slices(found, columns, box or {}, table) if by_slice else pl.DataFrame()
+    conditions += [pl.col(name).is_in(slices[name].unique().implode()) for name in slices.columns]
+    lengths, local = {dim: len(box[dim]) if box and dim in box else size for dim, size in table.sizes.items()}, []
     if box is not None and columns is not None:
-        conditions += _stencils(found, columns, box, table)
-        _warn_of_repeats(found, columns, box, table, [] if slices is None else slices.columns)
-    if slices is not None:
-        conditions += [pl.col(name).is_in(slices[name].unique().implode()) for name in slices.columns]
-    if not conditions:
+        _warn_of_repeats(found, columns, lengths, table, slices.columns)
+        for axis in _local_axes(found, columns, box, table):
+            if axis.method != "cubic":  # a piece of its targets would need all labels, too
+                local.append((axis.name, axis.method))
+            lengths[axis.dim] = axis.num_needed
+            conditions += axis.conditions
+    is_large = bool(local) and len(found.targets) * prod(lengths.values()) > WHOLE
+    if not conditions and not is_large:
         return node
-    condition = reduce(and_, conditions)
+    condition = reduce(and_, conditions, pl.lit(value=True))
     coordinates, values = pl.struct(found.coordinates), pl.struct(found.values)
-    if slices is None:
+    if not slices.columns and not is_large:
         return with_inputs(
             node, [coordinates.filter(condition), values.filter(condition), pl.lit(found.targets.to_struct("targets"))]
         )
-    (dtype,) = table.blank.select(expr_of(node)).collect_schema().dtypes()
-    answer = BySlice(node, found.targets, slices)
-    rows = pl.struct(coordinates.alias("coordinates"), values.alias("values"), pl.struct(slices.columns).alias("slice"))
-    return tree_of(rows.filter(condition).map_batches(answer, return_dtype=dtype))
+    parts = {"coordinates": coordinates, "values": values}
+    if slices.columns:
+        parts["slice"] = pl.struct(slices.columns)
+    rows = pl.struct(part.alias(name) for name, part in parts.items())
+    pieces = Pieces(node, found.targets, tuple(local), found.extrapolate, found.finds_units, slices)
+    return tree_of(rows.filter(condition).map_batches(pieces, return_dtype=_answer_type(node, found, table)))
+
+
+def _answer_type(node: Tree, found: _Interpolation, table: Table) -> pl.Struct:
+    """Return the type of an answer: interpolars declares the types of values, and returns Float64."""
+    (declared,) = table.blank.select(expr_of(node)).collect_schema().dtypes()
+    given = {*found.targets.columns, *(expr.meta.output_name() for expr in found.coordinates)}
+    fields = dict(cast(pl.Struct, declared))
+    return pl.Struct({name: dtype if name in given else pl.Float64() for name, dtype in fields.items()})
 
 
 # ---------------------------------------------------------------------- the expression
@@ -223,9 +239,17 @@ def _columns(coordinates: Sequence[pl.Expr], table: Table) -> list[Column] | Non
     return found if len({column.dims for column in found}) == len(found) else None
 
 
-def _stencils(found: _Interpolation, columns: Sequence[Column], box: Box, table: Table) -> list[pl.Expr]:
-    """Return a condition for each coordinate, if an interpolation needs only some of its labels."""
-    conditions = []
+class _LocalAxis(NamedTuple):
+    """A coordinate, if a target needs only some of its labels; without a condition if all targets together need all."""
+
+    name: str
+    dim: str
+    method: Method
+    num_needed: int
+    conditions: list[pl.Expr]
+
+
+def _local_axes(found: _Interpolation, columns: Sequence[Column], box: Box, table: Table) -> Iterator[_LocalAxis]:
     prefetch(table.spec, columns)
     for expr, column, method in zip(found.coordinates, columns, found.methods, strict=True):
         name = expr.meta.output_name()
@@ -235,24 +259,23 @@ def _stencils(found: _Interpolation, columns: Sequence[Column], box: Box, table:
         if stored is None:
             continue
         labels = stored.to_frame().select(expr).to_series()
-        axis, targets = _as_floats(labels, found.targets[name], finds_units=found.finds_units)
+        axis, targets = as_floats(labels, found.targets[name], finds_units=found.finds_units)
         if not len(axis) or np.isnan(axis).any():
             continue  # interpolars raises an error, or leaves rows out
         distinct, kind = np.unique(axis, return_inverse=True)
         needed = needed_labels(distinct, targets, method, extrapolate=found.extrapolate)[kind]
-        if not needed.all():
-            conditions.append(pl.col(column.name).is_in(stored.filter(needed).unique().implode()))
-    return conditions
+        condition = pl.col(column.name).is_in(stored.filter(needed).unique().implode())
+        yield _LocalAxis(name, column.dims[0], method, int(needed.sum()), [] if needed.all() else [condition])
 
 
 def _warn_of_repeats(
-    found: _Interpolation, columns: Sequence[Column], box: Box, table: Table, sliced: Sequence[str]
+    found: _Interpolation, columns: Sequence[Column], lengths: Mapping[str, int], table: Table, sliced: Sequence[str]
 ) -> None:
     """Warn if values differ along a dimension that neither the coordinates nor filters nor slices fix."""
     fixed = {dim for column in columns for dim in column.dims} | {*sliced}
     values = table.leaves(dict.fromkeys(name for expr in found.values for name in expr.meta.root_names()))
     varying = dict.fromkeys(dim for column in values for dim in column.dims if dim not in fixed)
-    repeats = [dim for dim in varying if (len(box[dim]) if dim in box else table.sizes[dim]) > 1]
+    repeats = [dim for dim in varying if lengths[dim] > 1]
     if repeats:
         names = " and ".join(map(repr, repeats)) + (" is" if len(repeats) == 1 else " are")
         warn(
@@ -271,49 +294,25 @@ def _labels(column: Column, box: Box, table: Table) -> pl.Series | None:
     return None
 
 
-def _as_floats(labels: pl.Series, targets: pl.Series, *, finds_units: bool) -> tuple[Any, Any]:
-    """Return labels and targets as interpolars sees them: as float64, times in the finer unit. Null targets are absent."""
-    if finds_units and (common := _common_time(labels.dtype, targets.dtype)) is not None:
-        labels, targets = labels.cast(common), targets.cast(common)
-    axis = labels.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
-    return axis, targets.cast(pl.Float64, strict=False).drop_nulls().to_numpy()
+def _slices(found: _Interpolation, columns: Sequence[Column] | None, box: Box, table: Table) -> pl.DataFrame:
+    """Return the labels that each target selects along other dimensions than the interpolated ones.
 
-
-_UNITS: tuple[Literal["ns", "us", "ms"], ...] = ("ns", "us", "ms")
-
-
-def _common_time(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
-    """Return the type in which interpolars compares two types of time; None if it compares them as they are."""
-    units = {dtype.time_unit for dtype in (one, other) if isinstance(dtype, pl.Datetime | pl.Duration)}
-    finest = next((unit for unit in _UNITS if unit in units), _UNITS[0])
-    if isinstance(one, pl.Duration) and isinstance(other, pl.Duration):
-        return pl.Duration(finest)
-    times = [dtype for dtype in (one, other) if isinstance(dtype, pl.Datetime)]
-    if times and len(times) + (one == pl.Date) + (other == pl.Date) == 2:
-        return pl.Datetime(finest, next((dtype.time_zone for dtype in times if dtype.time_zone), None))
-    return None
-
-
-def _slices(found: _Interpolation, columns: Sequence[Column] | None, box: Box, table: Table) -> pl.DataFrame | None:
-    """Return the labels that each target selects along other dimensions than the interpolated ones; None if it selects none.
-
-    The columns are those dimensions, the rows are the targets.
+    The columns are these dimensions, the rows are the targets.
     """
     used = {name for expr in found.coordinates for name in (expr.meta.output_name(), *expr.meta.root_names())}
     used |= {dim for column in columns or () for dim in column.dims}
     names = [name for name in found.targets.columns if name in table.sizes and name not in used]
     if found.targets.is_empty():
-        return None
+        return pl.DataFrame()
     chosen = []
     for name in names:
         labels = _labels(table.columns[name], box, table)
         chosen.append(None if labels is None else _equal_labels(labels, found.targets[name], table))
-    known = [each for each in chosen if each is not None]
-    return pl.DataFrame(known) if known else None
+    return pl.DataFrame([each for each in chosen if each is not None] or None)
 
 
 def _equal_labels(labels: pl.Series, targets: pl.Series, table: Table) -> pl.Series:
-    common = _common_time(labels.dtype, targets.dtype)
+    common = common_time(labels.dtype, targets.dtype)
     keys = targets.cast(pl.Float32 if labels.dtype == pl.Float32 else common or targets.dtype, strict=False)
     known = pl.DataFrame({"key": labels.cast(common) if common else labels, "label": labels}).unique(
         "key", keep="first"

@@ -1,9 +1,10 @@
-"""The labels of an axis that a method of interpolation needs: the others change no value at the targets."""
+"""The labels of an axis as interpolars sees them, and which of them a method needs: the others change no value."""
 
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Method = Literal["nearest", "linear", "pchip", "akima", "makima", "cubic"]
 
@@ -62,3 +63,26 @@ def _mark(mask: npt.NDArray[np.bool_], first: npt.NDArray[Any], last: npt.NDArra
     np.add.at(edges, np.maximum(first, 0), 1)
     np.add.at(edges, np.minimum(last + 1, len(mask)), -1)
     mask |= edges[:-1].cumsum() > 0
+
+
+def as_floats(labels: pl.Series, targets: pl.Series, *, finds_units: bool) -> tuple[Any, Any]:
+    """Return labels and targets as interpolars sees them: as float64, times in the finer unit. Null targets are absent."""
+    if finds_units and (common := common_time(labels.dtype, targets.dtype)) is not None:
+        labels, targets = labels.cast(common), targets.cast(common)
+    axis = labels.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+    return axis, targets.cast(pl.Float64, strict=False).drop_nulls().to_numpy()
+
+
+_UNITS: tuple[Literal["ns", "us", "ms"], ...] = ("ns", "us", "ms")
+
+
+def common_time(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return the type in which interpolars compares two types of time; None if it compares them as they are."""
+    units = {dtype.time_unit for dtype in (one, other) if isinstance(dtype, pl.Datetime | pl.Duration)}
+    finest = next((unit for unit in _UNITS if unit in units), _UNITS[0])
+    if isinstance(one, pl.Duration) and isinstance(other, pl.Duration):
+        return pl.Duration(finest)
+    times = [dtype for dtype in (one, other) if isinstance(dtype, pl.Datetime)]
+    if times and len(times) + (one == pl.Date) + (other == pl.Date) == 2:
+        return pl.Datetime(finest, next((dtype.time_zone for dtype in times if dtype.time_zone), None))
+    return None

@@ -2,9 +2,12 @@
 
 import asyncio
 import itertools
+import pickle
 import sys
 import warnings
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timedelta
+from unittest.mock import patch
 
 import dask.array as da
 import numpy as np
@@ -18,6 +21,7 @@ from polars.testing import assert_frame_equal
 from scipy.interpolate import RegularGridInterpolator
 
 import rainbear_dask as rd
+from rainbear_dask.query import interpolation, pieces
 from tests.support.oracle import expected_frame
 
 if sys.version_info < (3, 12):
@@ -108,13 +112,24 @@ def points(low, high, labels):
     )
 
 
+@contextmanager
+def in_pieces():
+    """Divide small jobs too."""
+    with (
+        patch.object(interpolation, "WHOLE", -1),
+        patch.object(pieces, "WHOLE", -1),
+        patch.object(pieces, "_TARGETS", 1),
+    ):
+        yield
+
+
 @settings(max_examples=60 if settings().max_examples == 100 else settings().max_examples)
 @given(data=st.data())
 def test_law(data, paths, frames):
     name = data.draw(st.sampled_from(list(DATASETS)))
     source, frame = DATASETS[name], frames[name]
     lat, lon = source["lat"].values, source["lon"].values
-    number = data.draw(st.integers(1, 4))
+    number = data.draw(st.integers(1, 6))
     asked = pl.DataFrame(
         {
             dim: data.draw(st.lists(points(labels.min(), labels.max(), labels), min_size=number, max_size=number))
@@ -152,9 +167,10 @@ def test_law(data, paths, frames):
     rows = frame if before is None else frame.filter(before)
     expected = rows.select(expr)
     lf = rd.scan_zarr(paths[name])
-    assert_same((lf if before is None else lf.filter(before)).select(expr).collect(), expected)
-    if before is None:
-        assert_same(rd.ZarrBackendSync.from_url(paths[name]).scan_zarr_sync(expr), expected)
+    with in_pieces() if data.draw(st.booleans()) else nullcontext():
+        assert_same((lf if before is None else lf.filter(before)).select(expr).collect(), expected)
+        if before is None:
+            assert_same(rd.ZarrBackendSync.from_url(paths[name]).scan_zarr_sync(expr), expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -345,7 +361,8 @@ def test_inputs_that_need_other_rows_are_left_alone(paths, frames):
     assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
 
 
-def test_targets_select_labels_of_other_dimensions(paths, frames):
+@pytest.mark.parametrize("how", [nullcontext, in_pieces])
+def test_targets_select_labels_of_other_dimensions(paths, frames, how):
     days = [datetime(2020, 1, 5), DAY, datetime(2020, 1, 5), datetime(2020, 1, 1)]
     asked = targets(lat=[3.5, 7.0, 1.0, 2.0], lon=[4.0, 6.0, 4.0, 9.5], time=days, label=list("abcd"))
     expr = interpolate_nd(["lat", "lon"], ["v"], asked).struct.field("v")
@@ -355,7 +372,8 @@ def test_targets_select_labels_of_other_dimensions(paths, frames):
     ]
     expected = pl.concat(one_by_one).unnest("interpolated")["v"]
     backend = rd.ZarrBackendSync.from_url(paths["up"])
-    found = backend.scan_zarr_sync(expr)
+    with how():
+        found = backend.scan_zarr_sync(expr)
     assert_same(found, expected.to_frame())
     assert chunks_of(paths["up"], expr) == product(time=[0, 2, 4], lat=[1, 2, 3, 4, 7], lon=[1, 2, 3, 4])
     whole = backend.scan_zarr_sync(interpolate_nd(["lat", "lon"], ["v"], asked)).unnest("interpolated")
@@ -365,10 +383,12 @@ def test_targets_select_labels_of_other_dimensions(paths, frames):
     assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
 
 
-def test_slices_and_groups(paths, frames):
+@pytest.mark.parametrize("how", [nullcontext, in_pieces])
+def test_slices_and_groups(paths, frames, how):
     asked = targets(lat=[3.5, 7.0, 1.0], time=[DAY, datetime(2020, 1, 1), DAY])
     expr = interpolate_nd(["lat", "lon"], ["v"], asked)  # lon is a group
-    found = rd.ZarrBackendSync.from_url(paths["up"]).scan_zarr_sync(expr).unnest("interpolated")
+    with how():
+        found = rd.ZarrBackendSync.from_url(paths["up"]).scan_zarr_sync(expr).unnest("interpolated")
     alone = interpolate_nd(["lat", "lon"], ["v"], asked.drop("time"))
     by_day = {day: frames["up"].filter(c("time") == day).select(alone).unnest("interpolated") for day in asked["time"]}
     expected = [by_day[day]["v"][row] for row, day in enumerate(asked["time"].to_list() * 12)]
@@ -389,7 +409,13 @@ def test_no_such_slice(paths):
 # ---------------------------------------------------------------------- odd targets, and faults
 
 
-def test_odd_targets(paths, frames):
+@pytest.mark.parametrize("how", [nullcontext, in_pieces])
+def test_odd_targets(paths, frames, how):
+    with how():
+        check_odd_targets(paths, frames)
+
+
+def check_odd_targets(paths, frames):
     empty = pl.DataFrame(schema={"lat": pl.Float64})
     expr = interpolate_nd(["lat", "time"], ["v"], empty)
     assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
@@ -404,6 +430,26 @@ def test_odd_targets(paths, frames):
             with pytest.raises(type(expected.value)) as found:
                 ask(expr)
             assert str(found.value).partition("\n")[0] == str(expected.value).partition("\n")[0]
+
+
+def test_a_large_job_runs_in_pieces(paths, frames):
+    rng, pieces_seen = np.random.default_rng(0), []
+    asked = targets(lat=rng.uniform(-1, 11, 300), lon=rng.uniform(-1, 36, 300), label=range(300))
+    expr = interpolate_nd(["lat", "lon", "time"], ["v"], asked)
+
+    def seen(self, some, actual=pieces.Pieces._interpolation_of):
+        pieces_seen.append(some.height)
+        return actual(self, some)
+
+    with (
+        patch.object(interpolation, "WHOLE", 100),
+        patch.object(pieces, "WHOLE", 100),
+        patch.object(pieces.Pieces, "_interpolation_of", seen),
+    ):
+        found = pickle.loads(pickle.dumps(rd.scan_zarr(paths["up"]).select(expr))).collect()
+        assert_same(found, frames["up"].select(expr))
+    assert sum(pieces_seen) == 300
+    assert max(pieces_seen) <= 16
 
 
 def test_missing_labels_and_values_are_errors_as_in_interpolars(tmp_path):
