@@ -74,7 +74,12 @@ def narrowed(expr: pl.Expr, table: Table, filters: Sequence[pl.Expr] = (), *, by
     """
     if not interpolates(expr):
         return expr
-    return expr_of(mapped(tree_of(expr), lambda node: _narrowed(node, table, filters, by_slice=by_slice)))
+    try:
+        tree = tree_of(expr)
+    except Exception:  # noqa: BLE001  functions of users need not pickle
+        return expr
+    changed = mapped(tree, lambda node: _narrowed(node, table, filters, by_slice=by_slice))
+    return expr if changed == tree else expr_of(changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import pickle
 import sys
+import threading
 import warnings
 from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timedelta
@@ -430,6 +431,15 @@ def check_odd_targets(paths, frames):
             with pytest.raises(type(expected.value)) as found:
                 ask(expr)
             assert str(found.value).partition("\n")[0] == str(expected.value).partition("\n")[0]
+
+
+def test_functions_that_do_not_pickle_stay(paths, frames):
+    lock = threading.Lock()
+    expr = interpolate_nd(["lat"], ["v"], targets(lat=[3.5])).struct.field("v").map_batches(lambda v: (lock, v + 1)[1])
+    assert_same(rd.ZarrBackendSync.from_url(paths["up"]).scan_zarr_sync(expr), frames["up"].select(expr))
+    assert_same(rd.scan_zarr(paths["up"]).select(expr).collect(), frames["up"].select(expr))
+    named = rd.scan_zarr(paths["up"]).select(c("v").alias("interpolate_nd"))
+    assert named.select(c("interpolate_nd").max()).collect().height == 1
 
 
 def test_a_large_job_runs_in_pieces(paths, frames):
