@@ -313,7 +313,8 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         filters. For each aggregation of a scan: whether `collect` and `Engine` compute it where the chunks are decoded,
         or why not. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
         ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
-        ``kept_by_polars``. Planning reads only the coordinates that the filters name.
+        ``kept_by_polars``. Planning reads only the coordinates that the filters name. `sample` and `zonal` count their
+        own rows and tasks; for `sample`, the points are collected.
 
     Raises
     ------

@@ -141,15 +141,18 @@ def test_chunks_are_decoded_on_the_thread_that_asks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["closed", "failed"])
 def test_what_is_given_up_is_not_asked_for(tmp_path, how):
     store, meta = written(tmp_path)
-    asked, go_on, keys = threading.Event(), threading.Event(), []
+    asked, go_on, keys, ended = threading.Event(), threading.Event(), [], []
 
     async def wait(key):
         keys.append(key)
         asked.set()
-        if how == "failed" and len(keys) == 4:
-            raise ValueError("of the store")
-        while not go_on.is_set():
-            await asyncio.sleep(0.01)
+        try:
+            if how == "failed" and len(keys) == 4:
+                raise ValueError("of the store")
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+        finally:
+            ended.append(key)
 
     store.when_asked = wait
     array = chunks.chunked_array("", meta.arrays["a"])
@@ -160,6 +163,9 @@ def test_what_is_given_up_is_not_asked_for(tmp_path, how):
             with pytest.raises(errors.ReadError) as err:
                 finish()
             assert "of the store" in str(err.value.cause.__cause__)
+    deadline = time.monotonic() + 60
+    while len(ended) < len(keys) and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(0.1)
     go_on.set()
     time.sleep(0.1)

@@ -36,6 +36,7 @@ from benchmarks.planning import report as report_planning
 from benchmarks.points import STORES as POINT_STORES
 from benchmarks.points import measure as measure_points
 from benchmarks.points import report as report_points
+from benchmarks.points import report_interpolars
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.regions import TILES, polygons
@@ -286,6 +287,13 @@ def test_repeated_questions_are_measured_and_their_answers_agree(store, tmp_path
     measures = measure_repeated(path, short, rounds=1, counts=(1, 3))
     assert all(0 < seconds < inf for each in measures for seconds in each.seconds.values())
     assert len(report_repeated(measures).splitlines()) == 2 + 3 * 2
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpolars needs Python 3.12")
+def test_an_expression_of_interpolars_is_measured_and_agrees(tmp_path):
+    path, layout = str(tmp_path / "a.zarr"), replace(POINT_STORES[1], shape=(26, 19, 36), chunks=(24, 7, 12))
+    layout.write(path)
+    assert report_interpolars(path, layout, 1).splitlines()[0] == "9 of 18 chunks"
 
 
 def test_values_at_points_are_measured_and_agree(tmp_path):
