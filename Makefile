@@ -95,6 +95,7 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
 	    tests/planning/test_intervals.py tests/scan/test_statistics.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
+	    tests/query/test_stencils.py tests/query/test_interpolation.py \
 	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py \
 	    tests/dialect/test_differential.py tests/dialect/test_literals.py tests/coding/test_time_units.py $(ARGS)
 
@@ -145,6 +146,7 @@ bench-points: .venv-bench/.installed  ## Measure values at points beside xarray:
 	.venv-bench/bin/python -m benchmarks.points memory $(ARGS)
 	.venv-bench/bin/python -m benchmarks.points latency $(ARGS)
 	.venv-bench/bin/python -m benchmarks.points cluster $(ARGS)
+	.venv-bench/bin/python -m benchmarks.points interpolars $(ARGS)
 
 bench-dataframes: .venv-bench/.installed  ## Measure Dask DataFrames beside xarray's (ten minutes; ARGS=--quick: three)
 	.venv-bench/bin/python -m benchmarks.dataframes $(ARGS)

@@ -22,6 +22,7 @@ import zarr
 
 from benchmarks.processes import status
 from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.table.open import open_table
@@ -171,7 +172,7 @@ def measure(case: Case, path: Path) -> Result:
     opened = perf_counter() - start
     times = [
         _best(lambda: plan_scan(table, predicate=predicate)),
-        _best(lambda: as_text(replace(plan), "threads")),  # a plan that has counted nothing yet
+        _best(lambda: as_text(Report(replace(plan)), "threads")),  # a plan that has counted nothing yet
         _best(lambda: list(islice(replace(plan).tasks(), FIRST_TASKS))),
     ]
     return Result(

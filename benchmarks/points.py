@@ -1,8 +1,8 @@
 """Values at points beside xarray: ``python -m benchmarks.points``.
 
 Random points in the whole grid, nearest and linear, on three layouts. Both packages take turns in one process, from the
-address of a store to the values in memory, and all values are compared. ``memory``, ``latency`` and ``cluster`` run by
-themselves.
+address of a store to the values in memory, and all values are compared. ``memory``, ``latency``, ``cluster`` and
+``interpolars`` run by themselves.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -141,7 +142,7 @@ def report_latency(path: str, layout: Layout, count: int, rounds: int) -> str:
     points, lines = points_of(layout, count), []
     for method in METHODS:
         query = rd.sample(SlowStore(path, SECONDS), points, method=method, columns="t2m").select("t2m")
-        num_chunks = int(rd.explain(query).split("chunks")[1].split("of")[0].replace(",", ""))
+        num_chunks = rd.explain(query).chunks_kept
         with dask.config.set({"rainbear-dask.requests-in-flight": IN_FLIGHT}):
             seconds = best_time(query.collect, rounds)
         ideal = -(-num_chunks // IN_FLIGHT) * SECONDS
@@ -167,10 +168,35 @@ def report_cluster(path: str, layout: Layout, count: int, rounds: int) -> str:
     return "\n".join(lines)
 
 
+def report_interpolars(path: str, layout: Layout, rounds: int) -> str:
+    """Return the seconds of 1,000 targets on one day: an expression of interpolars, the same on all rows, and `sample`."""
+    from interpolars import interpolate_nd  # noqa: PLC0415  only this part needs it, and Python 3.12
+
+    targets, day = points_of(layout, 1000).drop("time"), pl.col("time").dt.date() == date(2020, 1, 1)
+    expr = interpolate_nd(["lat", "lon", "time"], [pl.col("t2m").filter(day)], targets)
+    plain = interpolate_nd(["lat", "lon", "time"], ["t2m"], targets)
+    backend = rd.ZarrBackendSync.from_url(path)
+    ways = {
+        "planned": lambda: backend.scan_zarr_sync(expr).unnest("interpolated"),
+        "on the rows of the day": lambda: rd.scan_zarr(path).filter(day).collect().select(plain).unnest("interpolated"),
+        "rd.sample": lambda: rd.sample(
+            rd.scan_zarr(path).filter(day), targets, method="linear", columns="t2m"
+        ).collect(),
+    }
+    values = [ways[way]().sort("time", "lat", "lon")["t2m"].to_numpy() for way in ways]
+    for found in values[1:]:
+        np.testing.assert_allclose(found, values[0], rtol=1e-6)
+    kept = rd.explain(rd.scan_zarr(path).select(expr))
+    lines = [f"{kept.chunks_kept} of {kept.chunks_total} chunks"]
+    return "\n".join([*lines, *(f"{way}: {best_time(run, rounds):.2f} s" for way, run in ways.items())])
+
+
 def main() -> None:
     """Measure and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["speed", "memory", "latency", "cluster"], default="speed")
+    parser.add_argument(
+        "part", nargs="?", choices=["speed", "memory", "latency", "cluster", "interpolars"], default="speed"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two days, and at most 10,000 points")
     args = parser.parse_args()
@@ -186,6 +212,8 @@ def main() -> None:
                 measures += measure(path, layout, rounds=args.rounds, counts=counts)
             elif args.part == "memory":
                 print(report_memory(path, layout, counts[-1]))
+            elif args.part == "interpolars":
+                print(report_interpolars(path, layout, args.rounds))
             elif args.part == "latency":
                 print(report_latency(path, layout, 10_000, args.rounds))
             else:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+import dask
 import numpy as np
 import polars as pl
 import pytest
@@ -37,6 +38,14 @@ def test_a_scan_tells_its_plan_and_where_it_runs(url, caplog):
         "on threads of this process, because no Dask client is active"
     )
     assert messages(caplog, "cache") == []
+
+
+def test_a_scan_of_a_backend_is_told_once(url, caplog):
+    for expr in (None, pl.col("x") > 0):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "rainbear_dask"), dask.config.set({"rainbear-dask.task-bytes": 1}):
+            asyncio.run(rd.scan_zarr_async(url, expr))
+        assert len(messages(caplog, "scan")) == 1
 
 
 def test_debug_adds_what_the_cache_lacks(url, caplog):

@@ -8,12 +8,16 @@ import polars as pl
 from rainbear_dask.api.plan import ScanPlan
 from rainbear_dask.api.scan import plan
 from rainbear_dask.dependencies import require
+from rainbear_dask.exceptions import ClusterError
+from rainbear_dask.execution.clients import active_client, check_client
 from rainbear_dask.options import checks_options
-from rainbear_dask.query.scanned_frame import plan_of_filters
+from rainbear_dask.planning.limits import check_limits
+from rainbear_dask.query.scanned_frame import client_of, limits_of, plan_of_filters
 from rainbear_dask.typing import DtypeBackend, ScanOptions, StoreLike
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
+    from distributed import Client
 
 
 @checks_options
@@ -123,8 +127,23 @@ def to_dask_dataframe(
     ------
     QueryError
         If the query does more than filter row by row and choose columns.
+    PlanTooLargeError
+        If it exceeds an upper bound of its scan.
+    ClusterError
+        If the scan has a ``client`` that is not the active one, because Dask computes on the active client.
     UnknownOptionError
         If a keyword is not an option of this function.
     """
-    found = ScanPlan(plan_of_filters(lf))
+    found, limits = ScanPlan(plan_of_filters(lf)), limits_of(lf)
+    check_limits(found.read_plan, limits)
+    _check_active(client_of(lf))
     return found.to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
+
+
+def _check_active(client: "Client | None") -> None:
+    check_client(client)
+    if client is not None and client is not active_client(awaited=True):
+        raise ClusterError(
+            "The scan names a client that is not active, and Dask computes a DataFrame on the active client. Convert and "
+            "compute it inside `with client.as_current():`."
+        )

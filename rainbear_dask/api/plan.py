@@ -12,8 +12,9 @@ from dask.highlevelgraph import HighLevelGraph
 from rainbear_dask.api.rows import PlanRows
 from rainbear_dask.diagnostics.explanation import Explanation
 from rainbear_dask.diagnostics.progress import shown
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.exceptions import NoClientError
-from rainbear_dask.execution.clients import bring_credentials, open_client, place_of
+from rainbear_dask.execution.clients import bring_credentials, chosen_client, place_of
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.execution.run import map_frames
 from rainbear_dask.execution.worker import make_frame
@@ -123,7 +124,7 @@ class ScanPlan(PlanRows):
         Explanation
             As `rainbear_dask.explain` returns it.
         """
-        return Explanation((self.read_plan,), (place_of(self.read_plan),))
+        return Explanation((Report(self.read_plan),), (place_of(self.read_plan),))
 
     def _repr_html_(self) -> str:
         return self.explain()._repr_html_()
@@ -148,7 +149,7 @@ class ScanPlan(PlanRows):
             Results of the function. Read-ahead is bounded, and closing the iterator stops the tasks, as in `frames`.
             The function receives whole tasks: with a filter and a ``limit``, more rows than the limit.
         """
-        values = map_frames(self.tasks(), func, open_client(client), ordered=ordered)
+        values = map_frames(self.tasks(), func, chosen_client(client), ordered=ordered)
         return shown(values, self.read_plan)
 
     def to_delayed(self, client: "Client | None" = None) -> list[Delayed]:
@@ -166,7 +167,7 @@ class ScanPlan(PlanRows):
             A `polars.DataFrame` for each task, in task order. With a filter and a ``limit``, the frames together may
             hold more rows than the limit.
         """
-        client = open_client(client)
+        client = chosen_client(client)
         if client is not None:
             bring_credentials(client, self.table.spec)
         graph = build_graph(self.tasks(), make_frame)
@@ -208,7 +209,7 @@ class ScanPlan(PlanRows):
         NoClientError
             If no Dask client is given or active.
         """
-        client = open_client(client)
+        client = chosen_client(client)
         if client is None:
             raise NoClientError(
                 "to_futures() needs a Dask client, and none is active. Pass `client=`, or call persist()."

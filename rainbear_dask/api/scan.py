@@ -14,7 +14,7 @@ from rainbear_dask.execution.clients import check_client, place_of
 from rainbear_dask.options import checks_options
 from rainbear_dask.planning.limits import Limits, check_count, check_limits
 from rainbear_dask.query.expression import plan_filter
-from rainbear_dask.query.io_source import plans_with_clients
+from rainbear_dask.query.io_source import reports_with_clients
 from rainbear_dask.query.pushdown import filters_above_scans
 from rainbear_dask.query.scanned_frame import lazy_table
 from rainbear_dask.table.model import TableKey
@@ -270,7 +270,8 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         or why not. For each join of a scan with a small table: the keys by which `collect` and `Engine` prune the scan; the
         counts are those after pruning. ``print`` shows it as text, a notebook with a picture. Its attributes are ``chunks_kept``,
         ``chunks_total``, ``bytes``, ``rows``, ``tasks``, ``memory`` (bytes for one task), ``runs_on``, ``split`` and
-        ``kept_by_polars``. Planning reads only the coordinates that the filters name.
+        ``kept_by_polars``. Planning reads only the coordinates that the filters name. `sample` and `zonal` count their
+        own rows and tasks; for `sample`, the points are collected.
 
     Raises
     ------
@@ -300,10 +301,10 @@ def explain(lf: pl.LazyFrame) -> Explanation:
         )
     done = rewrite(lf)
     lf = done.query if any(join.keys for join in done.joins) else lf
-    scans = plans_with_clients(lf)
-    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.conjuncts}
+    scans = reports_with_clients(lf)
+    known = {str(conjunct.expr) for found, _ in scans for conjunct in found.plan.conjuncts}
     kept = [text for text in filters_above_scans(lf) if text not in known] if scans else []
-    places = tuple(place_of(found, client) for found, client in scans)
+    places = tuple(place_of(found.plan, client) for found, client in scans)
     return Explanation(
         tuple(found for found, _ in scans),
         places,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -21,6 +21,9 @@ from rainbear_dask.storage.sources import IcechunkAddress
 from rainbear_dask.table.model import Table
 from rainbear_dask.table.open import open_table
 from rainbear_dask.typing import StoreLike
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,23 +117,27 @@ class CachedStore:
         self, predicate: pl.Expr | None, max_concurrency: int | None, max_chunks_to_read: int | None
     ) -> pl.DataFrame:
         """Run a query and return its answer without blocking the event loop."""
-        query, answer = await call_in_thread(self._begin, predicate, max_chunks_to_read)
+        query, client, answer = await call_in_thread(self._begin, predicate, max_chunks_to_read)
         if answer is None:
             await call_in_thread(check_memory, query.plan, Limits(max_chunks_to_read))
-            answer = await call_in_thread(query.answer, await collect_frames(query.plan, max_concurrency))
+            answer = await call_in_thread(query.answer, await collect_frames(query.plan, client, max_concurrency))
         return answer
 
     def _begin(
         self, predicate: pl.Expr | None, max_chunks_to_read: int | None
-    ) -> tuple[ExpressionPlan, pl.DataFrame | None]:
-        """Plan a query. If one task of this process answers it, return the answer too: a second thread is slower."""
+    ) -> "tuple[ExpressionPlan, Client | None, pl.DataFrame | None]":
+        """Plan a query and choose its client. If one task of this process answers it, return the answer too.
+
+        A second thread would be slower.
+        """
         query = self.plan(predicate, None, max_chunks_to_read)
-        if client_for(query.plan, awaited=True) is None:
+        client = client_for(query.plan, awaited=True)
+        if client is None:
             tasks = list(islice(query.plan.tasks(), 2))
             if len(tasks) < 2:
                 frames = shown((make_frame(task) for task in tasks), query.plan)
-                return query, query.answer(list(frames))
-        return query, None
+                return query, client, query.answer(list(frames))
+        return query, client, None
 
     def usage_args(self) -> tuple[list[str], list[str]]:
         """Return the arguments of `cache.usage`: openings, and the data variables if the table is known."""

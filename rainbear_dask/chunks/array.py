@@ -164,14 +164,11 @@ class StoredPart:
         Index of the object in the grid of stored objects.
     inside : Region
         The wanted part of the object.
-    out : ndarray
-        Destination of that part.
     """
 
     array: ChunkedArray
     index: tuple[int, ...]
     inside: Region
-    out: npt.NDArray[Any]
 
     @property
     def key(self) -> str:

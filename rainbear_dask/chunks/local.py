@@ -208,8 +208,9 @@ def _stored(path: str, chunk_bytes: int) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class _FilePart(StoredPart):
-    """A part of one file that holds a chunk or a shard."""
+    """A part of one file that holds a chunk or a shard, and its destination."""
 
+    out: npt.NDArray[Any]
     root: str
 
     def read(self, scratch: buffers.Scratch, shards: "_LastShard") -> None:

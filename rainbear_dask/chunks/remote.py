@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 from zarr.abc.store import Store
 from zarr.storage import StorePath
@@ -51,14 +51,14 @@ class RemoteReader:
     def begin(self, requests: Sequence[tuple[ChunkedArray, Region]]) -> Iterator[Callable[[], list[npt.NDArray[Any]]]]:
         """Begin to fetch regions; the callable decodes chunks as they arrive, until all are decoded."""
         found = [borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests]
-        objects = _objects([_parts(requests, found)])
+        objects = _objects([_parts(requests)])
 
         def finish() -> list[npt.NDArray[Any]]:
             scratch = Scratch()
             for _ in objects:
                 number, fetched = _next(arrivals)
                 for part in objects[number].parts:
-                    _decode(part, fetched, scratch)
+                    _decode(part, fetched, found, scratch)
             _next(arrivals)  # the end, or the error of a missing array
             return found
 
@@ -70,21 +70,21 @@ class RemoteReader:
         self, groups: Sequence[Sequence[tuple[ChunkedArray, Region]]]
     ) -> Iterator[Iterator[list[npt.NDArray[Any]]]]:
         """Fetch all groups together, and decode one after the other into buffers that the next group reuses."""
-        nowhere = [[np.empty((0,) * len(region), array.meta.dtype) for array, region in group] for group in groups]
-        objects = _objects([_parts(*each) for each in zip(groups, nowhere, strict=True)])
+        parts = [_parts(group) for group in groups]
+        objects = _objects(parts)
 
         def decode() -> Iterator[list[npt.NDArray[Any]]]:
             scratch, slots, there = Scratch(), Slots(), dict[int, FetchedChunk]()
             number_of = {each.name: number for number, each in enumerate(objects)}
             uses = Counter({number: len(each.parts) for number, each in enumerate(objects)})
-            for step, group in enumerate(groups, 1):
+            for step, (group, wanted) in enumerate(zip(groups, parts, strict=True), 1):
                 found = slots.arrays([([stop - start for start, stop in region], a.meta.dtype) for a, region in group])
-                for part in _parts(group, found):
+                for part in wanted:
                     number = number_of[part.array.path, part.index]
                     while number not in there:
                         arrived, fetched = _next(arrivals)
                         there[arrived] = fetched
-                    _decode(part, there[number], scratch)
+                    _decode(part, there[number], found, scratch)
                     uses[number] -= 1
                     if not uses[number]:
                         del there[number]
@@ -107,9 +107,9 @@ class RemoteReader:
             yield arrivals
 
     async def _fetch_all(self, objects: Sequence["_Object"], put: Callable[[_Arrival], None]) -> None:
-        missing: dict[str, StoredPart] = {}  # one of each array
+        missing: dict[str, _Part] = {}  # one of each array
 
-        async def fetch_one(number: int, part: StoredPart) -> None:
+        async def fetch_one(number: int, part: _Part) -> None:
             with locate_error(part.array, part.index):
                 fetched = await _fetch(objects[number], self._store, self._opening_id)
             if fetched.is_missing:
@@ -129,14 +129,22 @@ class RemoteReader:
             put(None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part(StoredPart):
+    """A part of one stored object, the number of the region that needs it, and its place there."""
+
+    number: int
+    place: tuple[Any, ...]
+
+
 class _Object(NamedTuple):
     """A stored object, and the parts of it that some regions need: one fetch serves them all."""
 
     name: tuple[str, tuple[int, ...]]
-    parts: list[StoredPart]
+    parts: list[_Part]
 
 
-def _objects(groups: Sequence[Sequence[StoredPart]]) -> list[_Object]:
+def _objects(groups: Sequence[Sequence[_Part]]) -> list[_Object]:
     """Return the stored objects of all parts, in the order of their first use."""
     found: dict[tuple[str, tuple[int, ...]], _Object] = {}
     for part in (part for group in groups for part in group):
@@ -145,11 +153,11 @@ def _objects(groups: Sequence[Sequence[StoredPart]]) -> list[_Object]:
     return list(found.values())
 
 
-def _parts(requests: Sequence[tuple[ChunkedArray, Region]], found: Sequence[npt.NDArray[Any]]) -> list[StoredPart]:
-    """Return the stored objects that some regions touch, each with its destination."""
+def _parts(requests: Sequence[tuple[ChunkedArray, Region]]) -> list[_Part]:
+    """Return the parts of stored objects that some regions touch."""
     return [
-        StoredPart(array, index, inside, out[place])
-        for (array, region), out in zip(requests, found, strict=True)
+        _Part(array, index, inside, number, place)
+        for number, (array, region) in enumerate(requests)
         for index, inside, place in array.stored.iter_chunks(region)
     ]
 
@@ -177,22 +185,22 @@ async def _fetch(each: _Object, store: Store, opening_id: str) -> FetchedChunk:
     return await fetch_chunk(where, opening_id, form, places, array.stored_limit)
 
 
-def _decode(part: StoredPart, fetched: FetchedChunk, scratch: Scratch) -> None:
+def _decode(part: _Part, fetched: FetchedChunk, found: Sequence[npt.NDArray[Any]], scratch: Scratch) -> None:
     with locate_error(part.array, part.index):
-        _decode_part(part, fetched, scratch)
+        _decode_part(part, fetched, found[part.number][part.place], scratch)
 
 
-def _decode_part(part: StoredPart, fetched: FetchedChunk, scratch: Scratch) -> None:
+def _decode_part(part: _Part, fetched: FetchedChunk, out: npt.NDArray[Any], scratch: Scratch) -> None:
     """Decode the wanted part of a chunk or a shard to its destination."""
     array = part.array
     if fetched.is_missing:
-        part.out[...] = array.fill_value
+        out[...] = array.fill_value
     elif array.index_form is None:
-        array.decode(_bytes(fetched.parts[0]), part.inside, part.out, scratch)
+        array.decode(_bytes(fetched.parts[0]), part.inside, out, scratch)
     else:
         index = fetched.index
         spans = array.index_form.of_shard(_bytes(fetched.parts[0])) if index is None else index.spans
-        array.decode_shard(spans, partial(_read, fetched), part.inside, part.out, scratch)
+        array.decode_shard(spans, partial(_read, fetched), part.inside, out, scratch)
 
 
 def _read(fetched: FetchedChunk, start: int, length: int) -> Buffer:

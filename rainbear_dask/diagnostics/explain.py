@@ -9,6 +9,8 @@ import polars as pl
 
 from rainbear_dask.diagnostics.hints import hints_of
 from rainbear_dask.diagnostics.labels import attribute_of, range_of
+from rainbear_dask.diagnostics.outlines import lines_of
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.diagnostics.svg import draw_chunks, draw_report
 from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.indexing.selection import Box
@@ -23,22 +25,22 @@ MIN_REPORTED_AMPLIFICATION = 1.5
 """Bytes read for each byte of the selected chunks, from which on the report mentions them."""
 
 
-def as_text(plan: ReadPlan, place: str) -> str:
+def as_text(report: Report, place: str) -> str:
     """Return the report: chunks, rows, tasks, and the chunks that each conjunct of the filter keeps.
 
     Parameters
     ----------
-    plan : ReadPlan
-        The plan.
+    report : Report
+        The source.
     place : str
         Where its tasks run.
     """
-    return "\n".join(map(escaped, [_title(plan), *(f"  {name:8} {text}" for name, text in _facts(plan, place))]))
+    return "\n".join(map(escaped, [_title(report), *(f"  {name:8} {text}" for name, text in _facts(report, place))]))
 
 
-def as_html(plan: ReadPlan, place: str) -> str:
-    """Return the report as HTML, with a picture of the chunks kept, and the ranges of the coordinates."""
-    drawn = ""
+def as_html(report: Report, place: str) -> str:
+    """Return the report as HTML, with a picture of the chunks kept, the ranges of the coordinates, and polygons."""
+    drawn, plan = "", report.plan
     if plan.arrays:
         array = plan.layout.cut_along[0]
         boxes: Sequence[Box] = plan.selection.boxes
@@ -48,10 +50,15 @@ def as_html(plan: ReadPlan, place: str) -> str:
                 for task in plan.tasks()
                 for box in task.boxes or [task.index]
             ]
-        drawn = draw_chunks(array.grid, boxes, {dim: range_of(plan.table, dim) for dim in array.dims})
+        lines = [
+            line
+            for outline in (report.outlines if len(array.dims) > 1 else ())
+            for line in lines_of(outline, plan.table, *array.dims[-2:])
+        ]
+        drawn = draw_chunks(array.grid, boxes, {dim: range_of(plan.table, dim) for dim in array.dims}, lines)
     described = ", ".join(map(_described, plan.columns))
-    facts = [(name, described if name == "columns" else text) for name, text in _facts(plan, place)]
-    return draw_report(_title(plan), facts, drawn)
+    facts = [(name, described if name == "columns" else text) for name, text in _facts(report, place)]
+    return draw_report(_title(report), facts, drawn)
 
 
 def _described(column: Column) -> str:
@@ -60,20 +67,20 @@ def _described(column: Column) -> str:
     return f"{column.name} ({', '.join(found)})" if found and column.role != "dimension" else column.name
 
 
-def _title(plan: ReadPlan) -> str:
-    return f"SCAN {plan.table.spec.label}"
+def _title(report: Report) -> str:
+    return f"{report.kind} {report.plan.table.spec.label}"
 
 
-def _facts(plan: ReadPlan, place: str) -> Sequence[tuple[str, str]]:
+def _facts(report: Report, place: str) -> Sequence[tuple[str, str]]:
     """Return the lines of the report, each with its name."""
-    counts = plan.counts
+    plan, counts = report.plan, report.plan.counts
     chunks = f"{counts.num_chunks_kept:,} of {counts.num_chunks:,}"
     facts = [
         ("chunks", f"{chunks}, {readable_bytes(counts.bytes_kept)} of {readable_bytes(counts.bytes_total)} decoded"),
-        ("rows", f"{counts.max_rows:,} at most, of {plan.table.num_rows:,}"),
-        ("tasks", f"{counts.num_tasks:,}, each in {readable_bytes(counts.task_bytes_at_most)} of memory at most"),
+        ("rows", f"{report.rows:,} at most" + (f", of {plan.table.num_rows:,}" if report.own_rows is None else "")),
+        ("tasks", f"{report.tasks:,}, each in {readable_bytes(report.memory)} of memory at most"),
         ("runs on", place),
-        ("order", _order(plan.table)),
+        *([("order", _order(plan.table))] if report.own_rows is None else []),
         ("columns", ", ".join(c.name for c in plan.columns)),
     ]
     for conjunct in plan.conjuncts:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rainbear_dask.diagnostics.explain import as_html, as_text
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.diagnostics.svg import draw_report
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.redaction import escaped
@@ -40,8 +41,8 @@ class Explanation:
 
     Parameters
     ----------
-    plans : tuple of ReadPlan
-        The scans; not part of the public interface.
+    reports : tuple of Report
+        The sources; not part of the public interface.
     places : tuple of Place
         Where each scan runs.
     kept_by_polars : tuple of str
@@ -53,11 +54,16 @@ class Explanation:
         The same in words, with the reason for None.
     """
 
-    plans: tuple[ReadPlan, ...]
+    reports: tuple[Report, ...]
     places: tuple[Place, ...]
     kept_by_polars: tuple[str, ...] = ()
     split: tuple[str | None, ...] = ()
     aggregations: tuple[str, ...] = ()
+
+    @property
+    def plans(self) -> tuple[ReadPlan, ...]:
+        """The plans of all scans; not part of the public interface."""
+        return tuple(report.plan for report in self.reports)
 
     @property
     def chunks_kept(self) -> int:
@@ -77,17 +83,17 @@ class Explanation:
     @property
     def rows(self) -> int:
         """Upper bound of the rows that all scans give to Polars."""
-        return sum(plan.counts.max_rows for plan in self.plans)
+        return sum(report.rows for report in self.reports)
 
     @property
     def tasks(self) -> int:
         """Number of tasks of all scans."""
-        return sum(plan.counts.num_tasks for plan in self.plans)
+        return sum(report.tasks for report in self.reports)
 
     @property
     def memory(self) -> int:
         """Upper bound, estimated, of the bytes that a worker needs for one task."""
-        return max((plan.counts.task_bytes_at_most for plan in self.plans), default=0)
+        return max((report.memory for report in self.reports), default=0)
 
     @property
     def runs_on(self) -> str:
@@ -95,7 +101,7 @@ class Explanation:
         return " and ".join(sorted({place.kind for place in self.places}, reverse=True))
 
     def __str__(self) -> str:
-        reports = [as_text(plan, str(place)) for plan, place in zip(self.plans, self.places, strict=True)]
+        reports = [as_text(report, str(place)) for report, place in zip(self.reports, self.places, strict=True)]
         return "\n".join([*(reports or [NO_SCAN]), *(escaped(f"  {name:8} {text}") for name, text in self._notes())])
 
     def __repr__(self) -> str:
@@ -106,7 +112,7 @@ class Explanation:
         return text in str(self)
 
     def _repr_html_(self) -> str:
-        reports = [as_html(plan, str(place)) for plan, place in zip(self.plans, self.places, strict=True)]
+        reports = [as_html(report, str(place)) for report, place in zip(self.reports, self.places, strict=True)]
         if not reports:
             return draw_report(NO_SCAN, self._notes(), "")
         return "".join(reports) + (draw_report("THE QUERY ABOVE", notes, "") if (notes := self._notes()) else "")

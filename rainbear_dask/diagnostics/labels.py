@@ -43,7 +43,8 @@ def unit_of(table: Table, name: str) -> str:
     unit = "" if array is None else str(array.attributes.get("units", ""))
     if unit.startswith("degree"):
         return "°"
-    return f" {unit}" if unit and not table.columns[name].dtype.is_temporal() else ""
+    is_number = not table.columns[name].dtype.is_temporal() and " since " not in unit
+    return f" {unit}" if unit and is_number else ""
 
 
 def attribute_of(column: Column, name: str) -> str:
@@ -57,6 +58,8 @@ def shown(value: Any, unit: str = "") -> str:
     if isinstance(value, datetime):
         is_date = (value.hour, value.minute, value.second, value.microsecond) == (0, 0, 0, 0)
         return str(value.date()) if is_date else str(value)
+    if isinstance(value, str):
+        return value.removesuffix("T00:00:00")  # a date of a calendar that Polars lacks
     return f"{value:.6g}{unit}" if isinstance(value, int | float) else f"{value}{unit}"
 
 

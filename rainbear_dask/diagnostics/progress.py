@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import IO, TypeVar
 
 import polars as pl
@@ -20,6 +20,8 @@ def progress(file: IO[str] | None = None) -> Iterator[None]:
     """Show a bar for each scan that runs inside the block, on any thread: finished tasks, all tasks, rows and bytes.
 
     Bytes are the size of the rows in memory.
+
+    `sample` shows one for each batch of points, and `zonal` one for each query, without rows.
 
     Parameters
     ----------
@@ -56,19 +58,37 @@ def shown(values: Iterator[T], plan: ReadPlan, *, one_a_task: bool = True) -> It
     iterator
         The same results.
     """
-    return _counted(values, plan, one_a_task=one_a_task) if _shown_on else values
+    return counted(values, _title(plan), lambda: _num_tasks(plan) if one_a_task else None)
 
 
-def _counted(values: Iterator[T], plan: ReadPlan, *, one_a_task: bool) -> Iterator[T]:
-    with closing(values), bar(plan, one_a_task=one_a_task) as advance:  # type: ignore[type-var]  # a generator
+def counted(values: Iterator[T], title: str, total: Callable[[], int | None]) -> Iterator[T]:
+    """Pass on the results of tasks as `shown` does; a bar calls ``total`` for their number, which may be unknown."""
+    return _counted(values, title, total) if _shown_on else values
+
+
+def _counted(values: Iterator[T], title: str, total: Callable[[], int | None]) -> Iterator[T]:
+    with closing(values), _bar(title, total) as advance:  # type: ignore[type-var]  # a generator
         for value in values:
             advance(value)
             yield value
 
 
+def bar(plan: ReadPlan) -> AbstractContextManager[Callable[[object], None]]:
+    """Show a bar for a plan if `progress` is active; yield the function to call with the result of each task."""
+    return _bar(_title(plan), lambda: _num_tasks(plan))
+
+
+def _title(plan: ReadPlan) -> str:
+    return f"scan {plan.table.spec.label}"
+
+
+def _num_tasks(plan: ReadPlan) -> int | None:
+    """Return the number of tasks; None if a limit of rows may spare some."""
+    return plan.counts.num_tasks if plan.limit is None else None
+
+
 @contextmanager
-def bar(plan: ReadPlan, *, one_a_task: bool = True) -> Iterator[Callable[[object], None]]:
-    """Show a bar for a plan if `progress` is active; yield the function to call with each result, as `shown` does."""
+def _bar(title: str, total: Callable[[], int | None]) -> Iterator[Callable[[object], None]]:
     if not _shown_on:
         yield lambda _: None
         return
@@ -85,6 +105,5 @@ def bar(plan: ReadPlan, *, one_a_task: bool = True) -> Iterator[Callable[[object
             line.set_postfix_str(f"{rows:,} rows, {readable_bytes(size)}", refresh=False)
         line.update()
 
-    total = plan.counts.num_tasks if plan.limit is None and one_a_task else None
-    with tqdm(total=total, file=_shown_on[-1], desc=f"scan {plan.table.spec.label}"[-50:], unit=" tasks") as line:
+    with tqdm(total=total(), file=_shown_on[-1], desc=title[-50:], unit=" tasks") as line:
         yield advance

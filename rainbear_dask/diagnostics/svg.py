@@ -6,6 +6,7 @@ from functools import cache
 from html import escape
 
 import numpy as np
+import numpy.typing as npt
 
 from rainbear_dask.indexing.chunk_grid import ChunkGrid, touched_chunks
 from rainbear_dask.indexing.index_set import IndexSet
@@ -34,7 +35,12 @@ def draw_report(title: str, facts: Sequence[tuple[str, str]], picture: str) -> s
     )
 
 
-def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box], ranges: Mapping[str, str] | None = None) -> str:
+def draw_chunks(
+    grid: ChunkGrid,
+    boxes: Sequence[Box],
+    ranges: Mapping[str, str] | None = None,
+    lines: Sequence[npt.NDArray[np.float64]] = (),
+) -> str:
     """Draw the chunks of a grid that some boxes touch.
 
     Parameters
@@ -45,6 +51,8 @@ def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box], ranges: Mapping[str, str]
         The selection; a box leaves out the dimensions that it does not constrain.
     ranges : mapping of str to str, optional
         Range of the labels of a dimension, as text; by default, and if it is empty, none is shown.
+    lines : sequence of ndarray of float64, shape (n, 2)
+        Closed lines over the last two dimensions: position across and down of each corner.
 
     Returns
     -------
@@ -76,11 +84,13 @@ def draw_chunks(grid: ChunkGrid, boxes: Sequence[Box], ranges: Mapping[str, str]
         write(f"{rows.label} (down)", rows.dim)
         write(f"{columns.label} (across)", columns.dim)
         parts.append(_grid(rows, columns, boxes, height, tall))
+        if lines:
+            parts.append(_outline(rows, columns, lines, height, tall))
         height += tall
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 2}" height="{height + 2}" '
         f'viewBox="-1 -1 {_WIDTH + 2} {height + 2}" font-family="sans-serif" font-size="11" role="img" '
-        f'aria-label="{_escape(_spoken(axes, boxes))}">{"".join(parts)}</svg>'
+        f'aria-label="{_escape(_spoken(axes, boxes, has_lines=len(axes) > 1 and bool(lines)))}">{"".join(parts)}</svg>'
     )
 
 
@@ -111,10 +121,13 @@ class _Axis:
         return IndexSet.from_spans(np.column_stack([first, last + 1]))
 
 
-def _spoken(axes: Sequence[_Axis], boxes: Sequence[Box]) -> str:
+def _spoken(axes: Sequence[_Axis], boxes: Sequence[Box], *, has_lines: bool) -> str:
     """Return the picture in words, for screen readers."""
     shape = ", ".join(axis.label for axis in axes)
-    return f"The chunks that the plan reads are coloured: {shape}." if boxes else f"The plan reads no chunk: {shape}."
+    lines = " A line shows the outline of the polygons." if has_lines else ""
+    if not boxes:
+        return f"The plan reads no chunk: {shape}.{lines}"
+    return f"The chunks that the plan reads are coloured: {shape}.{lines}"
 
 
 def _strip(axis: _Axis, boxes: Sequence[Box], top: int) -> str:
@@ -134,6 +147,16 @@ def _grid(rows: _Axis, columns: _Axis, boxes: Sequence[Box], top: int, height: i
         kept[np.ix_(down(box.get(rows.dim)).positions(), across(box.get(columns.dim)).positions())] = True
     cells = "".join(f'<rect x="{x}" y="{y}" width="1" height="1"/>' for y, x in np.argwhere(kept))
     return _panel(cells, columns.cells, rows.cells, top, height)
+
+
+def _outline(rows: _Axis, columns: _Axis, lines: Sequence[npt.NDArray[np.float64]], top: int, height: int) -> str:
+    """Draw lines in the colour of the text, which suits light and dark themes; the inner picture cuts off the rest."""
+    scale = _WIDTH / (columns.count * columns.chunk), height / (rows.count * rows.chunk)
+    path = "".join(f"M{'L'.join(f'{x:.1f} {y:.1f}' for x, y in line * scale)}Z" for line in lines)
+    return (
+        f'<svg y="{top}" width="{_WIDTH}" height="{height}"><path d="{path}" fill="none" stroke="currentColor" '
+        'stroke-width="1.5" stroke-linejoin="round"/></svg>'
+    )
 
 
 def _panel(kept: str, columns: int, rows: int, top: int, height: int) -> str:

@@ -72,7 +72,13 @@ def client_for(plan: ReadPlan, client: "Client | None" = None, *, awaited: bool 
 
 
 def chosen_client(client: "Client | None" = None, *, awaited: bool = False) -> "Client | None":
-    """Return the caller's client, else the active one, as `client_for` does for a large plan."""
+    """Return the caller's client, else the active one, also for small plans; None without one.
+
+    Raises
+    ------
+    QueryError, ClusterError
+        As `client_for`.
+    """
     check_client(client)
     if client is None:
         return active_client(awaited=awaited)
@@ -129,18 +135,6 @@ def check_client(client: object) -> None:
         raise ClusterError(
             "The Dask client is closed, so it cannot run tasks. Pass an open client, or collect inside its `with` block."
         )
-
-
-def open_client(client: "Client | None") -> "Client | None":
-    """Return the caller's client, else the active one, also for small plans; None without one.
-
-    Raises
-    ------
-    ClusterError
-        As `check_client`.
-    """
-    check_client(client)
-    return client or active_client()
 
 
 def active_client(*, awaited: bool = False) -> "Client | None":

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from rainbear_dask.diagnostics.progress import bar
-from rainbear_dask.execution.clients import active_client, client_for
+from rainbear_dask.execution.clients import active_client
 from rainbear_dask.execution.executors import DaskExecutor, Executor, ThreadExecutor, Work
 from rainbear_dask.execution.stream import Job
 from rainbear_dask.execution.wire import CompactFrame
 from rainbear_dask.execution.worker import run_task
 from rainbear_dask.planning.plan import ReadPlan
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 T = TypeVar("T")
 
@@ -26,8 +29,10 @@ _WAITING_THREADS = ThreadPoolExecutor(64, thread_name_prefix="scan-zarr-wait")
 """Threads for calls that may wait for a store or a cluster. An event loop has few threads of its own."""
 
 
-async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> list[pl.DataFrame]:
-    """Run a plan on the active Dask client (of either kind) or on threads of this process, and return all frames.
+async def collect_frames(
+    plan: ReadPlan, client: "Client | None", max_concurrency: int | None = None
+) -> list[pl.DataFrame]:
+    """Run a plan on a Dask client of either kind, or on threads of this process, and return all frames.
 
     If the caller cancels it or a task fails, no further task starts. Threads finish the tasks that they are running,
     and the results are dropped.
@@ -36,6 +41,8 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     ----------
     plan : ReadPlan
         Its tasks are consumed lazily.
+    client : distributed.Client or None
+        The client, from `clients.client_for`; None for threads of this process.
     max_concurrency : int, optional
         Upper bound on tasks in flight. By default threads of this process run `DEFAULT_MAX_CONCURRENCY` tasks at the
         same time. On a cluster, twice as many tasks are in flight as the workers have threads.
@@ -45,7 +52,6 @@ async def collect_frames(plan: ReadPlan, max_concurrency: int | None = None) -> 
     list of DataFrame
         In task order.
     """
-    client = client_for(plan, awaited=True)
     work = Work(run_task, CompactFrame.to_polars)
     threads_here = max_concurrency or DEFAULT_MAX_CONCURRENCY
     executor: Executor[pl.DataFrame]

@@ -9,6 +9,7 @@ import polars as pl
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.exceptions import GeometryError
+from rainbear_dask.geo import kernels
 from rainbear_dask.geo.crs import LONLAT
 from rainbear_dask.geo.kernels import EARTH_RADIUS, Cells, DistanceWithin, Points, Transform, Within, points_of
 from rainbear_dask.geo.proj import crs_text, is_lonlat
@@ -127,7 +128,7 @@ def _within(geometry: Any, crs: str, lon: str | pl.Expr, lat: str | pl.Expr, *, 
     west, south, east, north = geometry.bounds
     x, y = _column(lon), _column(lat)
     sides = [_between(y, south, north), _turned(x, west, east) if wraps else _between(x, west, east)]
-    return _bounded(x, y, sides, crs, Within(geometry.wkb, wraps, strict))
+    return _bounded(x, y, sides, crs, kernels.within(geometry.wkb, wraps, strict))
 
 
 def dwithin(point: Any, meters: float, lon: str | pl.Expr = "lon", lat: str | pl.Expr = "lat") -> pl.Expr:
@@ -288,7 +289,8 @@ def _bounded(x: pl.Expr, y: pl.Expr, sides: list[pl.Expr], crs: str, kernel: Wit
     coordinate, for which the result is null.
     """
     absent = [x.is_null(), y.is_null()]
-    found = _mapped(points_of(x, y, crs), kernel, pl.Boolean())
+    polygon = kernel.key if isinstance(kernel, Within) else ""
+    found = _mapped(points_of(x, y, crs, polygon), kernel, pl.Boolean())
     return reduce(lambda test, side: test & reduce(or_, absent, side), sides, found)
 
 

@@ -1,13 +1,16 @@
 """Functions that Polars calls on columns: plain data that pickles, with geometries that each process prepares once.
 
-Points are a struct of two fields, x and y. The names of the fields hold the CRS: names are the only part of an optimized
-expression that Polars shows, and planning checks the CRS.
+Points are a struct of two fields, x and y. The names of the fields hold the CRS, and the key of the polygon: names are
+the only part of an optimized expression that Polars shows. Planning checks the CRS, and reports draw the polygon.
 """
 
+import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +48,14 @@ class Within:
     wraps: bool
     strict: bool
 
+    def __reduce__(self) -> "tuple[Callable[..., Within], tuple[bytes, bool, bool]]":
+        return within, (self.wkb, self.wraps, self.strict)  # so that another process knows the key
+
+    @cached_property
+    def key(self) -> str:
+        """A short text that identifies the function."""
+        return hashlib.sha256(self.wkb + bytes([self.wraps, self.strict])).hexdigest()[:12]
+
     def __call__(self, points: pl.Series) -> pl.Series:
         x, y, absent = _coordinates(points)
         return _with_nulls(pl.Series(points.name, self.test(x, y)), absent)
@@ -68,6 +79,17 @@ class Within:
             moved = moved + 360
             some, moved = some[moved <= east], moved[moved <= east]
         return inside
+
+
+_polygons: WeakValueDictionary[str, Within] = WeakValueDictionary()
+"""The polygons that expressions of this process hold or held lately, by key."""
+
+
+@lru_cache(maxsize=256)
+def within(wkb: bytes, wraps: bool, strict: bool) -> Within:
+    """Return a `Within`, the same object for equal arguments as long as an expression holds it."""
+    new = Within(wkb, wraps, strict)
+    return _polygons.setdefault(new.key, new)
 
 
 @dataclass(frozen=True)
@@ -147,20 +169,27 @@ class Transform:
         return pl.DataFrame(fields).to_struct(points.name)
 
 
-def points_of(x: pl.Expr, y: pl.Expr, crs: str = "") -> pl.Expr:
-    """Return two coordinates as a column of points."""
-    return pl.struct(x.alias(f"x in {crs}" if crs else "x"), y.alias(f"y in {crs}" if crs else "y"))
+def points_of(x: pl.Expr, y: pl.Expr, crs: str = "", polygon: str = "") -> pl.Expr:
+    """Return two coordinates as a column of points, with the key of the polygon that they are compared with."""
+    note = (f" of {polygon}" if polygon else "") + (f" in {crs}" if crs else "")
+    return pl.struct(x.alias(f"x{note}"), y.alias(f"y{note}"))
 
 
 def crs_of_points(x: pl.Expr, y: pl.Expr) -> str:
     """Return the CRS of the two fields of a struct; empty if they are no points, or their CRS is not known."""
-    named = [
-        re.fullmatch(r"([xy]) in (.+)", each.meta.output_name(raise_if_undetermined=False) or "") for each in (x, y)
-    ]
-    match named:
-        case [re.Match() as east, re.Match() as north] if east[1] == "x" and north[1] == "y" and east[2] == north[2]:
-            return str(east[2])
-    return ""
+    return _notes(x, y)[1]
+
+
+def polygon_of_points(x: pl.Expr, y: pl.Expr) -> Within | None:
+    """Return the polygon that the two fields of a struct are compared with; None if they are no points, or it is not known."""
+    return _polygons.get(_notes(x, y)[0])
+
+
+def _notes(x: pl.Expr, y: pl.Expr) -> tuple[str, str]:
+    """Return the key of a polygon and the CRS that the names of two fields hold; empty if they hold none."""
+    names = [each.meta.output_name(raise_if_undetermined=False) or "" for each in (x, y)]
+    found = re.fullmatch(r"x(?: of (\w+))?(?: in (.+))?", names[0])
+    return (found[1] or "", found[2] or "") if found and names[1] == f"y{names[0][1:]}" else ("", "")
 
 
 def _shapely() -> Any:

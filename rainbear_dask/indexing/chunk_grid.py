@@ -24,7 +24,7 @@ Part = tuple[tuple[int, ...], Region, tuple[Any, ...]]
 """Of a chunk: its index, the wanted region inside the chunk, its place in the whole region (an index for NumPy)."""
 
 
-class Axis(NamedTuple):
+class ChunkAxis(NamedTuple):
     """A chunk grid along one dimension.
 
     Parameters
@@ -84,10 +84,10 @@ class ChunkGrid:
         return dict(zip(self.dims, self.chunks, strict=True))
 
     @cached_property
-    def axes(self) -> tuple[Axis, ...]:
+    def axes(self) -> tuple[ChunkAxis, ...]:
         """The grid along each dimension, in array order."""
         shards = self.shards or (0,) * len(self.dims)
-        return tuple(map(Axis, self.dims, self.shape, self.chunks, shards))
+        return tuple(map(ChunkAxis, self.dims, self.shape, self.chunks, shards))
 
     @cached_property
     def stored(self) -> "ChunkGrid":
@@ -98,7 +98,7 @@ class ChunkGrid:
         """Return a grid of the same array with chunks of other lengths, without shards."""
         return replace(self, chunks=tuple(chunks), shards=None)
 
-    def along(self, dim: str) -> Axis:
+    def along(self, dim: str) -> ChunkAxis:
         """Return the grid along one dimension."""
         return self.axes[self.dims.index(dim)]
 

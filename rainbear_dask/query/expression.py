@@ -15,6 +15,7 @@ from rainbear_dask.exceptions import PredicateError, QueryError
 from rainbear_dask.planning.build import plan_scan
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Connective, conjuncts_of, connective
+from rainbear_dask.query.interpolation import narrowed
 from rainbear_dask.query.pushdown import Schema, columns_of, elementwise, prepared, pushed_part, request_of
 from rainbear_dask.table.model import Table, unknown_column
 
@@ -101,7 +102,9 @@ def plan_expression(
         predicate = _row_by_row(expr, schema, loosely=loosely)
         if predicate is not None:
             return ExpressionPlan(plan_scan(table, columns=with_columns, predicate=predicate, n_rows=n_rows))
-    seen = _rows_seen(expr, schema, loosely=loosely)
+    else:
+        expr = narrowed(expr, table, by_slice=True)
+    seen = rows_seen([expr], schema, loosely=loosely)
     if is_predicate and seen is None and _is_per_row(expr, schema):
         wanted = list(with_columns or schema)
         needed = [*wanted, *(name for name in columns_of(expr, schema) if name not in wanted)]
@@ -243,10 +246,15 @@ _PROBE_ROWS = 1009
 """An unusual number of rows: an expression with a fixed number of values has another one."""
 
 
-def _rows_seen(expr: pl.Expr, schema: Schema, *, loosely: bool) -> pl.Expr | None:
-    """Return a filter that holds for every row that an expression uses; None if it uses all rows, or none."""
-    filters = _filters(expr, schema, loosely=loosely)
-    return prepared(reduce(or_, filters), schema) if filters else None
+def rows_seen(exprs: Sequence[pl.Expr], schema: Schema, *, loosely: bool = False) -> pl.Expr | None:
+    """Return a filter that holds for every row that some expressions use; None if they use all rows, or none."""
+    found: list[pl.Expr] = []
+    for expr in exprs:
+        filters = _filters(expr, schema, loosely=loosely)
+        if filters is None:
+            return None
+        found += [each for each in filters if not any(each.meta.eq(other) for other in found)]
+    return prepared(reduce(or_, found), schema) if found else None
 
 
 def _filters(expr: pl.Expr, schema: Schema, *, loosely: bool) -> list[pl.Expr] | None:

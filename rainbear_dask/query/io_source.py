@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from rainbear_dask.diagnostics.progress import shown
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.run import iter_frames
 from rainbear_dask.planning.build import plan_scan
@@ -123,14 +124,22 @@ def plans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     return [_plan(request) for request in pushed_down(lf)]
 
 
-def plans_with_clients(lf: pl.LazyFrame) -> "list[tuple[ReadPlan, Client | None]]":
-    """Return the plan of each Zarr source of a query with the client that its caller named, as `plans_of` does."""
-    return [(_plan(request), request.source.client) for request in pushed_down(lf)]
+def reports_with_clients(lf: pl.LazyFrame) -> "list[tuple[Report, Client | None]]":
+    """Return the report of each Zarr source of a query with the client that its caller named, as `plans_of` does."""
+    return [(_report(request), request.source.client) for request in pushed_down(lf)]
 
 
 def scans_of(lf: pl.LazyFrame) -> list[ReadPlan]:
     """Return the plans of scans alone. The rows of sampled points are not the rows of a plan."""
     return [_plan(request) for request in pushed_down(lf) if isinstance(request.source, ZarrReader)]
+
+
+def _report(request: Request) -> Report:
+    source = request.source
+    if hasattr(source, "report"):  # its tasks differ from the tasks of its plan
+        found: Report = source.report(request.columns, request.predicate, request.n_rows)
+        return found
+    return Report(_plan(request))
 
 
 def _plan(request: Request) -> ReadPlan:

@@ -1,6 +1,7 @@
 """A lazy table that remembers its filters, and the plan of queries that only filter and choose columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, methodcaller
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from rainbear_dask.exceptions import QueryError
+from rainbear_dask.exceptions import QueryError, RainbearError
 from rainbear_dask.planning.limits import Limits, check_memory, may_exceed_memory
 from rainbear_dask.planning.plan import ReadPlan
-from rainbear_dask.query.expression import plan_filter
+from rainbear_dask.query.expression import plan_filter, rows_seen
+from rainbear_dask.query.interpolation import interpolates, narrowed
 from rainbear_dask.query.io_source import ZarrReader, scans_of
 from rainbear_dask.query.pushdown import ends_in_filter, ends_in_scan, fallible_parts, optimized_steps, pushed_down
 from rainbear_dask.table.model import Table
@@ -75,6 +77,12 @@ def limits_of(lf: pl.LazyFrame) -> Limits:
         return lf.origin.reader.limits
     found = [request.source.limits for request in pushed_down(lf)]
     return found[0] if len(found) == 1 else Limits()
+
+
+def client_of(lf: pl.LazyFrame) -> "Client | None":
+    """Return the client that the scan of a query names, if it is the only scan of the query."""
+    reader = reader_of(lf)
+    return None if reader is None else reader.client
 
 
 def _rebuilt(scan: ReadPlan, names: Sequence[str]) -> Iterator[pl.LazyFrame]:
@@ -154,13 +162,36 @@ class ScannedFrame(pl.LazyFrame):
             check_memory(plan_of_filters(self), reader.limits)
 
     def select(self, *exprs: Any, **named_exprs: Any) -> pl.LazyFrame:
-        """Select as any LazyFrame does."""
+        """Select as any LazyFrame does; interpolations of interpolars only take the rows that they need.
+
+        The labels of their coordinates are read at once.
+        """
+        if self.origin is not None and (narrow := self._narrowed(exprs, named_exprs)) is not None:
+            return narrow
         selected = super().select(*exprs, **named_exprs)
         names = _names(exprs)
         if self.origin is None or named_exprs or not all(name in self.origin.reader.table.schema for name in names):
             return selected
         step: Step = methodcaller("select", *names)
         return _with_origin(selected, replace(self.origin, steps=(*self.origin.steps, step)))
+
+    def _narrowed(self, exprs: Iterable[Any], named_exprs: Mapping[str, Any]) -> pl.LazyFrame | None:
+        """Return the selection if an interpolation needs a part of the rows; else None."""
+        given = [one for each in exprs for one in (each if isinstance(each, list | tuple) else [each])]
+        if self.origin is None or not any(
+            isinstance(one, pl.Expr) and interpolates(one) for one in (*given, *named_exprs.values())
+        ):
+            return None
+        table, filters = self.origin.reader.table, self.origin.filters
+        wanted = [pl.col(one) if isinstance(one, str) else one for one in given]
+        wanted += [one.alias(name) for name, one in named_exprs.items() if isinstance(one, pl.Expr)]
+        if len(wanted) < len(given) + len(named_exprs) or not all(isinstance(one, pl.Expr) for one in wanted):
+            return None
+        with suppress(RainbearError):  # a store that does not answer; the query says so when it runs
+            changed = [narrowed(one, table, filters) for one in wanted]
+            seen = rows_seen(changed, table.schema)
+            return pl.LazyFrame.select(self if seen is None else self.filter(seen), changed)
+        return None
 
 
 def scan(reader: ZarrReader) -> pl.LazyFrame:

@@ -27,7 +27,7 @@ _UNIFORM = 1e-3
 
 
 @dataclass(frozen=True)
-class Axis:
+class CellAxis:
     """The cells along one dimension.
 
     Parameters
@@ -126,7 +126,7 @@ def _has_name(column: Column, which: str) -> bool:
     return column.name.rpartition("/")[2].lower() in _NAMES[which]
 
 
-def read_axis(table: Table, column: Column, *, turn: bool, pole: bool) -> Axis:
+def read_axis(table: Table, column: Column, *, turn: bool, pole: bool) -> CellAxis:
     """Read the coordinate of a spatial axis, and find the edges of its cells.
 
     Parameters
@@ -140,7 +140,7 @@ def read_axis(table: Table, column: Column, *, turn: bool, pole: bool) -> Axis:
 
     Returns
     -------
-    Axis
+    CellAxis
         Edges are the CF bounds of the coordinate, else the midpoints between cells.
 
     Raises
@@ -174,7 +174,7 @@ def read_axis(table: Table, column: Column, *, turn: bool, pole: bool) -> Axis:
     regular = np.linspace(nominal[0], nominal[-1], len(nominal))
     step = abs(nominal[-1] - nominal[0]) / len(centers)
     uniform = bool((np.abs(nominal - regular) <= _UNIFORM * step).all())
-    return Axis(column.name, centers, edges, nominal, uniform)
+    return CellAxis(column.name, centers, edges, nominal, uniform)
 
 
 def _midpoints(centers: Floats, where: str) -> Floats:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rainbear_dask.dependencies import require
 from rainbear_dask.geo.kernels import EARTH_RADIUS, Within
-from rainbear_dask.regions.axes import Axis, Floats
+from rainbear_dask.regions.axes import CellAxis, Floats
 
 Weights = Literal["fraction", "area", "center"]
 
@@ -36,14 +36,14 @@ class Coverage:
     weight: Floats
 
 
-def cover(polygons: Sequence[bytes], x: Axis, y: Axis, weights: Weights, *, lonlat: bool) -> Coverage:
+def cover(polygons: Sequence[bytes], x: CellAxis, y: CellAxis, weights: Weights, *, lonlat: bool) -> Coverage:
     """Find the cells of each zone.
 
     Parameters
     ----------
     polygons : sequence of bytes
         WKB of each zone; empty for none.
-    x, y : Axis
+    x, y : CellAxis
         The grid.
     weights : {"fraction", "area", "center"}
         Weight of a cell: its covered share, its covered area in square metres (of the unit of the grid, if it is
@@ -63,7 +63,7 @@ def cover(polygons: Sequence[bytes], x: Axis, y: Axis, weights: Weights, *, lonl
     return Coverage(zone, row, column, fraction, weight)
 
 
-def _areas(x: Axis, y: Axis, *, lonlat: bool) -> Floats:
+def _areas(x: CellAxis, y: CellAxis, *, lonlat: bool) -> Floats:
     """Return the area of a cell in each row, for each unit of length along x."""
     if not lonlat:
         return y.lengths
@@ -81,7 +81,7 @@ _Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]
 """Zone, cell (C order of y and x) and covered share, each of shape (n,)."""
 
 
-def _centers(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> _Cells:
+def _centers(polygons: Sequence[bytes], x: CellAxis, y: CellAxis, *, lonlat: bool) -> _Cells:
     shapely, found = require("shapely", extra="geo"), []
     for number, wkb in enumerate(polygons):
         if wkb:
@@ -109,7 +109,7 @@ def _joined(found: _Cells, shape: tuple[int, int]) -> _Cells:
     return keys[some] // size, keys[some] % size, total[some]
 
 
-def _fractions(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> _Cells:
+def _fractions(polygons: Sequence[bytes], x: CellAxis, y: CellAxis, *, lonlat: bool) -> _Cells:
     uniform = x.uniform and y.uniform
     numbers, parts = [], []
     for number, part in _parts(polygons, x, y, lonlat=lonlat):
@@ -135,7 +135,7 @@ def _fractions(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> 
     return _concatenated(found)
 
 
-def _parts(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> Iterator[tuple[int, Any]]:
+def _parts(polygons: Sequence[bytes], x: CellAxis, y: CellAxis, *, lonlat: bool) -> Iterator[tuple[int, Any]]:
     """Yield the zones that meet the grid, each in all turns that do, without the parts beyond the grid."""
     shapely = require("shapely", extra="geo")
     (low, high), (bottom, top) = x.extent, y.extent
@@ -156,7 +156,7 @@ def _parts(polygons: Sequence[bytes], x: Axis, y: Axis, *, lonlat: bool) -> Iter
             yield number, moved
 
 
-def _cut(shapely: Any, polygon: Any, x: Axis, y: Axis) -> Any:
+def _cut(shapely: Any, polygon: Any, x: CellAxis, y: CellAxis) -> Any:
     (low, high), (bottom, top) = x.extent, y.extent
     west, south, east, north = polygon.bounds
     if x.uniform and np.array_equal(x.edges, x.nominal):
@@ -167,7 +167,7 @@ def _cut(shapely: Any, polygon: Any, x: Axis, y: Axis) -> Any:
     return polygon if box.covers(polygon) else shapely.intersection(polygon, box)
 
 
-def _in_cells(polygon: Any, x: Axis, y: Axis) -> Any:
+def _in_cells(polygon: Any, x: CellAxis, y: CellAxis) -> Any:
     """Return a polygon in units of cells of an irregular grid.
 
     Coordinates become positions, linearly inside each cell. An edge that crosses cells gets a vertex at each crossing,

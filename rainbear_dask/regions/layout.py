@@ -61,12 +61,31 @@ class Group:
 
     def tasks(self, within: Spans, boxes: Sequence[Box]) -> Iterator[tuple[Spans, ZonalTask]]:
         """Yield the tasks inside ranges of the other dimensions that meet a box, each with its own ranges."""
+        for spans in self._corners(within, boxes):
+            for parts in self.parts:
+                yield spans, self._task(spans, parts)
+
+    def num_tasks(self, within: Spans, boxes: Sequence[Box]) -> int:
+        """Return the number of `tasks`."""
+        return sum(1 for _ in self._corners(within, boxes)) * len(self.parts)
+
+    @property
+    def task_bytes(self) -> int:
+        """Upper bound of the bytes that a worker needs for a task: its chunks, decoded, and the values of its cells."""
+        arrays = [column.array for column in self.scan.columns if column.array is not None]
+        chunks = prod(-(-min(self.lengths[dim], self.sizes[dim]) // self.chunks[dim]) for dim in self.others)
+        depth = prod(min(self.lengths[dim], self.sizes[dim]) for dim in self.others)
+        cells = max((sum(len(part.cells) for part in parts) for parts in self.parts), default=0)
+        num_parts = max(map(len, self.parts), default=0)
+        return chunks * num_parts * sum(array.chunk_bytes for array in arrays) + 8 * depth * cells * len(arrays)
+
+    def _corners(self, within: Spans, boxes: Sequence[Box]) -> Iterator[Spans]:
+        """Yield the ranges of tasks along the other dimensions."""
         along = [self._spans(dim, within[dim], boxes) for dim in self.others]
         for corner in product(*along):
             spans = dict(zip(self.others, corner, strict=True))
             if any(_meets(box, spans) for box in boxes):
-                for parts in self.parts:
-                    yield spans, self._task(spans, parts)
+                yield spans
 
     def _spans(self, dim: str, within: tuple[int, int], boxes: Sequence[Box]) -> list[tuple[int, int]]:
         """Return the ranges of tasks along one dimension: whole chunks that hold a position of a box."""

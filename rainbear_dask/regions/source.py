@@ -5,21 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from math import gcd
+from math import gcd, prod
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from rainbear_dask.diagnostics.progress import counted
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.execution.clients import client_for
 from rainbear_dask.execution.executors import Work
 from rainbear_dask.execution.run import run_tasks
+from rainbear_dask.geo.outlines import Outline
 from rainbear_dask.indexing.selection import Box, Selection
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import Conjunct, compile_predicate
 from rainbear_dask.query.pushdown import recorder_of
-from rainbear_dask.regions.axes import Axis
+from rainbear_dask.regions.axes import CellAxis
 from rainbear_dask.regions.coverage import Coverage, Weights, cover
 from rainbear_dask.regions.layout import Group, Spans, band_length, groups_of
 from rainbear_dask.regions.statistics import Floats, Needs, Sums
@@ -43,7 +46,7 @@ class ZonalSource:
         The table of the store.
     columns : tuple of Column
         Variables; each has both spatial dimensions.
-    x, y : Axis
+    x, y : CellAxis
         The spatial axes.
     lonlat : bool
         Whether they are longitude and latitude.
@@ -59,8 +62,8 @@ class ZonalSource:
 
     table: Table
     columns: tuple[Column, ...]
-    x: Axis
-    y: Axis
+    x: CellAxis
+    y: CellAxis
     lonlat: bool
     zones: Zones
     stats: tuple[str, ...]
@@ -97,10 +100,13 @@ class ZonalSource:
         self, with_columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         names = list(self.schema) if with_columns is None else list(with_columns)
-        named = predicate.meta.root_names() if predicate is not None else []
-        query = _Query(self, tuple(dict.fromkeys([*names, *named])), self._boxes(predicate, n_rows), n_rows)
+        query = self._query(names, predicate, n_rows)
         client = client_for(self.plan(list(query.names), predicate, n_rows), self.client)
         return _finished(query.frames(client), names, predicate)
+
+    def _query(self, names: Sequence[str], predicate: pl.Expr | None, n_rows: int | None) -> "_Query":
+        named = predicate.meta.root_names() if predicate is not None else []
+        return _Query(self, tuple(dict.fromkeys([*names, *named])), self._boxes(predicate, n_rows), n_rows)
 
     @cached_property
     def _chunks(self) -> Selection:
@@ -115,11 +121,15 @@ class ZonalSource:
 
     def _boxes(self, predicate: pl.Expr | None, n_rows: int | None) -> tuple[Box, ...]:
         """Return boxes of the other dimensions that hold all rows of the result."""
-        if predicate is None or n_rows is not None:  # a limit counts the rows before the filter
-            return ({},)
-        dims = {dim: (dim,) for dim in self.others}
-        conjuncts = compile_predicate(predicate, dims, self.others, self._labels)
+        conjuncts = self._conjuncts(predicate, n_rows)
         return reduce(and_, (conjunct.selection for conjunct in conjuncts), Selection.everything()).boxes
+
+    def _conjuncts(self, predicate: pl.Expr | None, n_rows: int | None) -> list[Conjunct]:
+        """Return the conjuncts of a filter, each with the rows of the result that may pass it."""
+        if predicate is None or n_rows is not None:  # a limit counts the rows before the filter
+            return []
+        dims = {dim: (dim,) for dim in self.others}
+        return compile_predicate(predicate, dims, self.others, self._labels)
 
     def _labels(self, dim: str) -> pl.Series:
         return whole_column(self.table.spec, self.table.columns[dim], self.table.sizes[dim])
@@ -130,11 +140,28 @@ class ZonalSource:
         wanted = [outputs[name][0] for name in (columns or outputs) if name in outputs]
         name = pl.lit(f"cells of zones ({len(self.zones.ids):,})")
         zones = Conjunct(name, replace(self._chunks, exact=True), "")
-        found = tuple(dict.fromkeys(wanted))
-        if predicate is None or n_rows is not None:
-            return ReadPlan(self.table, found, (zones,))
-        rows = Selection(self._boxes(predicate, n_rows), exact=True)
-        return ReadPlan(self.table, found, (zones, Conjunct(predicate, rows, "")))
+        found, others = tuple(dict.fromkeys(wanted)), self.others
+        rows = [  # other conjuncts are about statistics, and keep all chunks
+            replace(conjunct, selection=replace(conjunct.selection, exact=True), obstacle="")
+            for conjunct in self._conjuncts(predicate, n_rows)
+            if others.keys() >= {*conjunct.expr.meta.root_names()}
+        ]
+        return ReadPlan(self.table, found, (zones, *rows))
+
+    def report(self, columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None) -> Report:
+        """Return the rows, the tasks and the zones of one request of Polars, with its `plan`."""
+        query = self._query(columns or list(self.schema), predicate, n_rows)
+        others = self.others
+        held = sum(prod(len(box[dim]) if dim in box else size for dim, size in others.items()) for box in query.boxes)
+        rows = min(held, prod(others.values())) * len(self.zones.ids)
+        return Report(
+            self.plan(list(query.names), predicate, n_rows),
+            "ZONAL",
+            rows if n_rows is None else min(rows, n_rows),
+            query.num_tasks,
+            max((group.task_bytes for group in query.groups), default=0),
+            (Outline(self.x.dim, self.y.dim, self.zones.polygons, self.lonlat),),
+        )
 
 
 _Band = dict[str, tuple[int, int]]
@@ -202,7 +229,12 @@ class _Query:
         sent, bands = _Sent(), self._bands()
         left, kept = self.n_rows, dict[str, Sums]()
         work: Work[ZonalSums] = Work(run_zonal_task)
-        results = run_tasks(self._tasks(bands, sent), client, work)
+        title = f"zonal {self.source.table.spec.label}"
+        results = counted(
+            run_tasks(self._tasks(bands, sent), client, work),
+            title,
+            lambda: self.num_tasks if self.n_rows is None else None,
+        )
         with closing(results):  # type: ignore[type-var]  # a generator
             found = next(results, None)
             for number, band in enumerate(bands):
@@ -222,13 +254,22 @@ class _Query:
 
     def _tasks(self, bands: "Sequence[_Band]", sent: "_Sent") -> Iterator[ZonalTask]:
         """Yield the tasks in the order of the rows, and note for each where its sums belong."""
+        for number, group, within in self._steps(bands):
+            for spans, task in group.tasks(within, self.boxes):
+                sent.append((number, group, spans))
+                yield task
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks of all bands."""
+        return sum(group.num_tasks(within, self.boxes) for _, group, within in self._steps(self._bands()))
+
+    def _steps(self, bands: "Sequence[_Band]") -> Iterator[tuple[int, Group, _Band]]:
+        """Yield the number of each band, and each group that has tasks in it, with their ranges of positions."""
         for number, band in enumerate(bands):
             for group in self.groups:
-                if number and self._is_constant(group.scan.columns[0].name):
-                    continue  # it is kept from the first band
-                for spans, task in group.tasks({dim: band[dim] for dim in group.others}, self.boxes):
-                    sent.append((number, group, spans))
-                    yield task
+                if not number or not self._is_constant(group.scan.columns[0].name):  # else kept from the first band
+                    yield number, group, {dim: band[dim] for dim in group.others}
 
     def _bands(self) -> "list[_Band]":
         others = self.source.others

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from dask.base import get_annotations
 
+from rainbear_dask.diagnostics.progress import counted
 from rainbear_dask.execution.clients import chosen_client
 from rainbear_dask.execution.executors import Work
 from rainbear_dask.execution.run import run_tasks
@@ -23,7 +24,7 @@ from rainbear_dask.planning.predicate import Conjunct
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.sampling.gather import Gathered, Gathering
 from rainbear_dask.sampling.locate import Coordinates, Located, locate
-from rainbear_dask.sampling.task import Answers, interpolated, only_where, run_task
+from rainbear_dask.sampling.task import READ_BYTES, Answers, interpolated, only_where, run_task
 from rainbear_dask.table.model import Column
 from rainbear_dask.table.tidy import nest
 
@@ -127,6 +128,24 @@ def plan_of_points(found: Coordinates, points: pl.DataFrame, names: Sequence[str
     return ReadPlan(table, tuple(columns), (of_points,))
 
 
+def measured_tasks(found: Coordinates, points: pl.DataFrame, names: Sequence[str]) -> list[int]:
+    """Return, for each task of a batch, an upper bound of its bytes, estimated: chunks that are read together, and result.
+
+    Parameters
+    ----------
+    found, points, names
+        As in `sample_batch`.
+    """
+    columns, located = _wanted(found, names), locate(found, points)
+    if not columns or not len(located.rows):
+        return []
+    return [
+        min(len(task.regions) * one.chunk_bytes, max(READ_BYTES, one.chunk_bytes)) + task.frame_bytes + task.sent_bytes
+        for one in gatherings(found, located, list(dict.fromkeys((*columns, *_of_conditions(found)))))
+        for task, _ in one.tasks(num_bytes("task-bytes"))
+    ]
+
+
 def _of_conditions(found: Coordinates) -> tuple[Column, ...]:
     """Return the columns of the conditions that are evaluated cell by cell."""
     return found.request.table.leaves(dict.fromkeys(name for c in found.conditions for name in c.meta.root_names()))
@@ -174,7 +193,10 @@ def _gathered(todo: Sequence[Gathering], place: Place) -> Iterator[Gathered]:
     task_bytes = num_bytes("task-bytes")
     begun = [list(one.tasks(task_bytes)) for one in todo]
     work: Work[Answers] = Work(run_task, annotations=place.annotations)
-    answers = run_tasks((task for tasks in begun for task, _ in tasks), client, work)
+    title = f"sample {todo[0].spec.label}" if todo else ""
+    answers = counted(
+        run_tasks((task for tasks in begun for task, _ in tasks), client, work), title, lambda: sum(map(len, begun))
+    )
     with closing(answers):  # type: ignore[type-var]  # a generator
         for one, tasks in zip(todo, begun, strict=True):
             yield one.collect([(next(answers), units) for _, units in tasks])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rainbear_dask.indexing.chunk_grid import Axis, ChunkGrid, Region
+from rainbear_dask.indexing.chunk_grid import ChunkAxis, ChunkGrid, Region
 from rainbear_dask.indexing.index_set import IndexSet, Positions
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.planning.task import Scan
@@ -283,7 +283,7 @@ class Gathering:
         return Gathered(self, pl.concat(found), where)
 
 
-def _whole(chunks: IndexSet, axis: Axis) -> IndexSet:
+def _whole(chunks: IndexSet, axis: ChunkAxis) -> IndexSet:
     return IndexSet(chunks.starts * axis.chunk, np.minimum(chunks.stops * axis.chunk, axis.length))
 
 

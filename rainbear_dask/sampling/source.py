@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.planning.predicate import conjuncts_of
 from rainbear_dask.query.pushdown import recorder_of
-from rainbear_dask.sampling.batch import Place, plan_of_points, sample_batch
+from rainbear_dask.sampling.batch import Place, measured_tasks, plan_of_points, sample_batch
 from rainbear_dask.sampling.locate import Coordinates, read_coordinates
 from rainbear_dask.sampling.request import Request
 from rainbear_dask.sampling.stencils import num_corners
@@ -69,15 +70,18 @@ class SampleReader:
         yield pl.DataFrame(schema={name: schema[name] for name in names})
         found = read_coordinates(self.request)
         points, late = self._first_points(found, predicate, n_rows)
-        needed = list(dict.fromkeys([*names, *(name for condition in late for name in condition.meta.root_names())]))
-        of_match = [num_corners(found.axes[m.coordinate.name][0], m.method) for m in self.request.matches if m.is_line]
-        size = max(_MAX_CELLS // max(found.rows_per_point * prod(of_match), 1), 1)
-        for some in _batches(points, size):
+        needed = _with_columns_of(names, late)
+        for some in _batches(points, self._batch_size(found)):
             self._check_limits(found, some, needed)
             frame = sample_batch(found, some, needed, place)
             if n_rows is not None:
                 frame, n_rows = frame.head(n_rows), max(n_rows - frame.height, 0)
             yield (frame.filter(reduce(and_, late)) if late else frame).select(names)
+
+    def _batch_size(self, found: Coordinates) -> int:
+        """Return the number of points of one batch."""
+        of_match = [num_corners(found.axes[m.coordinate.name][0], m.method) for m in self.request.matches if m.is_line]
+        return max(_MAX_CELLS // max(found.rows_per_point * prod(of_match), 1), 1)
 
     def _check_limits(self, found: Coordinates, points: pl.DataFrame, names: Sequence[str]) -> None:
         """Refuse a batch that exceeds a limit, before any of its chunks is read."""
@@ -105,9 +109,29 @@ class SampleReader:
 
         Points are collected for it, and coordinates are read.
         """
+        return self.report(columns, predicate, n_rows).plan
+
+    def report(self, columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None) -> Report:
+        """Return the rows and the tasks of one request of Polars, batch by batch, with its `plan`."""
         found = read_coordinates(self.request)
-        points, _ = self._first_points(found, predicate, n_rows)
-        return plan_of_points(found, points.collect(), list(self.request.result_schema) if columns is None else columns)
+        lazy, late = self._first_points(found, predicate, n_rows)
+        points = lazy.collect()
+        names = _with_columns_of(list(self.request.result_schema) if columns is None else columns, late)
+        tasks = [
+            size for some in points.iter_slices(self._batch_size(found)) for size in measured_tasks(found, some, names)
+        ]
+        rows = points.height * found.rows_per_point
+        return Report(
+            plan_of_points(found, points, names),
+            "SAMPLE",
+            rows if n_rows is None else min(rows, n_rows),
+            len(tasks),
+            max(tasks, default=0),
+        )
+
+
+def _with_columns_of(names: Sequence[str], conditions: Sequence[pl.Expr]) -> list[str]:
+    return list(dict.fromkeys([*names, *(name for condition in conditions for name in condition.meta.root_names())]))
 
 
 def lazy_points(

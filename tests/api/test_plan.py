@@ -1,12 +1,16 @@
 """A plan gives what the same question gives through Polars, by each of its ways out."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import dask
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.exceptions import PredicateError
+from rainbear_dask.api.plan import ScanPlan
+from rainbear_dask.exceptions import PredicateError, QueryError
 from tests.support.oracle import expected_frame
 from tests.support.stores import write_field
 
@@ -56,6 +60,13 @@ def test_frames_of_a_plan_are_for_work_of_ones_own(url):
 def test_a_filter_that_needs_other_rows_is_refused(url, predicate):
     with pytest.raises(PredicateError, match="scan_zarr"):
         rd.plan(url, predicate)
+
+
+@pytest.mark.parametrize("ask", [ScanPlan.to_futures, ScanPlan.to_delayed, partial(ScanPlan.map_partitions, func=len)])
+def test_an_asynchronous_client_is_refused(url, ask):
+    client = SimpleNamespace(status="running", asynchronous=True)
+    with pytest.raises(QueryError, match="asynchronous, and its event loop would wait for itself"):
+        ask(rd.plan(url), client=client)
 
 
 def test_futures_need_a_cluster(url):

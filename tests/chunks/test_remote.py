@@ -18,6 +18,7 @@ from rainbear_dask.chunks import errors, remote
 from rainbear_dask.chunks.read import read_regions, stream_regions
 from rainbear_dask.chunks.remote import RemoteReader
 from rainbear_dask.exceptions import ChunkReadError
+from rainbear_dask.indexing.chunk_grid import ChunkGrid
 from rainbear_dask.metadata.opening import open_store
 from tests.support.errors import caught
 from tests.support.stores import CountingStore
@@ -140,15 +141,18 @@ def test_chunks_are_decoded_on_the_thread_that_asks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["closed", "failed"])
 def test_what_is_given_up_is_not_asked_for(tmp_path, how):
     store, meta = written(tmp_path)
-    asked, go_on, keys = threading.Event(), threading.Event(), []
+    asked, go_on, keys, ended = threading.Event(), threading.Event(), [], []
 
     async def wait(key):
         keys.append(key)
         asked.set()
-        if how == "failed" and len(keys) == 4:
-            raise ValueError("of the store")
-        while not go_on.is_set():
-            await asyncio.sleep(0.01)
+        try:
+            if how == "failed" and len(keys) == 4:
+                raise ValueError("of the store")
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+        finally:
+            ended.append(key)
 
     store.when_asked = wait
     array = chunks.chunked_array("", meta.arrays["a"])
@@ -159,6 +163,9 @@ def test_what_is_given_up_is_not_asked_for(tmp_path, how):
             with pytest.raises(errors.ReadError) as err:
                 finish()
             assert "of the store" in str(err.value.cause.__cause__)
+    deadline = time.monotonic() + 60
+    while len(ended) < len(keys) and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(0.1)
     go_on.set()
     time.sleep(0.1)
@@ -212,6 +219,21 @@ def test_a_stream_requests_the_chunks_of_all_groups_together(tmp_path):
     groups = [[(meta.arrays["a"], ((t, t + 1), (0, 64), (0, 64)))] for t in range(6)]
     found = [values[0].copy() for values in stream_regions(meta.spec, groups)]
     np.testing.assert_array_equal(np.concatenate(found), VALUES)
+
+
+def test_a_stream_divides_each_region_once(tmp_path, monkeypatch):
+    _, meta = written(tmp_path)
+    divided = []
+
+    def divide(grid, region, actual=ChunkGrid.iter_chunks):
+        divided.append(region)
+        return actual(grid, region)
+
+    monkeypatch.setattr(remote.ChunkedArray, "decode", lambda *_: None)
+    monkeypatch.setattr(ChunkGrid, "iter_chunks", divide)
+    regions = [((t, t + 1), (0, 64), (0, 64)) for t in range(6)]
+    assert len(list(stream_regions(meta.spec, [[(meta.arrays["a"], region)] for region in regions]))) == 6
+    assert divided == regions
 
 
 def test_a_stream_of_a_deleted_store_is_an_error(tmp_path):

@@ -18,7 +18,14 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 from zarr.storage import LocalStore, MemoryStore
 
 import rainbear_dask as rd
-from rainbear_dask.exceptions import PredicateError, QueryError, StoreError, UnknownColumnError
+from rainbear_dask.exceptions import (
+    ClusterError,
+    PlanTooLargeError,
+    PredicateError,
+    QueryError,
+    StoreError,
+    UnknownColumnError,
+)
 from tests.support.stores import CountingStore, write_field
 
 c = pl.col
@@ -591,3 +598,21 @@ def test_an_asynchronous_client_brings_credentials_from_a_thread(url, whole, clu
     on_thread, awaited = asyncio.run(main())
     same_rows(on_thread, whole[whole.t2m > 280])
     assert sorted(awaited) == sorted(on_thread.t2m)
+
+
+def test_a_query_keeps_the_bounds_of_its_scan(url):
+    with pytest.raises(PlanTooLargeError, match="max_rows exceeded"):
+        rd.to_dask_dataframe(rd.scan_zarr(url, max_rows=5))
+    assert len(rd.to_dask_dataframe(rd.scan_zarr(url, max_rows=10**6).select("sst"))) > 5
+
+
+@pytest.mark.cluster
+def test_a_query_names_a_client_that_is_active(url, cluster, whole):
+    with Client(cluster, set_as_default=False) as client:
+        lf = rd.scan_zarr(url, client=client)
+        with pytest.raises(ClusterError, match="as_current"):
+            rd.to_dask_dataframe(lf)
+        with client.as_current():
+            assert len(rd.to_dask_dataframe(lf.filter(c("lat") > 0)).compute()) == (whole["lat"] > 0).sum()
+    with pytest.raises(ClusterError, match="closed"):
+        rd.to_dask_dataframe(lf)

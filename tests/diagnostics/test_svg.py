@@ -127,3 +127,81 @@ def test_a_picture_of_100_million_chunks_is_small(tmp_path):
         text = plan._repr_html_()
         assert len(text) < 100_000
         assert len(cells(parsed(text))) > 800
+
+
+# ---------------------------------------------------------------------- outlines
+
+
+def corners(picture: ET.Element) -> list[list[tuple[float, float]]]:
+    """Corners of each line in the inner picture, in pixels."""
+    (inner,) = picture.iter(f"{SVG}svg") if picture.tag != f"{SVG}svg" else picture.findall(f"{SVG}svg")
+    (path,) = inner.iter(f"{SVG}path")
+    lines = path.get("d").strip("MZ").split("ZM")
+    return [[tuple(map(float, corner.split())) for corner in line.split("L")] for line in lines]
+
+
+def drawn_plan(tmp_path, lat, lon, predicate, *, dims=("lat", "lon")) -> ET.Element:
+    sizes = {"lat": len(lat), "lon": len(lon)}
+    data = xr.Dataset({"v": (dims, np.zeros([sizes[dim] for dim in dims]))}, {"lat": lat, "lon": lon})
+    data.to_zarr(tmp_path / "a.zarr", encoding={"v": {"chunks": (10, 10)}}, zarr_format=2, mode="w")
+    page = parsed(rd.explain(rd.scan_zarr(str(tmp_path / "a.zarr")).filter(predicate))._repr_html_())
+    (picture,) = page.findall(f".//{SVG}svg[@role]")
+    return picture
+
+
+BOX = "POLYGON ((10 0, 20 0, 20 5, 10 5, 10 0))"
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon", "dims", "expected"),
+    [
+        # cells are 1 degree wide and high, and the first one is centred on the first label
+        (np.arange(0.5, 20), np.arange(0.5, 40), ("lat", "lon"), {(60, 0), (120, 0), (120, 30), (60, 30)}),
+        (np.arange(0.5, 20)[::-1], np.arange(0.5, 40), ("lat", "lon"), {(60, 120), (120, 120), (120, 90), (60, 90)}),
+        (np.arange(0.5, 20), np.arange(0.5, 40), ("lon", "lat"), {(0, 60), (0, 120), (60, 60), (60, 120)}),
+        (np.arange(0.5, 20), np.arange(-359.5, -320), ("lat", "lon"), {(60, 0), (120, 0), (120, 30), (60, 30)}),
+    ],
+)
+def test_a_polygon_is_drawn_over_its_chunks(tmp_path, lat, lon, dims, expected):
+    picture = drawn_plan(tmp_path, lat, lon, rd.geo.within(BOX), dims=dims)
+    (line,) = corners(picture)
+    assert set(line) == expected
+    assert picture.get("aria-label").endswith("A line shows the outline of the polygons.")
+    assert 'stroke="currentColor"' in ET.tostring(picture, encoding="unicode")
+
+
+def test_a_polygon_at_the_seam_is_drawn_on_both_sides(tmp_path):
+    lon = np.arange(0.5, 360)
+    picture = drawn_plan(tmp_path, np.arange(0.5, 20), lon, rd.geo.within("POLYGON ((-9 0, 9 0, 9 5, -9 5, -9 0))"))
+    assert {(min(x for x, _ in line), max(x for x, _ in line)) for line in corners(picture)} == {(-6, 6), (234, 246)}
+    both = rd.geo.within(BOX) | rd.geo.within("POLYGON ((30 0, 40 0, 40 5, 30 0), (32 1, 38 1, 37 2, 32 1))")
+    assert len(corners(drawn_plan(tmp_path, np.arange(0.5, 20), lon, both))) == 3  # holes, too
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        pl.col("lat") > 3,
+        rd.geo.within(BOX, pl.col("lon") + pl.col("lat"), "lat"),
+        rd.geo.within(BOX, "lon", "lon"),
+        rd.geo.dwithin((10, 5), 1e5),
+    ],
+)
+def test_other_filters_have_no_outline(tmp_path, predicate):
+    picture = drawn_plan(tmp_path, np.arange(0.5, 20), np.arange(0.5, 40), predicate)
+    assert not picture.findall(f"{SVG}svg")
+    assert "outline" not in picture.get("aria-label")
+
+
+def test_labels_without_an_order_have_no_outline(tmp_path):
+    picture = drawn_plan(tmp_path, np.arange(20.0) % 7, np.arange(0.5, 40), rd.geo.within(BOX))
+    assert not picture.findall(f"{SVG}svg")
+
+
+def test_dates_of_any_calendar_are_on_the_axes(tmp_path):
+    units = {"units": "days since 2000-01-01", "calendar": "360_day"}
+    data = xr.Dataset({"v": ("time", np.zeros(3))}, {"time": ("time", [0, 59, 60], units)})
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    page = parsed(rd.explain(rd.scan_zarr(str(tmp_path / "a.zarr")))._repr_html_())
+    (picture,) = page.findall(f".//{SVG}svg[@role]")
+    assert "2000-01-01 to 2000-03-01" in labels(picture)

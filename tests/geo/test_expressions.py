@@ -1,5 +1,7 @@
 """Expressions of `rd.geo` against shapely, on every cell, and the chunks that scans keep for them."""
 
+import gc
+import io
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ from hypothesis import strategies as st
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import GeometryError
+from rainbear_dask.geo import kernels
+from rainbear_dask.geo.outlines import outlines_of
 from rainbear_dask.planning import build, predicate
 from tests.support.stores import write_field
 
@@ -427,3 +431,26 @@ def test_boxes_of_polygons_agree(polygon):
     frame = pl.DataFrame({"lon": lon, "lat": lat})
     expected = frame.select(rd.geo.within(shapely.box(*polygon.bounds)).alias("intersects_bbox"))
     assert frame.select(rd.geo.intersects_bbox(*polygon.bounds)).equals(expected)
+
+
+def test_the_polygon_of_an_expression_is_known_while_it_exists():
+    def polygons(expr):
+        return [
+            (outline.x, outline.y, shapely.from_wkb(outline.polygons[0]), outline.wraps)
+            for outline in outlines_of(expr)
+        ]
+
+    box = shapely.box(0, 0, 3, 4)
+    expr = rd.geo.within(box, boundary="exclude") & ~rd.geo.within(box) & (pl.col("t") > 3)
+    expected = [("lon", "lat", box, True)] * 2
+    assert polygons(expr) == expected
+    assert polygons(pl.Expr.deserialize(io.BytesIO(expr.meta.serialize()))) == expected
+    assert polygons(rd.geo.within(box, "x", "y")) == [("x", "y", box, False)]
+    copied = pickle.dumps(expr)
+    del expr
+    kernels.within.cache_clear()
+    gc.collect()
+    expr = pickle.loads(copied)
+    assert polygons(expr) == []
+    pl.DataFrame({"lon": [1.0], "lat": [1.0], "t": [4]}).select(expr)  # as planning evaluates it
+    assert polygons(expr) == expected

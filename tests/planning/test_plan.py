@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rainbear_dask.diagnostics.explain import as_text
+from rainbear_dask.diagnostics.report import Report
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.indexing import blocks as blocks_module
 from rainbear_dask.indexing.index_set import IndexSet
@@ -182,18 +183,17 @@ def test_the_report_says_that_counts_are_upper_bounds():
     corners = [{d: IndexSet.span(i, i + 2) for d in SIZES} for i in range(5)]
     plan = plan_of(tab, Selection(tuple(corners), exact=True))
     assert plan.selection.exact
-    assert "upper bounds" not in as_text(plan, "threads")
+    assert "upper bounds" not in as_text(Report(plan), "threads")
     with mock.patch.object(blocks_module, "MAX_EFFORT", 20):
         rough = replace(plan)
         assert rough.counts.num_chunks_kept > plan.counts.num_chunks_kept
-        assert "counts are upper bounds" in as_text(rough, "threads")
+        assert "counts are upper bounds" in as_text(Report(rough), "threads")
     assert all(task.scan.filters for task in rough.tasks())
 
 
 def test_the_report_names_chunks_rows_tasks_and_columns():
-    report = as_text(
-        plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2))), "threads"
-    )
+    plan = plan_of(table(array("v", ("t", "y", "x"), (3, 7, 2))), Selection.along("t", IndexSet.span(0, 2)))
+    report = as_text(Report(plan), "threads")
     assert "4 of 12" in report
     assert "112 at most, of 504" in report
     assert "t, y, x, v" in report

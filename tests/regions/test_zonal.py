@@ -1,5 +1,6 @@
 """`rd.zonal` against exactextract, against own tests of centres and areas, and the chunks that it reads."""
 
+import io
 import json
 import pickle
 from dataclasses import replace
@@ -24,7 +25,7 @@ import rainbear_dask as rd
 from rainbear_dask.exceptions import GeometryError, QueryError
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.query.pushdown import optimized_steps
-from rainbear_dask.regions import layout
+from rainbear_dask.regions import layout, source
 from rainbear_dask.regions.axes import read_axis
 from rainbear_dask.regions.coverage import cover
 from rainbear_dask.regions.source import ZonalSource
@@ -542,6 +543,35 @@ def test_the_query_is_lazy_and_explained(tmp_path):
     assert "cells of zones (4)" in text
     monthly = query.group_by(pl.col("time") // 6, "id").agg(pl.col("t_mean").mean())
     assert monthly.collect().shape == (8, 3)
+
+
+ASKED = {
+    "all": lambda lf: lf,
+    "first": lambda lf: lf.filter(pl.col("time") < 5),
+    "some": lambda lf: lf.filter(pl.col("time").is_in([1, 17])),
+    "no statistic": lambda lf: lf.select("id"),
+    "by statistic": lambda lf: lf.filter(pl.col("t_mean") > 0),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_the_report_counts_the_tasks_and_rows_of_the_statistics(tmp_path, ask, monkeypatch):
+    run = []
+    monkeypatch.setattr(layout, "_MIN_TASK_BYTES", 1)
+    monkeypatch.setattr(
+        source, "run_zonal_task", lambda task, actual=source.run_zonal_task: run.append(task) or actual(task)
+    )
+    path = written(tmp_path / "a.zarr")
+    query, shown = ask(rd.zonal(path, AREAS, stats=("mean",))), io.StringIO()
+    report = rd.explain(query)
+    with rd.progress(file=shown):
+        rows = query.collect().height
+    assert report.tasks == len(run)
+    assert not run or f"zonal {path}"[-50:] in shown.getvalue()
+    assert not run or f"{len(run)}/{len(run)}" in shown.getvalue()
+    assert rows <= report.rows <= rd.zonal(path, AREAS).collect().height
+    assert str(report).startswith(f"ZONAL {path}")
+    assert "outline" in report._repr_html_() or not report.chunks_kept
 
 
 def test_axes_of_float32_are_regular(tmp_path):

@@ -1,5 +1,6 @@
 """What a user meets: filtered scans, circles, curvilinear grids, units, clusters, counts, and bad input."""
 
+import io
 import os
 import pickle
 import random
@@ -20,6 +21,7 @@ from zarr.storage import LocalStore, MemoryStore
 import rainbear_dask as rd
 from rainbear_dask.exceptions import PointsError, QueryError, UnknownColumnError
 from rainbear_dask.execution.graph import build_graph
+from rainbear_dask.sampling import batch, gather, source
 from rainbear_dask.sampling.task import run_task
 from tests.support.errors import caught
 from tests.support.stores import CountingStore, write_field
@@ -503,6 +505,40 @@ def test_the_report_shows_the_chunks_that_points_need(url):
     counted = CountingStore(LocalStore(url, read_only=True))
     rd.explain(rd.sample(counted, track(3)))
     assert not counted.chunks("t2m")
+
+
+@pytest.mark.parametrize(
+    ("options", "ask"),
+    [
+        ({"method": "linear"}, lambda lf: lf),
+        ({"method": "nearest"}, lambda lf: lf.select("t2m")),
+        ({"method": "linear", "columns": ["sst", "t2m"]}, lambda lf: lf.head(7)),
+        ({"method": "linear"}, lambda lf: lf.filter(c.t2m > 0)),
+        ({"method": "nearest"}, lambda lf: lf.filter(c.t2m.is_null() & c.t2m.is_not_null())),
+    ],
+)
+@pytest.mark.parametrize("small", [False, True])
+def test_the_report_counts_the_tasks_and_rows_of_the_sample(url, options, ask, small, monkeypatch):
+    run = []
+    monkeypatch.setattr(gather, "MIN_TASK_BYTES", 1)
+    monkeypatch.setattr(source, "_MAX_CELLS", 64 if small else 2**23)
+    monkeypatch.setattr(batch, "run_task", lambda task, actual=batch.run_task: run.append(task) or actual(task))
+    query = ask(rd.sample(url, track(40), **options))
+    report = rd.explain(query)
+    with rd.progress(file=io.StringIO()):
+        rows = query.collect().height
+    assert report.tasks == len(run) > 0
+    assert rows <= report.rows <= 40
+    assert report.memory >= max(task.frame_bytes for task in run)
+    assert str(report).startswith(f"SAMPLE {url}")
+
+
+def test_a_bar_shows_the_tasks(url):
+    shown = io.StringIO()
+    with rd.progress(file=shown):
+        rd.sample(url, track(9)).collect()
+    assert f"sample {url}"[-50:] in shown.getvalue()
+    assert "100%" in shown.getvalue()
 
 
 # ---------------------------------------------------------------------- bad input

@@ -44,6 +44,7 @@ from benchmarks.planning import report as report_planning
 from benchmarks.points import STORES as POINT_STORES
 from benchmarks.points import measure as measure_points
 from benchmarks.points import report as report_points
+from benchmarks.points import report_interpolars
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
 from benchmarks.regions import TILES, polygons
@@ -312,6 +313,13 @@ def test_statistics_are_measured_and_all_rows_agree(tmp_path):
     assert all(0 < each.plain < inf and 0 < each.known < inf for each in measures)
     assert len(report_statistics(measures).splitlines()) == 2 + len(measures)
     assert 0 < opening((10, 2, 2), rounds=1) < inf
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpolars needs Python 3.12")
+def test_an_expression_of_interpolars_is_measured_and_agrees(tmp_path):
+    path, layout = str(tmp_path / "a.zarr"), replace(POINT_STORES[1], shape=(26, 19, 36), chunks=(24, 7, 12))
+    layout.write(path)
+    assert report_interpolars(path, layout, 1).splitlines()[0] == "9 of 18 chunks"
 
 
 def test_values_at_points_are_measured_and_agree(tmp_path):

@@ -1,16 +1,21 @@
 """On a real SLURM, which the tests start: jobs as workers, cancelled and preempted in mid-scan; batch scripts."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import dask
 import dask_jobqueue  # noqa: F401  its defaults have to be there before a test sets others for a while
+import numpy as np
 import polars as pl
 import pytest
+import shapely
 import yaml
 from polars.testing import assert_frame_equal
 
@@ -84,8 +89,8 @@ def queue() -> list[str]:
     return command("squeue", "-h", "-o", "%i %t %N").splitlines()
 
 
-def command(*words) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+def command(*words, seconds=60) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds).stdout
 
 
 def wait_until(condition, seconds=60):
@@ -213,3 +218,75 @@ def test_a_batch_job_that_is_cancelled_takes_its_workers_with_it(url, tmp_path, 
     wait_until(lambda: len(queue()) == 3)
     command("scancel", "--full", job.strip())
     wait_until(lambda: queue() == [])
+
+
+# ---------------------------------------------------------------------- samples, zonal statistics and exports
+
+
+def track(count) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    hours = pl.Series((rng.uniform(0, 47, count) * 3.6e12).astype("m8[ns]"))
+    return pl.DataFrame({"lat": rng.uniform(-82, 82, count), "lon": rng.uniform(0, 340, count)}).with_columns(
+        time=pl.lit(datetime(2020, 1, 31, 12)).cast(pl.Datetime("ns")) + hours
+    )
+
+
+AREAS = {"north": shapely.box(20, 10, 200, 80), "south": shapely.box(100, -70, 300, -10)}
+
+
+def test_a_sample_a_zonal_statistic_and_an_export_on_two_jobs(url, tmp_path):
+    points, expected = track(500), expected_frame(url)
+    here = rd.sample(url, points, method="linear").collect()
+    means = rd.zonal(url, AREAS, stats=("mean", "max")).collect()
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        assert_frame_equal(rd.sample(url, points, method="linear", client=client).collect(), here)
+        assert_frame_equal(rd.zonal(url, AREAS, stats=("mean", "max"), client=client).collect(), means)
+        rd.write_parquet(rd.scan_zarr(url, client=client), tmp_path / "rows", client=client)
+        assert len({*client.run(lambda: os.environ["SLURMD_NODENAME"]).values()}) == 2
+    found = pl.scan_parquet(tmp_path / "rows", hive_partitioning=True).collect()
+    assert_frame_equal(found, expected, check_row_order=False)
+
+
+def test_a_job_that_is_cancelled_changes_no_sample_and_no_zonal_statistic(url):
+    points = track(500)
+    here = rd.sample(url, points, method="linear").collect()
+    means = rd.zonal(url, AREAS).collect()
+    with connect("slurm", workers=2, timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        (job, *_) = queue()[0].split()
+        gone = threading.Timer(0.2, command, ["scancel", job])
+        gone.start()
+        for _ in range(3):
+            assert_frame_equal(rd.sample(url, points, method="linear", client=client).collect(), here)
+            assert_frame_equal(rd.zonal(url, AREAS, client=client).collect(), means)
+        gone.join()
+
+
+def test_sample_zonal_and_export_as_a_batch_job(url, tmp_path, slurm):
+    points, log = track(50), slurm / "log" / "batch-points.log"
+    points.write_parquet(tmp_path / "points.parquet")
+    zones = {
+        "type": "FeatureCollection",
+        "features": [
+            {"type": "Feature", "properties": {"id": name}, "geometry": shapely.geometry.mapping(area)}
+            for name, area in AREAS.items()
+        ],
+    }
+    (tmp_path / "zones.geojson").write_text(json.dumps(zones))
+    script = tmp_path / "job.sbatch"
+    lines = [
+        ["sample", url, "points.parquet", "--method", "linear", "--output", "points-out.parquet"],
+        ["zonal", url, "zones.geojson", "--stats", "mean,max", "--output", "zones-out.parquet"],
+        ["export", url, "rows"],
+    ]
+    commands = [shlex.join(["rainbear-dask", *words, "--cluster", "slurm", "--workers", "2"]) for words in lines]
+    script.write_text("\n".join(["#!/bin/bash", "set -e", f"cd {tmp_path}", *commands]))
+    command("sbatch", "--wait", "--mem=1G", f"--output={log}", str(script), seconds=250)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "points-out.parquet"), rd.sample(url, points, method="linear").collect()
+    )
+    means = rd.zonal(url, str(tmp_path / "zones.geojson"), stats=("mean", "max")).collect()
+    assert_frame_equal(pl.read_parquet(tmp_path / "zones-out.parquet"), means)
+    found = pl.scan_parquet(tmp_path / "rows", hive_partitioning=True).collect()
+    assert_frame_equal(found, expected_frame(url), check_row_order=False)

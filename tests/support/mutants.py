@@ -153,6 +153,61 @@ FAULTS = [
         "shift += len(edit.text) - (edit.end - edit.start)",
         "shift += 0",
     ),
+    # Interpolation
+    Fault(
+        "interpolation: the slope at an end lacks a label",
+        "query/stencils query/test_stencils",
+        '"pchip": 1, "akima": 2',
+        '"pchip": 0, "akima": 2',
+    ),
+    Fault(
+        "interpolation: of two nearest labels, the higher one",
+        "query/stencils query/test_stencils",
+        "np.abs(targets - labels[left]) <= np.abs",
+        "np.abs(targets - labels[left]) < np.abs",
+    ),
+    Fault(
+        "interpolation: a target outside does not extrapolate",
+        "query/stencils query/test_stencils",
+        "    elif not extrapolate:\n",
+        "    else:\n",
+    ),
+    Fault(
+        "pictures: a descending axis is drawn as an ascending one",
+        "diagnostics/outlines diagnostics/test_svg polygon",
+        "places if labels[0] < labels[-1] else len(labels) - places",
+        "places",
+    ),
+    Fault(
+        "pictures: a polygon is not turned around the Earth",
+        "diagnostics/outlines diagnostics/test_svg polygon",
+        "_turns(west, east, x) if outline.wraps else [0]",
+        "[0]",
+    ),
+    Fault(
+        "reports: a sample has one batch",
+        "sampling/source sampling/test_points report",
+        "points.iter_slices(self._batch_size(found))",
+        "[points]",
+    ),
+    Fault(
+        "reports: variables without time are read for each band",
+        "regions/source regions/test_zonal",
+        "if not number or not self._is_constant(group.scan.columns[0].name):",
+        "if True:",
+    ),
+    Fault(
+        "remote: a stream divides each region for each step",
+        "chunks/remote chunks/test_remote divides",
+        "for step, (group, wanted) in enumerate(zip(groups, parts, strict=True), 1):",
+        "for step, (group, wanted) in enumerate(zip(groups, map(_parts, groups), strict=True), 1):",
+    ),
+    Fault(
+        "interpolation: a spline between labels has ends of its own",
+        "query/stencils query/test_stencils",
+        "return np.ones_like(needed)",
+        "return needed",
+    ),
     # Writing
     Fault(
         "write: units ignore shards",
