@@ -473,8 +473,8 @@ FAULTS = [
     Fault(
         "mistakes: options of an unknown scheme are refused",
         "storage/url_options api/test_mistakes left_to_it",
-        "known = _KNOWN.get(scheme)",
-        "known = _KNOWN.get(scheme, set())",
+        "if service is None:",
+        "if not options:",
     ),
     Fault(
         "mistakes: a closed client passes",

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import QueryError, StoreAccessError, StoreNotFoundError
-from rainbear_dask.storage import obstore as obstores
+from rainbear_dask.storage import s3 as s3_settings
 from tests.services.stores.servers import ADMIN, READER, set_environment
 from tests.support.errors import caught
 
@@ -189,13 +189,13 @@ def test_a_region(services, field, library, spelling):
 
 def test_on_aws_the_region_of_a_bucket_is_asked_for(services, monkeypatch):
     """Of a server that answers as AWS does: it names the region also where it refuses."""
-    monkeypatch.setattr(obstores, "_BUCKET_URL", services.web + "/region/{}")
+    monkeypatch.setattr(s3_settings, "_BUCKET_URL", services.web + "/region/{}")
     session = botocore.session.Session()
-    assert obstores._found_region(session, "bucket", None) == "eu-central-1"
-    assert obstores._found_region(session, "bucket", services.s3) is None
-    monkeypatch.setattr(obstores, "_BUCKET_URL", "http://127.0.0.1:9/{}")
+    assert s3_settings._found_region(session, "bucket", None) == "eu-central-1"
+    assert s3_settings._found_region(session, "bucket", services.s3) is None
+    monkeypatch.setattr(s3_settings, "_BUCKET_URL", "http://127.0.0.1:9/{}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    assert obstores._found_region(session, "bucket", None) == "eu-west-1"
+    assert s3_settings._found_region(session, "bucket", None) == "eu-west-1"
 
 
 @LIBRARIES
