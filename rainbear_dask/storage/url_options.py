@@ -57,6 +57,8 @@ def check_options(source: Any, options: Any) -> None:
 def _parameters(scheme: str) -> set[str]:
     """Return the parameters of the file system of fsspec; a newer release may have further ones."""
     try:
-        return set(inspect.signature(fsspec.get_filesystem_class(scheme)).parameters)
+        parameters = inspect.signature(fsspec.get_filesystem_class(scheme).__init__).parameters.values()
     except (ImportError, ValueError):  # not installed, or unknown until it is
         return set()
+    # the class itself has the signature of fsspec's metaclass
+    return {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)} - {"self"}

@@ -6,6 +6,7 @@ abilities of the servers:
 - fake-gcs-server checks no credentials: the proxy in front of it does, for bucket "private".
 - fake-gcs-server has no uploads of the XML interface: the proxy translates those of one request. Uploads in parts
   (more than 5 MiB) do not work there, and neither does Icechunk.
+- fake-gcs-server answers 500 to the listing of a bucket that is not there.
 - Neither server renews tokens. The proxy is the metadata service of a machine in Google's cloud. Azure's is not there.
 - Azurite has no OAuth without HTTPS: service principals and managed identities are tested without a server.
 """
@@ -136,7 +137,7 @@ def start_gcs(services: Services) -> Cloud:
         reader={"token": "READERTOKEN"},
         wrong={"token": "planted-secret"},
         secrets=("ADMINTOKEN",),
-        environment={"GOOGLE_BEARER_TOKEN": "READERTOKEN", "STORAGE_EMULATOR_HOST": services.gcs},
+        environment={"GOOGLE_BEARER_TOKEN": "READERTOKEN", "GOOGLE_BASE_URL": services.gcs},
         fsspec={"token": "ADMINTOKEN", "endpoint_url": services.gcs},
     )
 
