@@ -98,15 +98,18 @@ def test_all_installs_every_extra_that_is_tried():
 
 
 @pytest.mark.parametrize(
-    ("url", "package", "options"),
-    [("oci://bucket/a.zarr", "ocifs", {}), ("gs://bucket/a.zarr", "gcsfs", {"token": "cache"})],  # obstore is there
+    ("url", "package", "options", "reason"),
+    [
+        ("oci://bucket/a.zarr", "ocifs", {}, "Install the package that it names"),
+        ("gs://bucket/a.zarr", "gcsfs", {"token": "cache"}, "obstore does not know the token 'cache'"),
+        ("abfss://bucket/a.zarr", "adlfs", {"timeout": 5}, "obstore does not know timeout"),
+        ("s3://bucket/a.zarr", "s3fs", {"version_aware": True}, "obstore does not know version_aware"),
+    ],
 )
-def test_a_package_of_no_extra_is_named_itself(monkeypatch, url, package, options):
+def test_a_package_of_no_extra_is_named_itself(monkeypatch, url, package, options, reason):
     monkeypatch.delitem(file_systems, url.partition(":")[0], raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    error = caught(
-        MissingDependencyError, lambda: rd.scan_zarr(url, storage_options=options), package, "Install the package"
-    )
+    error = caught(MissingDependencyError, lambda: rd.scan_zarr(url, storage_options=options), package, reason)
     assert "rainbear-dask[" not in str(error)
 
 

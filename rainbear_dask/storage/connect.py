@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.dependencies import require
-from rainbear_dask.exceptions import QueryError, StoreNotFoundError
+from rainbear_dask.exceptions import MissingDependencyError, QueryError, StoreNotFoundError
 from rainbear_dask.resources.cache import ByteLRU
 from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.filesystems import (
@@ -172,7 +172,7 @@ def _new(url: str, options: dict[str, Any]) -> Store:
         raise QueryError(
             "The option `library` in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or omit it."
         )
-    scheme, service = scheme_of(url), service_of(url)
+    scheme, service, why_fsspec = scheme_of(url), service_of(url), ""
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
         require("obstore", extra="obstore")
         try:
@@ -182,13 +182,22 @@ def _new(url: str, options: dict[str, Any]) -> Store:
                 raise QueryError(
                     f"obstore does not support these storage_options: {err}. Change them, or omit `library='obstore'`."
                 ) from err
+            why_fsspec = str(err)
     for name in OBSTORE_ONLY if service is None else sorted(service.obstore_only):
         if options.get(name) is not None:
             raise QueryError(
                 f"The option `{name}` in storage_options is for obstore, but fsspec reads this URL. Omit the option."
             )
     translate = _FOR_FSSPEC.get(scheme, dict)
-    fs, path = opened_file_system(url, translate(options))
+    try:
+        fs, path = opened_file_system(url, translate(options))
+    except (ImportError, ValueError) as err:
+        if service is None or not why_fsspec or (isinstance(err, ValueError) and "Protocol not known" not in str(err)):
+            raise
+        raise MissingDependencyError(
+            f"Cannot open {url}: {why_fsspec}, so fsspec has to read it, and needs {service.package}. Install it: "
+            f"pip install {service.package}. Or change the options."
+        ) from err
     return _FileSystemStore(fs, read_only=True, path=path)
 
 

@@ -40,6 +40,8 @@ class Service:
         Beginnings of the environment variables that select credentials and endpoints.
     extra : str
         The extra that installs a library for the service.
+    package : str
+        The package that fsspec needs.
     anonymous : str
         How to read public objects.
     """
@@ -51,6 +53,7 @@ class Service:
     obstore_only: frozenset[str]
     environment: tuple[str, ...]
     extra: str
+    package: str
     anonymous: str
 
     @property
@@ -79,6 +82,7 @@ S3 = Service(
     obstore_only=OBSTORE_ONLY,
     environment=("AWS_",),
     extra="s3",
+    package="s3fs",
     anonymous="S3Store(..., skip_signature=True), or storage_options={'anon': True} with an s3:// URL",
 )
 
@@ -95,6 +99,7 @@ HTTP = Service(
     obstore_only=OBSTORE_ONLY,
     environment=(),
     extra="http",
+    package="aiohttp",
     anonymous="no credentials",
 )
 
@@ -112,6 +117,7 @@ GCS = Service(
     },
     environment=("GOOGLE_", "GCE_METADATA_", "CLOUDSDK_CONFIG", "STORAGE_EMULATOR_HOST"),
     extra="gcs",
+    package="gcsfs",
     anonymous="GCSStore(..., skip_signature=True), or storage_options={'token': 'anon'} with a gs:// URL",
 )
 
@@ -133,6 +139,7 @@ AZURE = Service(
     },
     environment=("AZURE_", "IDENTITY_"),
     extra="azure",
+    package="adlfs",
     anonymous="AzureStore(..., skip_signature=True), or storage_options={'anon': True} with an az:// URL",
 )
 

@@ -171,7 +171,7 @@ def stop(folder: Path) -> None:
 def run(script: str, *args: str, env=None) -> str:
     """Run one of the scripts, and return its output."""
     command = ["bash", str(SCRIPTS / script), *args]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, f"{script}: {done.stderr}"
     return done.stdout
 
