@@ -48,7 +48,7 @@ else
 	@echo "==> skipped: no second interpreter (3.12 or 3.13) found, so the tests ran on one"
 endif
 
-test-stores: $(VENV)/.stores  ## Run the tests against an S3 server and nginx, which they start
+test-stores: $(VENV)/.stores  ## Run the tests against servers of S3, Google, Azure and nginx, which they start
 	@$(call say_interpreter,$(BIN)/python)
 	$(BIN)/python -m pytest -m stores $(SPREAD) $(ARGS) tests/services/stores
 

@@ -16,10 +16,13 @@ from html import escape as html_escape
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-_USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
+_CONTAINER = r"(?!(?:(?<=\baz://)|(?<=\babfs://)|(?<=\babfss://))[^/@\s:]+@)"  # Azure writes container@account
+_USER = re.compile(rf"(?<=://){_CONTAINER}(?:[^/@\s]*@|[^/@\s:]+:(?!\d+/)[^@\s]*@)")
 _SAID = re.compile(r'(code: "\w+"), message: "(?:[^"\\]|\\.)*"')  # from an S3 server; it may name the key
 _ANSWERED = re.compile(  # the same, in the server's XML response
-    r"<(Message|AWSAccessKeyId|StringToSign\w*|SignatureProvided|CanonicalRequest\w*)>.*?(?:</\1>|$)", re.DOTALL
+    r"<(Message|AWSAccessKeyId|StringToSign\w*|SignatureProvided|CanonicalRequest\w*|AuthenticationErrorDetail)>"
+    r".*?(?:</\1>|$)",
+    re.DOTALL,
 )
 _CONTEXT = re.compile(r"[|\s]*context:[|\s]*0: \w+::.*?(?=\|->|$)")  # from Icechunk: functions and line numbers
 _CAUSE = re.compile(r"\s*[|`]->\s*")
@@ -37,7 +40,7 @@ _NAMED = re.compile(  # parts of a request that a server repeats: headers, query
 _LOGIN = re.compile(r"(?<![\w/.:@-])[^\s/'\"@:]+:[^\s/'\"@]+@(?=[\w\[])")  # without a scheme
 _KNOWN = re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*|ya29\.[\w.-]{8,})")
 _ENVIRONMENT = re.compile(
-    "SECRET|PASSW|TOKEN|ACCESS_KEY|ACCOUNT_KEY|API_KEY|(?:^|_)SAS(?:_|$)|CONNECTION_STRING|CREDENTIALS?$"
+    "SECRET|PASSW|TOKEN|(?:ACCESS|ACCOUNT|MASTER|API)_KEY|(?:^|_)SAS(?:_|$)|CONNECTION_STRING|CREDENTIALS?$"
 )
 _HIDDEN = "***"
 
@@ -103,9 +106,20 @@ def secrets_of(source: Any, options: Mapping[str, Any]) -> list[str]:
     texts = [value for value in _settings(source, options, references=False) if isinstance(value, str | bytes)]
     for text in (text if isinstance(text, str) else text.decode(errors="replace") for text in texts):
         found |= {text, text.rpartition(" ")[2]}  # "abc" in "Bearer abc" too
-        found |= {part.partition("=")[2] for part in re.split("[;&]", text)}  # values in cookies and connection strings
+        found |= set(_values(text))
         found |= _basic(text)
     return sorted((text for text in found if len(text) > 3), key=len, reverse=True)
+
+
+def _values(text: str) -> Iterator[str]:
+    """Yield the values in cookies, signatures and connection strings, without accounts and parts of addresses."""
+    for part in re.split("[;&]", text):
+        name, _, value = part.partition("=")
+        if name.strip() not in _PLACES_IN_CONNECTION_STRINGS:
+            yield value
+
+
+_PLACES_IN_CONNECTION_STRINGS = {"AccountName", "BlobEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"}
 
 
 def _query_values(address: str) -> Iterator[str]:
@@ -159,7 +173,8 @@ def holds_secrets(source: Any, options: Mapping[str, Any]) -> bool:
 _OPEN_STORES = {("zarr", name) for name in ("LocalStore", "ZipStore", "MemoryStore", "FsspecStore", "ObjectStore")}
 _OPEN_STORES.add(("rainbear_dask", "_MemoryObjectStore"))
 _ADDRESS = re.compile("url|endpoint|region|protocol|bucket|container")  # and everything inside such an option
-_PLACE = re.compile(f"{_ADDRESS.pattern}|^(?:fo|path|cache_storage|library|profile|project)$")
+_PLACE = re.compile(f"{_ADDRESS.pattern}|^(?:fo|path|cache_storage|library|profile|project|account_name|account_host)$")
+_WORDS = ("true", "false", "anon", "browser", "cache", "cloud", "google_default")  # the last ones are tokens of gcsfs
 
 
 def _settings(source: Any, options: Mapping[str, Any], *, references: bool = True) -> list[Any]:
@@ -173,7 +188,7 @@ def _settings(source: Any, options: Mapping[str, Any], *, references: bool = Tru
             {key: value for key, value in each.items() if key != "fo"} if isinstance(each, Mapping) else each
             for each in found
         ]
-    return [value for key, value in _leaves(found) if not _PLACE.search(key) and value not in ("true", "false")]
+    return [value for key, value in _leaves(found) if not _PLACE.search(key) and value not in _WORDS]
 
 
 def _held(source: Any, depth: int = 4) -> Iterator[Any]:
@@ -229,6 +244,7 @@ def without_secrets(text: str, secrets: Sequence[str] = ()) -> str:
 
 def _in_environment() -> list[str]:
     found = [value for name, value in os.environ.items() if _ENVIRONMENT.search(name.upper())]
+    found += [part for value in found if "AccountKey=" in value for part in _values(value)]
     return sorted(
         (value for value in found if len(value) >= 8 and not value.startswith(("/", "~"))), key=len, reverse=True
     )

@@ -51,6 +51,9 @@ USES = [
     ("dataframe", ["pandas"], lambda url: rd.plan(url).to_pandas()),
     ("dataframe", ["pyarrow"], lambda url: rd.plan(url).to_pandas()),
     ("dataframe", ["pyarrow"], lambda url: rd.plan(url).to_arrow_reader()),
+    ("azure", ["obstore", "adlfs"], lambda _: rd.scan_zarr("az://box/a.zarr")),
+    ("azure", ["obstore", "adlfs"], lambda _: rd.scan_zarr("abfss://box@acc.dfs.core.windows.net/a.zarr")),
+    ("gcs", ["obstore", "gcsfs"], lambda _: rd.scan_zarr("gs://bucket/a.zarr")),
     ("geo", ["shapely"], lambda _: rd.geo.within("POLYGON ((0 0, 1 1, 1 0, 0 0))")),
     ("geo", ["geopandas"], lambda _: rd.geo.to_geopandas(POINTS)),
     ("http", ["obstore", "aiohttp", "requests"], lambda _: rd.scan_zarr("http://127.0.0.1:9/a.zarr")),
@@ -76,7 +79,13 @@ def test_a_missing_package_is_an_error_that_names_its_extra(url, monkeypatch, ex
             monkeypatch.delitem(sys.modules, name)
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)  # an import of it then fails
-    for scheme, module in [("http", "http"), ("s3", "s3fs")]:  # fsspec may have imported them for another test
+    for scheme, module in [
+        ("http", "http"),
+        ("s3", "s3fs"),
+        ("gs", ""),
+        ("az", ""),
+        ("abfss", ""),
+    ]:  # fsspec may have imported them for another test
         monkeypatch.delitem(file_systems, scheme, raising=False)
         monkeypatch.delitem(sys.modules, f"fsspec.implementations.{module}", raising=False)
     caught(MissingDependencyError, lambda: use(url), f"pip install 'rainbear-dask[{extra}]'")
@@ -91,11 +100,19 @@ def test_all_installs_every_extra_that_is_tried():
     assert set(all_of.removeprefix("rainbear-dask[").removesuffix("]").split(",")) == {extra for extra, *_ in USES}
 
 
-def test_an_unknown_file_system_names_no_extra(monkeypatch):
-    monkeypatch.delitem(file_systems, "gs", raising=False)
-    for package in ("obstore", "gcsfs"):
-        monkeypatch.setitem(sys.modules, package, None)
-    error = caught(MissingDependencyError, lambda: rd.scan_zarr("gs://bucket/a.zarr"), "gcsfs", "Install the package")
+@pytest.mark.parametrize(
+    ("url", "package", "options", "reason"),
+    [
+        ("oci://bucket/a.zarr", "ocifs", {}, "Install the package that it names"),
+        ("gs://bucket/a.zarr", "gcsfs", {"token": "cache"}, "obstore does not know the token 'cache'"),
+        ("abfss://bucket/a.zarr", "adlfs", {"timeout": 5}, "obstore does not know timeout"),
+        ("s3://bucket/a.zarr", "s3fs", {"version_aware": True}, "obstore does not know version_aware"),
+    ],
+)
+def test_a_package_of_no_extra_is_named_itself(monkeypatch, url, package, options, reason):
+    monkeypatch.delitem(file_systems, url.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    error = caught(MissingDependencyError, lambda: rd.scan_zarr(url, storage_options=options), package, reason)
     assert "rainbear-dask[" not in str(error)
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Start nginx on loopback: a web server of a folder over HTTP and HTTPS, and a proxy in front of an S3 server that counts
-# requests, delays them and injects faults. Print the addresses, one NAME=value per line.
+# Start nginx on loopback: a web server of a folder over HTTP and HTTPS, and a proxy in front of the servers of S3, Google
+# and Azure that counts requests, delays them and injects faults. Print the addresses, one NAME=value per line.
 #   NGINX_DIR   folder for logs, certificates and pid; the web server serves its www/ (created)
-#   NGINX_PORT  first of its five ports        S3_PORT  port of the S3 server
+#   NGINX_PORT  first of its seven ports
+#   S3_PORT, GCS_PORT, AZURE_PORT  ports of the servers behind the proxy
 # Needs nginx with its Lua module, and openssl. Installs them on Debian if it has the permission.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,6 +27,8 @@ rm -f "$dir/web" # a socket that is left is not taken over
     openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile leaf.ext -out leaf.pem
 ) 2> "$dir/logs/openssl"
 sed -e "s|@USER@|$(id -un) $(id -gn)|g; s|@DIR@|$dir|g; s|@HERE@|$here|g; s|@MODULES@|$modules|g; s|@S3@|${S3_PORT:-18333}|g" \
+    -e "s|@GCS@|${GCS_PORT:-18500}|g; s|@AZURE@|${AZURE_PORT:-18510}|g" \
+    -e "s|@GCS_PROXY@|$((port + 5))|g; s|@AZURE_PROXY@|$((port + 6))|g" \
     -e "s|@CONTROL@|$port|g; s|@PROXY@|$((port + 1))|g; s|@PROXY_TLS@|$((port + 2))|g" \
     -e "s|@WEB@|$((port + 3))|g; s|@WEB_TLS@|$((port + 4))|g" "$here/nginx.conf" > "$dir/nginx.conf"
 nohup setsid nginx -e "$dir/logs/error" -c "$dir/nginx.conf" -p "$dir/" > "$dir/logs/out" 2>&1 < /dev/null &
@@ -33,7 +36,7 @@ echo $! > "$dir/pid"
 for _ in $(seq 40); do
     if curl -sf "http://127.0.0.1:$port/log" > /dev/null; then
         printf '%s=%s\n' control "http://127.0.0.1:$port" s3 "http://127.0.0.1:$((port + 1))" s3_tls "https://localhost:$((port + 2))" \
-            web "http://127.0.0.1:$((port + 3))" web_tls "https://localhost:$((port + 4))" ca "$dir/tls/ca.pem" www "$dir/www"
+            web "http://127.0.0.1:$((port + 3))" web_tls "https://localhost:$((port + 4))" gcs "http://127.0.0.1:$((port + 5))" azure "http://127.0.0.1:$((port + 6))" ca "$dir/tls/ca.pem" www "$dir/www"
         exit 0
     fi
     sleep 0.25

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 def source_options() -> Parser:
     """Return the arguments of a source."""
     source = Parser(add_help=False)
-    source.add_argument("url", metavar="URL", help="a folder, or a URL that fsspec knows: s3://, gs://, https://, ...")
+    source.add_argument("url", metavar="URL", help="a folder, or a URL: s3://, gs://, az://, https://, ...")
     source.add_argument("--group", help="path of a group inside the store")
     source.add_argument(
         "--variables", metavar="A,B", type=_names, help="data variables whose dimensions define the rows"
@@ -260,7 +260,9 @@ def add_writers(command: Callable[..., Any], *parents: Parser) -> None:
     zarr.add_argument("target", metavar="TARGET", help="a local folder, or a URL of an object store")
     _add_target_option(zarr)
     icechunk = command("write-icechunk", "commit a query to an Icechunk repository", *parents)
-    icechunk.add_argument("target", metavar="REPOSITORY", help="a local folder, s3:// or gs://; made if it is absent")
+    icechunk.add_argument(
+        "target", metavar="REPOSITORY", help="a local folder, s3://, gs:// or az://; made if it is absent"
+    )
     icechunk.add_argument("--message", metavar="TEXT", required=True, help="message of the commit")
     icechunk.add_argument(
         "--branch", metavar="NAME", default="main", help="branch that gets the commit; main by default"

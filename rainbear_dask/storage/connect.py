@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from rainbear_dask.dependencies import require
-from rainbear_dask.exceptions import QueryError, StoreNotFoundError
+from rainbear_dask.exceptions import MissingDependencyError, QueryError, StoreNotFoundError
 from rainbear_dask.resources.cache import ByteLRU
 from rainbear_dask.resources.openings import when_gone
 from rainbear_dask.storage.filesystems import (
@@ -31,7 +31,9 @@ from rainbear_dask.storage.filesystems import (
     url_has_index,
 )
 from rainbear_dask.storage.local_files import is_regular
-from rainbear_dask.storage.obstore import OPENERS, NotForObstoreError, open_any
+from rainbear_dask.storage.obstore import OPENERS, open_any
+from rainbear_dask.storage.obstore_settings import NotForObstoreError
+from rainbear_dask.storage.services import ENVIRONMENT, OBSTORE_ONLY, scheme_of, service_of
 from rainbear_dask.storage.sources import is_url
 from rainbear_dask.storage.zarr_internals import sync
 
@@ -56,8 +58,9 @@ def connect(source: str | Store, options: Mapping[str, Any], opening_id: str = "
     Parameters
     ----------
     source : str or store
-        A path, a zip file, or any URL that fsspec knows. obstore reads ``s3://``, ``http://`` and ``https://``, if it
-        is installed and supports the options. Of a store, an index that may be out of date is read anew.
+        A path, a zip file, or any URL that fsspec knows. obstore reads the URLs of the services that
+        `rainbear_dask.storage.services` knows, if it is installed and supports the options. Of a store, an index that
+        may be out of date is read anew.
     options : mapping
         Options of a URL, for s3fs or another file system of fsspec, and ``client_options`` and
         ``retry_config`` of obstore. ``library`` requires one of the two, "obstore" or "fsspec".
@@ -159,7 +162,7 @@ when_gone(_indexed_stores.forget_soon)
 
 def _key(url: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """Return the key of a connection: with the environment, which may select another profile by now."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)}
     return url, json.dumps([options, environment], sort_keys=True, default=repr)
 
 
@@ -169,7 +172,7 @@ def _new(url: str, options: dict[str, Any]) -> Store:
         raise QueryError(
             "The option `library` in storage_options is neither 'obstore' nor 'fsspec'. Give one of them, or omit it."
         )
-    scheme = url.partition("://")[0]
+    scheme, service, why_fsspec = scheme_of(url), service_of(url), ""
     if library == "obstore" or (library is None and scheme in OPENERS and find_spec("obstore")):
         require("obstore", extra="obstore")
         try:
@@ -179,13 +182,22 @@ def _new(url: str, options: dict[str, Any]) -> Store:
                 raise QueryError(
                     f"obstore does not support these storage_options: {err}. Change them, or omit `library='obstore'`."
                 ) from err
-    for name in ("client_options", "retry_config"):
+            why_fsspec = str(err)
+    for name in OBSTORE_ONLY if service is None else sorted(service.obstore_only):
         if options.get(name) is not None:
             raise QueryError(
                 f"The option `{name}` in storage_options is for obstore, but fsspec reads this URL. Omit the option."
             )
     translate = _FOR_FSSPEC.get(scheme, dict)
-    fs, path = opened_file_system(url, translate(options))
+    try:
+        fs, path = opened_file_system(url, translate(options))
+    except (ImportError, ValueError) as err:
+        if service is None or not why_fsspec or (isinstance(err, ValueError) and "Protocol not known" not in str(err)):
+            raise
+        raise MissingDependencyError(
+            f"Cannot open {url}: {why_fsspec}, so fsspec has to read it, and needs {service.package}. Install it: "
+            f"pip install {service.package}. Or change the options."
+        ) from err
     return _FileSystemStore(fs, read_only=True, path=path)
 
 
@@ -198,6 +210,11 @@ def _for_s3fs(options: dict[str, Any]) -> dict[str, Any]:
     return given | {"config_kwargs": config, "client_kwargs": client}
 
 
+def _for_gcsfs(options: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if name != "anon"}
+    return given | ({"token": "anon"} if options.get("anon") else {})
+
+
 def _for_references(options: dict[str, Any]) -> dict[str, Any]:
     """Return options with which the file system behind the references is asynchronous, as zarr needs it."""
     protocol = options.get("remote_protocol")
@@ -206,7 +223,13 @@ def _for_references(options: dict[str, Any]) -> dict[str, Any]:
     return options | {"remote_options": {"asynchronous": True, **(options.get("remote_options") or {})}}
 
 
-_FOR_FSSPEC = {"s3": _for_s3fs, "s3a": _for_s3fs, "reference": _for_references}
+_FOR_FSSPEC = {
+    "s3": _for_s3fs,
+    "s3a": _for_s3fs,
+    "gs": _for_gcsfs,
+    "gcs": _for_gcsfs,
+    "reference": _for_references,
+}
 
 
 class _FileSystemStore(FsspecStore):

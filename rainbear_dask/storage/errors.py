@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rainbear_dask.dependencies import how_to_install
 from rainbear_dask.exceptions import (
@@ -15,6 +16,7 @@ from rainbear_dask.exceptions import (
 from rainbear_dask.redaction import presentable, reason, safe_cause
 from rainbear_dask.storage.obstore import plain
 from rainbear_dask.storage.requests import FetchError
+from rainbear_dask.storage.services import HTTP, S3, service_of
 from rainbear_dask.storage.sources import is_icechunk
 
 CHECK_CREDENTIALS = "Check the credentials in `storage_options`, in the given store or session, or in the environment."
@@ -24,6 +26,7 @@ _REFUSAL = re.compile(
 _ABSENCE = re.compile(r"\b(NoSuchBucket|404 Not Found)\b")
 _REFUSAL_CODES = re.compile(
     r"\b(ExpiredToken|TokenRefreshRequired|InvalidAccessKeyId|InvalidToken|SignatureDoesNotMatch|AccessDenied)\b"
+    r"|status code: 40[13]\b|Invalid Access Key"  # obstore has no class for a listing that Azure or Google refuses
 )
 _METADATA_SERVICE = re.compile(  # where a machine in a cloud finds the keys of its role; other machines have none
     r"/latest/(?:api/token|meta-data)|169\.254\.169\.254|169\.254\.170\.2\b|fd00:ec2::254|metadata\.google\.internal"
@@ -31,9 +34,6 @@ _METADATA_SERVICE = re.compile(  # where a machine in a cloud finds the keys of 
 _ICECHUNK_REFUSAL = re.compile(  # its errors have one class, and tell a refusal in their text alone
     "Forbidden|Unauthori[sz]ed|PermissionDenied|Unauthenticated|AuthenticationFailed|authorize the virtual"
 )
-
-_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
-"""Extras that install the package that fsspec needs, by scheme of the URL."""
 
 
 @contextmanager
@@ -68,24 +68,39 @@ def translate_errors(label: str, find_secrets: Sequence[str] | Callable[[], Sequ
         if _METADATA_SERVICE.search(str(cause)):
             ours: StoreError = StoreAccessError(
                 f"There are no credentials for {label}: nothing in the environment, and no role of a cloud machine. "
-                "Give them to the store or in `storage_options`, or set them in the environment. A public bucket needs "
-                "S3Store(..., skip_signature=True), or storage_options={'anon': True} with an s3:// URL."
+                "Give them to the store or in `storage_options`, or set them in the environment. Public data need "
+                f"{(service_of(label) or S3).anonymous}."
             )
         elif is_refusal(cause):
             ours = StoreAccessError(f"The Zarr store at {label} refuses access: {why}. {CHECK_CREDENTIALS}")
         elif isinstance(cause, FileNotFoundError) or _ABSENCE.search(str(cause)):
             ours = StoreNotFoundError(f"No Zarr store at {label}: {why}. Check the path.")
-        elif isinstance(cause, ImportError):
-            extra = _EXTRAS.get(label.partition("://")[0])
+        elif isinstance(cause, ImportError) or (_is_unknown(cause) and _extra_of(label)):
+            extra = _extra_of(label)
             how = how_to_install(extra) if extra else "Install the package that it names."
             raise MissingDependencyError(f"Cannot open {what}: {why}. {how}") from safe_cause(cause, secrets)
-        elif "Protocol not known" in str(cause):
+        elif _is_unknown(cause):
             ours = StoreNotFoundError(
                 f"The Zarr store at {label} has a protocol that fsspec does not know: {why}. Correct the address, or install its package."
             )
         else:
             ours = StoreError(f"Cannot read {what}: {why}. Check the address, and that the service answers.")
         raise ours from safe_cause(cause, secrets)
+
+
+def _is_unknown(err: Exception) -> bool:
+    return "Protocol not known" in str(err)
+
+
+def _extra_of(label: str) -> str | None:
+    """Return the extra that installs the missing package for an address, if there is one.
+
+    The extras for Google and Azure install obstore alone. If it is there, the options need fsspec's own package.
+    """
+    service = service_of(label)
+    if service is None or (service not in (S3, HTTP) and find_spec("obstore")):
+        return None
+    return service.extra
 
 
 def _clean(ours: RainbearError, secrets: Sequence[str]) -> None:

@@ -1,31 +1,17 @@
-"""Stores of obstore, from URLs and from options in the spelling of s3fs and of fsspec's HTTP file system."""
+"""Stores of obstore by the scheme of their URL, and its errors."""
 
-import base64
-import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, ObjectStore
+from zarr.storage import ObjectStore
 
-from rainbear_dask.exceptions import StoreAccessError
-
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "120s"}
-"""Time-outs: to connect, between two pieces of a response, and for one request as a whole."""
-
-RETRY_CONFIG: Mapping[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(seconds=120)}
-"""Retries, with obstore's back-off: random waits from 100 ms, doubled each time, up to 15 s."""
-
-
-class NotForObstoreError(Exception):
-    """Only fsspec supports the options."""
+from rainbear_dask.storage.azure import open_azure
+from rainbear_dask.storage.gcs import open_gcs
+from rainbear_dask.storage.obstore_settings import NotForObstoreError, limits
+from rainbear_dask.storage.s3 import open_s3
+from rainbear_dask.storage.web import open_http
 
 
 def plain(err: Exception) -> Exception:
@@ -40,242 +26,8 @@ def plain(err: Exception) -> Exception:
 _TELLING = re.compile(r'InvalidCertificate\( \w+|TimedOut|(?<=message: ")[^"]+|(?<=error: ")[^"]+')
 
 
-def _limits(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take time-outs and retries from options, over our own defaults."""
-    client_options, retry_config = given.pop("client_options", None) or {}, given.pop("retry_config", None) or {}
-    return {**CLIENT_OPTIONS, **client_options}, {**RETRY_CONFIG, **retry_config}
-
-
-def _flat(options: Mapping[str, Any], *nested: str) -> dict[str, Any]:
-    """Return nested options as one level, without None."""
-    levels = [*({} if options.get(name) is None else options[name] for name in nested), options]
-    return {
-        name: value for level in levels for name, value in level.items() if name not in nested and value is not None
-    }
-
-
-def _refuse_rest(given: Mapping[str, Any]) -> None:
-    if given:
-        raise NotForObstoreError(f"obstore does not know {', '.join(sorted(given))}")
-
-
-# S3
-
-_IGNORED_S3FS_OPTIONS = {
-    *(
-        "asynchronous",
-        "cache_regions",
-        "listings_expiry_time",
-        "max_paths",
-        "skip_instance_cache",
-        "use_listings_cache",
-    ),
-    *("max_pool_connections", "use_ssl"),
-}
-"""Options of s3fs that obstore does not need."""
-
-
-def open_s3(url: str, options: Mapping[str, Any]) -> Store:
-    """Open ``s3://bucket/prefix`` with options in the spelling of s3fs.
-
-    Missing credentials, region and endpoint come from botocore: the environment, profile files and the machine's role.
-    Without botocore they come from the environment, through obstore.
-
-    Raises
-    ------
-    NotForObstoreError
-        If obstore has no equivalent of an option.
-    StoreAccessError
-        If there are no credentials.
-    """
-    from obstore.store import S3Store  # noqa: PLC0415  an extra
-
-    bucket, _, prefix = url.partition("://")[2].partition("/")
-    if re.search("[@?:]", bucket):
-        raise NotForObstoreError("the URL has more than a bucket and a path")
-    given = {
-        n: v for n, v in _flat(options, "config_kwargs", "client_kwargs").items() if n not in _IGNORED_S3FS_OPTIONS
-    }
-    client_options, retry_config = _limits(given)
-    take = partial(_take, given)
-    endpoint, region, profile = take("endpoint_url"), take("region", "region_name"), take("profile")
-    keys = {
-        "access_key_id": take("key", "aws_access_key_id"),
-        "secret_access_key": take("secret", "aws_secret_access_key"),
-        "token": take("token", "aws_session_token"),
-    }
-    anonymous, pays, verify = take("anon"), take("requester_pays"), take("verify")
-    _take_botocore_config(given, client_options, retry_config)
-    _refuse_rest(given)
-
-    settings: dict[str, Any] = {}
-    session = _session(profile)
-    if session is not None:
-        endpoint = endpoint or _configured_endpoint(session)
-        region = region or _found_region(session, bucket, endpoint) or "us-east-1"
-        verify = session.get_config_variable("ca_bundle") if verify is None else verify
-    if endpoint:
-        settings["endpoint"] = endpoint
-        client_options.setdefault("allow_http", endpoint.startswith("http://"))
-    if region:
-        settings["region"] = region
-    if verify is False:
-        client_options.setdefault("allow_invalid_certificates", True)
-    elif isinstance(verify, str | os.PathLike):
-        client_options.setdefault("root_certificate", Path(verify).read_bytes())
-    if anonymous:
-        settings["skip_signature"] = True
-    elif provider := _credentials(session, keys, url):
-        settings["credential_provider"] = provider
-    if pays:
-        settings["request_payer"] = True
-    clients: Any = {"client_options": client_options, "retry_config": retry_config}
-    return ObjectStore(S3Store(bucket, prefix=prefix or None, **clients, **settings), read_only=True)
-
-
-def _take(given: dict[str, Any], *names: str) -> Any:
-    """Take an option that has several names."""
-    found = [given.pop(name) for name in names if name in given]
-    return found[0] if found else None
-
-
-def _take_botocore_config(given: dict[str, Any], client_options: dict[str, Any], retry_config: dict[str, Any]) -> None:
-    """Take time-outs, retries and addressing style in the spelling of botocore's ``Config``."""
-    for name in ("connect_timeout", "read_timeout"):
-        if name in given:
-            client_options[name] = timedelta(seconds=given.pop(name))
-    retries = dict(given.pop("retries", {}))
-    retries.pop("mode", None)
-    if (attempts := retries.pop("total_max_attempts", None)) is not None:
-        retry_config["max_retries"] = attempts - 1
-    elif (again := retries.pop("max_attempts", None)) is not None:
-        retry_config["max_retries"] = again
-    style = dict(given.pop("s3", {}))
-    if style.pop("addressing_style", "path") not in ("auto", "path"):
-        raise NotForObstoreError("the options put the name of the bucket into the host name")
-    _refuse_rest(retries | style)
-
-
-def _session(profile: str | None) -> Any:
-    """Return botocore's session, which knows credentials and settings; None if botocore is not installed."""
-    try:
-        import botocore.exceptions  # noqa: PLC0415  it comes with s3fs
-        import botocore.session  # noqa: PLC0415
-    except ImportError:
-        if profile:
-            raise NotForObstoreError("a profile needs botocore, which comes with s3fs") from None
-        return None
-    session = botocore.session.Session(profile=profile)
-    try:
-        session.get_scoped_config()
-    except botocore.exceptions.ProfileNotFound as err:
-        raise StoreAccessError(
-            f"There is no AWS profile {session.profile!r}. Correct its name, or the profile files."
-        ) from err
-    return session
-
-
-def _configured_endpoint(session: Any) -> str | None:
-    """Return the endpoint of S3 in the environment or the profile."""
-    from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415  it comes with s3fs
-
-    endpoint: str | None = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
-    return endpoint
-
-
-_BUCKET_URL = "https://{}.s3.amazonaws.com"
-
-
-def _found_region(session: Any, bucket: str, endpoint: str | None) -> str | None:
-    """Return the region in the settings; on AWS the bucket's own, which may be another one."""
-    configured: str | None = session.get_config_variable("region") or os.environ.get("AWS_REGION")
-    if endpoint:
-        return configured
-    try:
-        asked = urllib.request.Request(_BUCKET_URL.format(bucket), method="HEAD")  # noqa: S310  https
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
-            headers = answer.headers
-    except urllib.error.HTTPError as refused:  # a refusal names the region, too
-        headers = refused.headers
-    except OSError:
-        return configured
-    found: str | None = headers.get("x-amz-bucket-region", configured)
-    return found
-
-
-def _credentials(session: Any, keys: dict[str, Any], url: str) -> Callable[[], dict[str, Any]] | None:
-    """Return a provider of keys for obstore; None if obstore reads the environment itself."""
-    if keys["access_key_id"] and keys["secret_access_key"]:
-        return partial(dict, keys, expires_at=None)
-    if session is None:
-        return None
-    found = session.get_credentials()
-    if found is None:
-        raise StoreAccessError(
-            f"There are no credentials for {url}. Give key and secret, or a profile, in storage_options, or set them "
-            "in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE). A public bucket needs "
-            "storage_options={'anon': True}."
-        )
-    return partial(_keys_of_now, found)
-
-
-def _keys_of_now(credentials: Any) -> dict[str, Any]:
-    """Return the current keys. botocore renews them before they expire, so obstore has to ask every few minutes."""
-    keys = credentials.get_frozen_credentials()
-    return {
-        "access_key_id": keys.access_key,
-        "secret_access_key": keys.secret_key,
-        "token": keys.token,
-        "expires_at": datetime.now(UTC) + timedelta(minutes=10),
-    }
-
-
-# HTTP
-
-
-def open_http(url: str, options: Mapping[str, Any]) -> Store:
-    """Open a folder of a web server with options in the spelling of fsspec: ``headers``.
-
-    Raises
-    ------
-    NotForObstoreError
-        If obstore has no equivalent of an option.
-    """
-    from obstore.store import HTTPStore  # noqa: PLC0415  an extra
-
-    parts = urlsplit(url)
-    if parts.query or parts.fragment:
-        raise NotForObstoreError("the URL has a query")
-    given = _flat(options, "client_kwargs")
-    client_options, retry_config = _limits(given)
-    headers = {**given.pop("headers", {}), **client_options.get("default_headers", {})}
-    _refuse_rest(given)
-    user, at, host = parts.netloc.rpartition("@")
-    if at:
-        headers.setdefault("Authorization", f"Basic {base64.b64encode(unquote(user).encode()).decode()}")
-    if headers:
-        client_options["default_headers"] = headers
-    client_options.setdefault("allow_http", parts.scheme == "http")
-    clients: Any = {"client_options": client_options, "retry_config": retry_config}
-    return _WebStore(HTTPStore.from_url(f"{parts.scheme}://{host}{parts.path}", **clients), url, headers)
-
-
-class _WebStore(ObjectStore[Any]):
-    """A web server: obstore reads, and fsspec lists. `responses` cuts parts out of whole responses."""
-
-    def __init__(self, store: Any, url: str, headers: Mapping[str, str]) -> None:
-        super().__init__(store, read_only=True)
-        self._url, self._headers, self.knows_ranges = url, dict(headers), True
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # as zarr's own signature
-        """Yield the names that the page of a folder links to."""
-        listed = FsspecStore.from_url(self._url, storage_options={"headers": self._headers}, read_only=True)
-        async for name in listed.list_dir(prefix):
-            yield name
-
-
 def open_any(url: str, options: Mapping[str, Any]) -> Store:
-    """Open other URLs that obstore knows (gs, az, file, memory), with its own options.
+    """Open other URLs that obstore knows (file, memory), with its own options.
 
     Raises
     ------
@@ -286,7 +38,7 @@ def open_any(url: str, options: Mapping[str, Any]) -> Store:
     from obstore.store import from_url  # noqa: PLC0415  an extra
 
     given: Any = dict(options)
-    client_options, retry_config = _limits(given)
+    client_options, retry_config = limits(given)
     clients: Any = {"client_options": client_options, "retry_config": retry_config}
     try:
         return ObjectStore(from_url(url, **clients, **given), read_only=True)
@@ -299,5 +51,10 @@ OPENERS: Mapping[str, Callable[[str, Mapping[str, Any]], Store]] = {
     "s3a": open_s3,
     "http": open_http,
     "https": open_http,
+    "gs": open_gcs,
+    "gcs": open_gcs,
+    "az": open_azure,
+    "abfs": open_azure,
+    "abfss": open_azure,
 }
 """Functions by scheme of the URL, for which obstore is the default library."""

@@ -19,7 +19,7 @@ from rainbear_dask.storage.credentials import seal
 from rainbear_dask.storage.errors import cause_of, translate_errors
 from rainbear_dask.storage.local_files import read_part
 from rainbear_dask.storage.requests import FetchError, get
-from rainbear_dask.storage.sources import address_of, is_url
+from rainbear_dask.storage.sources import address_of, is_url, label_of
 from rainbear_dask.storage.spec import StoreSpec
 from rainbear_dask.storage.stores import secrets_in, store_of
 from rainbear_dask.storage.zarr_internals import default_buffer_prototype, sync
@@ -240,12 +240,8 @@ def target_of(address: Any, storage_options: Mapping[str, Any] | None = None) ->
         raise QueryError(f"Nothing can be written to {scheme}:// addresses. Give a local folder or an object store.")
     if not slash or not name or parent.endswith(":/"):
         raise QueryError(f"The address {place} is not a folder of its own. Add the name of a folder to it.")
-    opened = new_opening()  # the recipe below keeps it alive later
-    label = str(parent or "/")
-    spec = StoreSpec(label, parent or "/", "", options=dict(storage_options or {}), opening_id=opened.name)
-    return Target(replace(spec, label=_without_user(label)), name)
-
-
-def _without_user(address: str) -> str:
-    scheme, colon, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if colon else address
+    opened = new_opening()  # the recipe below keeps it alive
+    source = parent or "/"
+    return Target(
+        StoreSpec(label_of(source), source, "", options=dict(storage_options or {}), opening_id=opened.name), name
+    )

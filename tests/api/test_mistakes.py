@@ -119,6 +119,7 @@ def test_where_no_bytes_are_the_name_tells_the_format(scheme):
         ("s3://b/a.zarr", {"annon": True}, UnknownOptionError, "no storage option 'annon'. Did you mean 'anon'?"),
         ("s3://b/a.zarr", {"endpoint": "http://x"}, UnknownOptionError, "Did you mean 'endpoint_url'?"),
         ("s3://b/a.zarr", {"qqq": 1}, UnknownOptionError, "s3:// has no storage option 'qqq'."),
+        ("https://x/a.zarr", {"kwargs": 1}, UnknownOptionError, "https:// has no storage option 'kwargs'."),
         ("https://x/a.zarr", {"header": {}}, UnknownOptionError, "Did you mean 'headers'?"),
         ("/a/path", {"anon": True}, QueryError, "The storage_options `anon` need a URL, but the source is a path."),
         ("s3://b/a.zarr", "anon", QueryError, "The storage_options are a str, not a mapping."),

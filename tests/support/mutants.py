@@ -641,8 +641,8 @@ FAULTS = [
     Fault(
         "mistakes: options of an unknown scheme are refused",
         "storage/url_options api/test_mistakes left_to_it",
-        "known = _KNOWN.get(scheme)",
-        "known = _KNOWN.get(scheme, set())",
+        "if service is None:",
+        "if not options:",
     ),
     Fault(
         "mistakes: a closed client passes",
@@ -858,6 +858,60 @@ FAULTS = [
         "chunks/sharding scan/test_hostile_stores folder",
         'check_size(length, self.inner_limit, f"chunk {place} in the index of the shard")',
         "pass",
+    ),
+    Fault(
+        "clouds: an emulator gets credentials",
+        "storage/gcs storage/test_clouds emulator",
+        "return _ANONYMOUS if is_emulator and token is None else",
+        "return _ANONYMOUS if False else",
+    ),
+    Fault(
+        "clouds: a service account is mixed with the environment",
+        "storage/gcs storage/test_clouds not_mixed",
+        "    if any(name in os.environ for name in _KEYS_OF_OBSTORE):\n        raise",
+        "    if False:\n        raise",
+    ),
+    Fault(
+        "clouds: anonymous requests look for credentials",
+        "storage/gcs storage/test_clouds emulator",
+        '{"skip_signature": True, "bearer_token": "anonymous"}',
+        '{"skip_signature": False, "bearer_token": "anonymous"}',
+    ),
+    Fault(
+        "clouds: a client secret yields to a key of the environment",
+        "storage/azure storage/test_clouds service_principal",
+        '"credential_type": "client_secret",',
+        '"client_id": given["client_id"],',
+    ),
+    Fault(
+        "clouds: the environment's connection string wins over another account",
+        "storage/azure storage/test_clouds another_account",
+        'return found if named in (None, found.get("account_name")) else {}',
+        "return found",
+    ),
+    Fault(
+        "clouds: no credentials on Azure are found out by requests",
+        "storage/azure storage/test_clouds nothing_is_requested",
+        "    raise StoreAccessError(",
+        "    return {}\n    raise StoreAccessError(",
+    ),
+    Fault(
+        "clouds: a container counts as a user",
+        "redaction storage/test_clouds container",
+        '(rf"(?<=://){_CONTAINER}',
+        '(rf"(?<=://)',
+    ),
+    Fault(
+        "clouds: an option of fsspec alone is dropped",
+        "storage/obstore_settings storage/test_clouds only_fsspec",
+        "    refuse_rest(given.keys() - service.translated)\n",
+        "",
+    ),
+    Fault(
+        "clouds: connections forget the environment of Azure",
+        "storage/connect storage/test_clouds another_environment",
+        "if name.startswith(ENVIRONMENT)}",
+        'if name.startswith("AWS_")}',
     ),
     Fault(
         "a pipe is waited for",

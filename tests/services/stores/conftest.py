@@ -2,9 +2,13 @@
 
 import os
 
+# Before gcsfs is imported: without gRPC, which no server here has, and without a request to Google for each token.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+os.environ.setdefault("FETCH_RAW_TOKEN_EXPIRY", "false")
+
 import pytest
 
-from tests.services.stores import servers
+from tests.services.stores import clouds, servers
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -27,10 +31,31 @@ def running(tmp_path_factory):
 def services(running, tmp_path, monkeypatch):
     """The services without faults, and an environment without credentials."""
     running.set()
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    for name in [name for name in os.environ if name.startswith(clouds.PREFIXES)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of the developer
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
     yield running
     running.set()
+
+
+@pytest.fixture(scope="session")
+def started(running):
+    """A function that starts a cloud once for all tests of a process, and returns it."""
+    found = {}
+
+    def start(name):
+        if name not in found:
+            found[name] = clouds.START[name](running)
+        return found[name]
+
+    return start
+
+
+@pytest.fixture(params=list(clouds.START))
+def cloud(request, services, started):
+    """Each of the clouds, without faults, and an environment without credentials."""
+    return started(request.param)

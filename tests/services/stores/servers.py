@@ -32,27 +32,41 @@ class Request:
     region: str
     payer: str
 
+    @classmethod
+    def of_line(cls, line: str) -> "Request":
+        """Return the request of a line; names in its path are not quoted."""
+        method, _, rest = line.partition(" ")
+        path, *others = rest.split("\t")
+        place, mark, query = path.partition("?")
+        return cls(method, urllib.parse.unquote(place) + mark + query, *others)
+
     @property
     def is_of_chunk(self) -> bool:
-        """Whether it is for values, not for a metadata document."""
+        """Whether it is for values, not for a metadata document, a listing or a token."""
+        path, _, query = self.path.partition("?")
         return (
-            not self.path.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"))
-            and "?" not in self.path
+            not path.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"))
+            and (not query or "sig=" in query)
+            and "/computeMetadata/" not in path
         )
 
 
 @dataclass(frozen=True)
 class Services:
-    """Addresses, and the knobs of the proxy and the web server."""
+    """Addresses, and the knobs of the proxy and the web server; ports for the servers of Google and Azure."""
 
     direct: str
     control: str
     s3: str
     s3_tls: str
+    gcs: str
+    azure: str
     web: str
     web_tls: str
     ca: str
     www: Path
+    folder: Path
+    ports: tuple[int, int]
 
     def ask(self, what: str, **knobs) -> str:
         """Call the control port."""
@@ -67,10 +81,7 @@ class Services:
 
     def log(self) -> list[Request]:
         """Requests since the knobs were turned."""
-        return [
-            Request(*line.partition(" ")[0:1], *line.partition(" ")[2].split("\t"))
-            for line in self.ask("log").splitlines()
-        ]
+        return [Request.of_line(line) for line in self.ask("log").splitlines()]
 
     def injected(self) -> int:
         """Requests that were made to fail."""
@@ -128,8 +139,8 @@ def set_environment(variables: dict[str, str]) -> None:
 
 
 def start(folder: Path) -> Services:
-    """Start the services with all they write in a folder."""
-    port = _free_ports(16)
+    """Start the S3 server, nginx, and the ports of the proxy, with all they write in a folder."""
+    port = _free_ports(24)
     binaries = [Path(os.sys.executable).with_name("weed"), Path(__file__).parents[3] / ".venv" / "bin" / "weed"]
     env = dict(
         os.environ,
@@ -137,11 +148,15 @@ def start(folder: Path) -> Services:
         S3_PORT=str(port),
         NGINX_DIR=str(folder / "nginx"),
         NGINX_PORT=str(port + 10),
+        GCS_PORT=str(port + 20),
+        AZURE_PORT=str(port + 21),
         WEED=next((str(binary) for binary in binaries if binary.exists()), "weed"),
     )
-    direct = _run("s3_up.sh", env=env).strip()
-    found = dict(line.split("=", 1) for line in _run("nginx_up.sh", env=env).splitlines())
-    services = Services(direct=direct, **{**found, "www": Path(found["www"])})
+    direct = run("s3_up.sh", env=env).strip()
+    found = dict(line.split("=", 1) for line in run("nginx_up.sh", env=env).splitlines())
+    services = Services(
+        direct=direct, folder=folder, ports=(port + 20, port + 21), **{**found, "www": Path(found["www"])}
+    )
     for name in ("private", "public"):
         _make_bucket(services, name)
     return services
@@ -149,13 +164,14 @@ def start(folder: Path) -> Services:
 
 def stop(folder: Path) -> None:
     """Stop them."""
-    for part in ("nginx", "s3"):
-        _run("stop.sh", str(folder / part))
+    for part in ("nginx", "s3", "gcs", "azure"):
+        run("stop.sh", str(folder / part))
 
 
-def _run(script: str, *args: str, env=None) -> str:
+def run(script: str, *args: str, env=None) -> str:
+    """Run one of the scripts, and return its output."""
     command = ["bash", str(SCRIPTS / script), *args]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, f"{script}: {done.stderr}"
     return done.stdout
 

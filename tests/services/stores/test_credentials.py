@@ -1,22 +1,17 @@
 """Keys, regions and endpoints: from options, the environment and profiles; asked for once; and shown nowhere."""
 
-import logging
 import os
-import pickle
 import stat
-import traceback
-import urllib.request
 
 import botocore.session
 import numpy as np
-import polars as pl
 import pytest
 import zarr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
 from rainbear_dask.exceptions import QueryError, StoreAccessError, StoreNotFoundError
-from rainbear_dask.storage import obstore as obstores
+from rainbear_dask.storage import s3 as s3_settings
 from tests.services.stores.servers import ADMIN, READER, set_environment
 from tests.support.errors import caught
 
@@ -48,18 +43,6 @@ def test_a_bucket_that_is_open_to_all(services, field, library):
     assert_frame_equal(rd.scan_zarr(field[2], storage_options=options).collect(), field[0])
     assert {request.key for request in services.log()} == {"-"}
     caught(StoreAccessError, lambda: rd.scan_zarr(field[1], storage_options=options), "refuses access", "credentials")
-
-
-@pytest.mark.cluster
-def test_a_bucket_that_is_open_to_all_from_workers(services, field, client):
-    options = {"anon": True, "endpoint_url": services.s3}
-    assert_frame_equal(rd.scan_zarr(field[2], storage_options=options, client=client).collect(), field[0])
-
-
-def test_no_keys_at_all_is_said_before_anything_is_asked(services, field):
-    options = {"endpoint_url": services.s3}
-    caught(StoreAccessError, lambda: rd.scan_zarr(field[1], storage_options=options), "anon", "AWS_PROFILE")
-    assert services.log() == []
 
 
 SPELLINGS = {
@@ -99,14 +82,6 @@ def test_keys_from_the_environment(services, field, library, monkeypatch):
         monkeypatch.setenv(name, value)
     assert_frame_equal(rd.scan_zarr(field[1], storage_options={"library": library}).collect(), field[0])
     assert {(request.key, request.region) for request in services.log()} == {(READER["key"], "eu-north-1")}
-
-
-def test_without_options_the_environment_is_enough(services, field, monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER["key"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER["secret"])
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", services.s3)
-    assert_frame_equal(rd.scan_zarr(field[1]).collect(), field[0])
-    assert_frame_equal(rd.ZarrBackendSync.from_url(field[1]).scan_zarr_sync(), field[0])
 
 
 def test_keys_from_options_do_not_mix_with_those_of_the_environment(services, field, monkeypatch):
@@ -189,13 +164,13 @@ def test_a_region(services, field, library, spelling):
 
 def test_on_aws_the_region_of_a_bucket_is_asked_for(services, monkeypatch):
     """Of a server that answers as AWS does: it names the region also where it refuses."""
-    monkeypatch.setattr(obstores, "_BUCKET_URL", services.web + "/region/{}")
+    monkeypatch.setattr(s3_settings, "_BUCKET_URL", services.web + "/region/{}")
     session = botocore.session.Session()
-    assert obstores._found_region(session, "bucket", None) == "eu-central-1"
-    assert obstores._found_region(session, "bucket", services.s3) is None
-    monkeypatch.setattr(obstores, "_BUCKET_URL", "http://127.0.0.1:9/{}")
+    assert s3_settings._found_region(session, "bucket", None) == "eu-central-1"
+    assert s3_settings._found_region(session, "bucket", services.s3) is None
+    monkeypatch.setattr(s3_settings, "_BUCKET_URL", "http://127.0.0.1:9/{}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    assert obstores._found_region(session, "bucket", None) == "eu-west-1"
+    assert s3_settings._found_region(session, "bucket", None) == "eu-west-1"
 
 
 @LIBRARIES
@@ -224,60 +199,3 @@ def test_options_that_obstore_has_no_word_for_go_to_s3fs(services, field):
     caught(
         QueryError, lambda: rd.scan_zarr(field[1], storage_options=options | {"library": "obstore"}), "version_aware"
     )
-
-
-# Secrets
-
-SECRET, KEY = ADMIN["secret"], ADMIN["key"]
-
-
-def assert_hidden(*texts):
-    for text in texts:
-        assert SECRET not in text
-        assert KEY not in text
-
-
-def test_keys_are_in_no_repr_message_or_log(services, field, caplog):
-    caplog.set_level(logging.DEBUG)
-    options = services.options()
-    table = rd.scan_zarr(field[1], storage_options=options)
-    plan = rd.plan(field[1], storage_options=options)
-    backend = rd.ZarrBackendSync.from_url(field[1])
-    shown = [repr(table), str(rd.explain(table)), repr(plan), str(plan.explain()), plan._repr_html_(), repr(backend)]
-    tasks = list(plan.tasks())
-    assert_hidden(*shown, *map(repr, tasks))
-    table.filter(pl.col("y") > 2).collect()
-    services.set(fault="expired", match="/c/")
-    with pytest.raises(StoreAccessError) as info:
-        table.collect()
-    text = "".join(traceback.format_exception(info.value))
-    logged = [record.getMessage() for record in caplog.records if not record.name.startswith("botocore")]
-    assert_hidden(text, *logged)
-
-
-@pytest.mark.cluster
-def test_keys_are_in_no_task_key_log_or_page_of_a_cluster(services, field, client):
-    options = services.options(retry_config={"max_retries": 0})
-    table = rd.scan_zarr(field[1], storage_options=options, client=client)
-    keys = [str(delayed.key) for delayed in rd.plan(field[1], storage_options=options).to_delayed()]
-    assert_frame_equal(table.collect(), field[0])
-    services.set(fault=503, match="/c/")
-    with pytest.raises(OSError, match="503") as info:
-        table.collect()
-    logs = [str(client.get_scheduler_logs()), str(client.get_worker_logs()), str(client.get_events())]
-    page = client.dashboard_link.removesuffix("status")
-    pages = ["info/main/workers.html", "info/main/logs.html", "metrics", "json/counts.json", "sitemap.json"]
-    texts = []
-    for name in pages:
-        with urllib.request.urlopen(page + name, timeout=10) as answer:  # noqa: S310  our own
-            texts.append(answer.read().decode())
-    assert any(texts)
-    assert_hidden(*keys, *logs, *texts, str(info.value), "".join(traceback.format_exception(info.value)))
-
-
-@pytest.mark.cluster
-def test_keys_are_in_no_graph_and_workers_have_them(services, field, client):
-    delayed = rd.plan(field[1], storage_options=services.options()).to_delayed(client)
-    graphs = [pickle.dumps(dict(one.dask)) for one in delayed]
-    assert not any(SECRET.encode() in graph or KEY.encode() in graph for graph in graphs)
-    assert_frame_equal(pl.concat(client.gather(client.compute(delayed))), field[0])

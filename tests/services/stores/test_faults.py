@@ -16,7 +16,7 @@ from zarr.codecs import Crc32cCodec
 import rainbear_dask as rd
 from rainbear_dask.chunks import remote
 from rainbear_dask.exceptions import ChunkReadError, StoreAccessError, StoreError
-from rainbear_dask.storage import obstore as obstores
+from rainbear_dask.storage import obstore_settings
 from tests.services.stores.servers import READER, icechunk_storage, set_environment
 from tests.support.errors import caught
 
@@ -51,12 +51,25 @@ def field(running, tmp_path_factory):
     return folder, running.upload(folder), running.publish(folder)
 
 
-@pytest.fixture(params=["s3", "http"])
-def address(request, field, services):
-    """URL and options of the field, behind either service."""
-    if request.param == "s3":
-        return field[1], services.options(**IMPATIENT)
-    return f"{services.web}/{field[2]}", IMPATIENT
+@pytest.fixture(scope="module")
+def copies(field, started):
+    """A function that returns the URL of the field in a cloud, to which it copies the field once."""
+    found = {"s3": field[1]}
+
+    def url_in(name):
+        if name not in found:
+            found[name] = started(name).upload(field[0])
+        return found[name]
+
+    return url_in
+
+
+@pytest.fixture(params=["s3", "gcs", "azure", "http"])
+def address(request, field, services, started, copies):
+    """URL and options of the field, behind each service."""
+    if request.param == "http":
+        return f"{services.web}/{field[2]}", IMPATIENT
+    return copies(request.param), started(request.param).options(**IMPATIENT)
 
 
 PASSING = {
@@ -132,7 +145,7 @@ def test_faults_when_opening_end_in_an_error(services, address, fault):
 
 def test_what_is_documented_of_waiting(services):
     """The defaults that the README names."""
-    actual = {**obstores.CLIENT_OPTIONS, **obstores.RETRY_CONFIG}
+    actual = {**obstore_settings.CLIENT_OPTIONS, **obstore_settings.RETRY_CONFIG}
     waits = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "120s"}
     assert actual == waits | {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 

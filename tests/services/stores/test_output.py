@@ -1,4 +1,4 @@
-"""Output to an S3 server has the content of output to a folder."""
+"""Output to S3, Google and Azure has the content of output to a folder."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +9,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.exceptions import ConflictError, StoreError, TargetExistsError, WriteError
+from rainbear_dask.exceptions import ConflictError, QueryError, StoreError, TargetExistsError, WriteError
+from rainbear_dask.storage.repositories import repository_at
 from tests.services.stores.servers import icechunk_storage
+from tests.support.errors import caught
 from tests.support.stores import write_field
 
 pytestmark = pytest.mark.stores
@@ -25,10 +27,10 @@ def url(tmp_path) -> str:
 
 @pytest.mark.parametrize("library", ["obstore", "fsspec"])
 @pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
-def test_an_export_to_s3_reads_back(services, url, tmp_path, library, where, request):
+def test_an_export_reads_back(cloud, url, tmp_path, library, where, request):
     client = request.getfixturevalue("client") if where == "cluster" else None
-    options, lf = services.options(library=library), rd.scan_zarr(url)
-    folder = f"s3://private/{tmp_path.name}/out"
+    options, lf = cloud.for_library(library), rd.scan_zarr(url)
+    folder = f"{cloud.scheme}://private/{tmp_path.name}/out"
     with dask.config.set({"rainbear-dask.task-bytes": 10_000}):
         report = rd.write_parquet(lf, folder, client=client, storage_options=options)
         again = rd.write_parquet(lf, folder, client=client, storage_options=options)
@@ -39,19 +41,24 @@ def test_an_export_to_s3_reads_back(services, url, tmp_path, library, where, req
     assert_frame_equal(pl.concat(pl.read_parquet(target.read(name)) for name in names[:-1]), lf.collect())
 
 
-def test_wrong_credentials_are_an_error_without_secrets(services, url):
-    options = services.options() | {"secret": "very-wrong-secret"}
+def test_wrong_credentials_are_an_error_without_secrets(cloud, url):
+    options = cloud.options() | cloud.wrong
     with pytest.raises((StoreError, WriteError)) as caught:
-        rd.write_parquet(url, "s3://private/denied/out", storage_options=options)
-    assert "very-wrong-secret" not in str(caught.value)
+        rd.write_parquet(url, f"{cloud.scheme}://private/denied/out", storage_options=options)
+    assert not any(secret in str(caught.value) for secret in ["planted", *cloud.wrong.values()])
+
+
+def test_a_reader_cannot_write(cloud, url):
+    with pytest.raises((StoreError, WriteError), match="Permission"):
+        rd.write_parquet(url, f"{cloud.scheme}://private/denied/out", storage_options=cloud.place | cloud.reader)
 
 
 @pytest.mark.parametrize("library", ["obstore", "fsspec"])
 @pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
-def test_a_zarr_store_on_s3_reads_back(services, url, tmp_path, library, where, request):
+def test_a_zarr_store_reads_back(cloud, url, tmp_path, library, where, request):
     client = request.getfixturevalue("client") if where == "cluster" else None
-    options, lf = services.options(library=library), rd.scan_zarr(url)
-    target = f"s3://private/{tmp_path.name}/t.zarr"
+    options, lf = cloud.for_library(library), rd.scan_zarr(url)
+    target = f"{cloud.scheme}://private/{tmp_path.name}/t.zarr"
     january, rest = lf.filter(c.time.dt.day() == 31), lf.filter(c.time.dt.day() < 31)
     with dask.config.set({"rainbear-dask.task-bytes": 10_000}):
         rd.write_zarr(january, target, chunks={"time": 5}, client=client, storage_options=options)
@@ -73,8 +80,8 @@ def part_of(number: int) -> pl.DataFrame:
     return pl.DataFrame({"x": range(10 * number, 10 * number + 10), "v": [float(number)] * 10})
 
 
-def test_fifty_writers_of_a_zarr_store_lose_nothing(services, tmp_path):
-    options, target = services.options(), f"s3://private/{tmp_path.name}/t.zarr"
+def test_fifty_writers_of_a_zarr_store_lose_nothing(cloud, tmp_path):
+    options, target = cloud.options(), f"{cloud.scheme}://private/{tmp_path.name}/t.zarr"
     axes = {"x": range(500)}
     rd.write_zarr(part_of(0), target, axes, chunks={"x": 10}, storage_options=options)
     at_once(lambda number: rd.write_zarr(part_of(number), target, mode="r+", storage_options=options), 50)
@@ -98,3 +105,22 @@ def test_fifty_writers_of_a_branch_lose_nothing(services, tmp_path):
     found = rd.scan_zarr(repo.readonly_session("main").store).collect()
     assert found["v"].to_list() == [float(k // 10) for k in range(500)]
     assert len(list(repo.ancestry(branch="main"))) == 52
+
+
+def test_an_icechunk_repository_on_azure_by_its_address(started, services, url, tmp_path, monkeypatch):
+    cloud = started("azure")
+    for name, value in {
+        "AZURE_STORAGE_ACCOUNT_KEY": cloud.admin["account_key"],
+        "AZURE_STORAGE_ENDPOINT": cloud.place["endpoint"],
+        "AZURE_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    place = f"az://private/{tmp_path.name}/repo"
+    caught(QueryError, lambda: repository_at(place), "AZURE_STORAGE_ACCOUNT_NAME")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", cloud.place["account_name"])
+    lf = rd.scan_zarr(url)
+    rd.write_icechunk(lf, repository_at(place), message="all")
+    host = place.replace("az://private/", "abfss://private@testaccount.dfs.core.windows.net/")
+    for address in (place, host):
+        store = repository_at(address).readonly_session("main").store
+        assert_frame_equal(rd.scan_zarr(store).collect(), lf.collect())

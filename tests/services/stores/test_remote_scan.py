@@ -1,4 +1,4 @@
-"""The whole scan from S3, over HTTP, and of Icechunk on S3 equals what xarray reads, as from a folder."""
+"""The whole scan from S3, Google, Azure, over HTTP, and of Icechunk on S3 equals what xarray reads, as from a folder."""
 
 import shutil
 import uuid
@@ -26,7 +26,7 @@ libraries = st.sampled_from([{}, {}, {"library": "fsspec"}])
 
 
 @contextmanager
-def served(services, data, kind):
+def served(services, started, data, kind):
     """A tree in a folder, and the address and options of its copy behind a service."""
     if kind == "icechunk":
         tree = data.draw(trees(), label="tree")
@@ -44,23 +44,24 @@ def served(services, data, kind):
         return
     with written(data, places=[FOLDER]) as (_, _, folder):
         options = data.draw(libraries, label="library")
-        if kind == "s3":
-            yield folder, services.upload(folder), services.options(**options)
+        if kind != "http":
+            cloud = started(kind)
+            yield folder, cloud.upload(folder), cloud.for_library(options.get("library"))
         else:
             name = services.publish(folder)
             yield folder, f"{services.web}/{name}", options
             shutil.rmtree(services.www / name)
 
 
-@pytest.mark.parametrize("kind", ["s3", "http", "icechunk"])
+@pytest.mark.parametrize("kind", ["s3", "gcs", "azure", "http", "icechunk"])
 @pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
-def test_scan_answers_as_xarray_does(services, kind, where, request):
+def test_scan_answers_as_xarray_does(services, started, kind, where, request):
     client = request.getfixturevalue("client") if where == "cluster" else None
 
     @given(data=st.data())
     @settings(max_examples=25 if client is None else 10)
     def check(data):
-        with served(services, data, kind) as (local, address, options), budgets(data):
+        with served(services, started, data, kind) as (local, address, options), budgets(data):
             frame = expected_frame(local)
             check_answer(scan_zarr(address, storage_options=options, client=client), frame, draw_question(data, frame))
 
