@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo docs test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -69,6 +69,11 @@ types: $(VENV)/.installed  ## Check types
 
 layers: $(VENV)/.installed  ## Check that modules import downwards only
 	$(BIN)/lint-imports
+
+docs: .venv-docs/.installed  ## Build the site into site/, and run every example of its pages (minutes)
+	.venv-docs/bin/python docs/hooks/build.py .docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "==> open site/index.html"
 
 test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/services/test_slurm.py
@@ -145,7 +150,7 @@ bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added lat
 	$(BIN)/python -m benchmarks.remote
 
 clean:  ## Remove environments, caches and builds
-	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .venv-docs .demo .docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
@@ -177,6 +182,11 @@ $(VENV)/.stores: $(VENV)/.installed
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python -m pip install -qq -e '.[demo]'
+	@touch $@
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install -qq -e '.[docs]'
 	@touch $@
 
 # rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.
