@@ -73,7 +73,7 @@ layers: $(VENV)/.installed  ## Check that modules import downwards only
 docs: .venv-docs/.installed  ## Build the site into site/, and run every example of its pages (minutes)
 	.venv-docs/bin/python docs/hooks/build.py .docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
-	@echo "==> open site/index.html"
+	@echo "==> python3 -m http.server -d site"
 
 test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/services/test_slurm.py

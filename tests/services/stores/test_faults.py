@@ -131,7 +131,7 @@ def test_faults_when_opening_end_in_an_error(services, address, fault):
 
 
 def test_what_is_documented_of_waiting(services):
-    """The defaults that the README names."""
+    """The defaults that the page on storage options names."""
     actual = {**obstores.CLIENT_OPTIONS, **obstores.RETRY_CONFIG}
     waits = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "120s"}
     assert actual == waits | {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
