@@ -124,6 +124,14 @@ def to_dask_dataframe(
         If the query does more than filter row by row and choose columns.
     UnknownOptionError
         If a keyword is not an option of this function.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> north = rd.scan_zarr("sst.zarr").filter(pl.col("latitude") > 60)
+    >>> len(rd.to_dask_dataframe(north))
+    1440
     """
     found = ScanPlan(plan_of_filters(lf))
     return found.to_dask_dataframe(index=index, dtype_backend=dtype_backend, categories=categories)
