@@ -97,8 +97,7 @@ else
 endif
 
 test-lowest: .venv-lowest/.installed  ## Run the core tests with the oldest version of each dependency that pyproject.toml allows
-	@$(call say_interpreter,.venv-lowest/bin/python)
-	.venv-lowest/bin/python -m pytest $(SPREAD) $(ARGS) $(CORE)
+	HYPOTHESIS_PROFILE=dev .venv-lowest/bin/python -m pytest $(SPREAD) $(ARGS) $(CORE)
 
 test-upstream: .venv-tools/.installed  ## Run the tests with the newest versions, also those before a release
 	$(PYTHON) -m venv --clear .venv-upstream

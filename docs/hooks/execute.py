@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 BLOCK = re.compile(r"^```python(?P<mark> raises)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-SETUP = "%matplotlib inline\nimport polars as pl\npl.Config.set_tbl_rows(6)"
+SETUP = "%matplotlib inline\nimport polars as pl\npl.Config.set_tbl_rows(10)"
 SECONDS = 120
 TEXT_LINES = 40
 

@@ -78,17 +78,16 @@ def _command() -> str:
 
 
 def _settings() -> str:
-    rows = [
-        f"| `{key}` | `{value or 'null'}` | `DASK_RAINBEAR_DASK__{key.upper().replace('-', '_').replace('.', '__')}` | {text} |"
-        for key, value, text in _yaml_rows((ROOT / "rainbear_dask" / "rainbear-dask.yaml").read_text())
-    ]
     head = (
         "Settings are the section `rainbear-dask` of Dask's configuration. Set them in a file of\n"
         "`~/.config/dask`, in the environment, with `dask.config.set`, or on all present and future workers\n"
         "with `rainbear_dask.plugin.WorkerSettings`: [Settings and errors](../guide/settings.md)."
     )
-    table = ["| Setting | Default | Variable of the environment | Meaning |", "|---|---|---|---|", *rows]
-    return "\n\n".join(["# Settings", head, "\n".join(table)]) + "\n"
+    parts = []
+    for key, value, text in _yaml_rows((ROOT / "rainbear_dask" / "rainbear-dask.yaml").read_text()):
+        variable = f"DASK_RAINBEAR_DASK__{key.upper().replace('-', '_').replace('.', '__')}"
+        parts.append(f"## {key}\n\n{text}\n\nDefault: `{value}`. In the environment: `{variable}`.")
+    return "\n\n".join(["# Settings", head, *parts]) + "\n"
 
 
 def _yaml_rows(text: str) -> Iterator[tuple[str, str, str]]:

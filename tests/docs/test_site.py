@@ -40,9 +40,10 @@ def test_the_page_of_settings_has_each_with_its_default(pages):
     settings = yaml.safe_load((ROOT / "rainbear_dask" / "rainbear-dask.yaml").read_text())["rainbear-dask"]
     flat = {key: value for key, value in settings.items() if key != "cluster"}
     flat |= {f"cluster.{key}": value for key, value in settings["cluster"].items()}
-    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", pages.generated()["reference/settings.md"], re.MULTILINE))
+    page = pages.generated()["reference/settings.md"]
+    rows = dict(re.findall(r"^## ([\w.-]+)$.*?^Default: `([^`]+)`", page, re.MULTILINE | re.DOTALL))
     assert {key: yaml.safe_load(value) for key, value in rows.items()} == flat
-    assert "`DASK_RAINBEAR_DASK__CLUSTER__NAME`" in pages.generated()["reference/settings.md"]
+    assert "`DASK_RAINBEAR_DASK__CLUSTER__NAME`" in page
 
 
 def test_the_page_of_the_command_has_each_part(pages):
