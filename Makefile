@@ -25,9 +25,12 @@ SPREAD ?= -n 2 --dist loadfile --max-worker-restart 0
 export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# What depends on the versions of Polars, zarr, NumPy and Dask.
+CORE := tests/chunks tests/coding tests/execution tests/indexing tests/planning tests/query tests/scan/test_scan.py tests/table
+
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-statistics bench-writing clean
+.PHONY: help demo docs test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services test-lowest test-upstream package workflows lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-statistics bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -70,6 +73,11 @@ types: $(VENV)/.installed  ## Check types
 layers: $(VENV)/.installed  ## Check that modules import downwards only
 	$(BIN)/lint-imports
 
+docs: .venv-docs/.installed  ## Build the site into site/, and run every example of its pages (minutes)
+	.venv-docs/bin/python docs/hooks/build.py .docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "==> python3 -m http.server -d site"
+
 test-slurm: $(VENV)/.installed  ## Run the tests on a SLURM, which they install and start (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm --durations=5 $(ARGS) tests/services/test_slurm.py
 
@@ -88,7 +96,36 @@ else
 	@echo "==> skipped: the tests on SLURM and on several hosts need root on Debian or Ubuntu (make test-slurm test-hosts)"
 endif
 
-check: lint types layers test test-second test-stores test-stores-second test-services bench-guard  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
+test-lowest: .venv-lowest/.installed  ## Run the core tests with the oldest version of each dependency that pyproject.toml allows
+	HYPOTHESIS_PROFILE=dev .venv-lowest/bin/python -m pytest $(SPREAD) $(ARGS) $(CORE)
+
+test-upstream: .venv-tools/.installed  ## Run the tests with the newest versions, also those before a release
+	$(PYTHON) -m venv --clear .venv-upstream
+	.venv-tools/bin/uv pip install -q --python .venv-upstream/bin/python --prerelease allow -e '.[all]' --group test
+	.venv-upstream/bin/python -m pip install -qq --no-deps $(TEST_FILES)
+	.venv-upstream/bin/python -m pytest $(SPREAD) $(ARGS)
+
+package: .venv-tools/.installed  ## Build wheel and sdist, check them, and query the sample with the wheel alone
+	rm -rf dist
+	.venv-tools/bin/python -m build --outdir dist . > /dev/null
+	.venv-tools/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear .venv-package
+	.venv-package/bin/python -m pip install -qq dist/*.whl
+	cd dist && ../.venv-package/bin/rainbear-dask --version
+	cd dist && ../.venv-package/bin/python -c 'import rainbear_dask as rd; print(rd.open_sample("sst.zarr").head(3).collect())'
+
+workflows: .venv-tools/.installed  ## Check the forge's workflows and the citation, without a network
+	.venv-tools/bin/zizmor --offline --quiet .github
+	.venv-tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv-tools/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+CHECKS := lint types layers workflows test test-second test-lowest test-stores test-stores-second test-services docs package bench-guard
+
+check:  ## Run all checks and tests but the demo and Kubernetes, and tell the minutes of each: CI runs this
+	@began=$$SECONDS; times=; for target in $(CHECKS); do \
+	    start=$$SECONDS; $(MAKE) --no-print-directory $$target; \
+	    times+=$$(printf '%5.1f  %s' "$$((10 * (SECONDS - start) / 60))e-1" $$target)$$'\n'; \
+	done; printf '==> minutes\n%s%5.1f  in total\n' "$$times" "$$((10 * (SECONDS - began) / 60))e-1"
 
 laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 (many minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
@@ -167,7 +204,7 @@ bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added lat
 	$(BIN)/python -m benchmarks.remote
 
 clean:  ## Remove environments, caches and builds
-	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .venv-docs .venv-lowest .venv-package .venv-tools .venv-upstream .demo .docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # CMIP6 files for tests. Their package is installed without its own reader, which needs iris, GEOS and PROJ.
@@ -205,6 +242,25 @@ $(VENV)/.stores: $(VENV)/.installed
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python -m pip install -qq $(NEW_PIP)
 	.venv-demo/bin/python -m pip install -qq -e . --group demo
+	@touch $@
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-docs/bin/python -m pip install -qq -e '.[dataframe,geo,http,icechunk,sample,xarray]' --group docs
+	@touch $@
+
+.venv-tools/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-tools
+	.venv-tools/bin/python -m pip install -qq $(NEW_PIP)
+	.venv-tools/bin/python -m pip install -qq --group tools
+	@touch $@
+
+# The oldest versions have wheels for the oldest Python alone.
+.venv-lowest/.installed: .venv-tools/.installed
+	$(or $(if $(call minor,python3.11),python3.11),$(PYTHON)) -m venv --clear .venv-lowest
+	.venv-tools/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all]' --group test
+	.venv-lowest/bin/python -m pip install -qq --no-deps $(TEST_FILES)
 	@touch $@
 
 # rainbear needs Python 3.12. So this uses the second interpreter if one exists. Otherwise rainbear may be missing.

@@ -46,7 +46,17 @@ from rainbear_dask.redaction import presentable
 
 
 class RainbearError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> try:
+    ...     rd.scan_zarr("no_such_store.zarr")
+    ... except rd.exceptions.RainbearError as error:
+    ...     isinstance(error, FileNotFoundError)
+    True
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(presentable(message))

@@ -133,6 +133,14 @@ def to_dask_dataframe(
         If the scan has a ``client`` that is not the active one, because Dask computes on the active client.
     UnknownOptionError
         If a keyword is not an option of this function.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> north = rd.scan_zarr("sst.zarr").filter(pl.col("latitude") > 60)
+    >>> len(rd.to_dask_dataframe(north))
+    1440
     """
     found, limits = ScanPlan(plan_of_filters(lf)), limits_of(lf)
     check_limits(found.read_plan, limits)

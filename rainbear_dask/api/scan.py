@@ -59,8 +59,8 @@ def scan_zarr(
     prefix : str, optional
         Path of the Zarr store inside the source, for example inside a bucket.
     storage_options : mapping, optional
-        For a URL: credentials, endpoint, anonymous access, time-outs, retries, and the library that reads. The README
-        lists them.
+        For a URL: credentials, endpoint, anonymous access, time-outs, retries, and the library that reads. The
+        page on storage options lists them.
     decode : bool
         Whether to decode CF attributes (times, durations, packed values, text encodings) and to join letters to
         strings. False gives stored values.

@@ -43,6 +43,12 @@ class BackendOptions:
     assume_sorted : object
         Accepted for compatibility, without effect: filters are evaluated on the labels of the coordinates in any
         order.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> rd.BackendOptions(coord_cache_max_entries=100).var_cache_max_entries
+    4096
     """
 
     coord_cache_max_entries: int = 256

@@ -29,6 +29,20 @@ class IcechunkBackend(AsyncBackend):
         Path of a group inside the repository.
     options : BackendOptions, optional
         Cache limits.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import icechunk
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> repo = icechunk.Repository.create(icechunk.in_memory_storage())
+    >>> snapshot = rd.write_icechunk(rd.scan_zarr("sst.zarr"), repo, message="sea surface temperature")
+    >>> async def south():
+    ...     backend = await rd.IcechunkBackend.from_session(repo.readonly_session(snapshot_id=snapshot))
+    ...     return await backend.scan_zarr_async(pl.col("latitude") < -60)
+    >>> asyncio.run(south()).height
+    1440
     """
 
     @classmethod

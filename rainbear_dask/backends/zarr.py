@@ -30,6 +30,15 @@ class ZarrBackend(StoreBackend, AsyncBackend):
         Path of the Zarr store inside the source.
     options : BackendOptions, optional
         Cache limits.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> backend = rd.ZarrBackend.from_url("sst.zarr")
+    >>> asyncio.run(backend.scan_zarr_async(pl.col("latitude") > 60)).height  # elsewhere: await
+    1440
     """
 
 
@@ -46,6 +55,14 @@ class ZarrBackendSync(StoreBackend):
         Path of the Zarr store inside the source.
     options : BackendOptions, optional
         Cache limits.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> backend = rd.ZarrBackendSync.from_url("sst.zarr")
+    >>> backend.scan_zarr_sync(pl.col("latitude") > 60, with_columns=["time", "sst"]).height
+    1440
     """
 
     @checks_options
@@ -182,6 +199,14 @@ async def scan_zarr_async(
         As in ``ZarrBackend.scan_zarr_async``, or if a backend and a prefix are given.
     StoreError
         If the store cannot be opened or read.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import polars as pl
+    >>> import rainbear_dask as rd
+    >>> asyncio.run(rd.scan_zarr_async("sst.zarr", pl.col("sst").mean())).item()  # elsewhere: await
+    0.0
     """
     if isinstance(source, Backend):
         if prefix:

@@ -15,6 +15,12 @@ def print_extension_info() -> str:
     -------
     str
         One line. The function does not print it.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> rd.print_extension_info().split()[0]
+    'rainbear-dask'
     """
     names = ["rainbear-dask", "zarr", "polars", "dask", "icechunk", "obstore"]
     found = [f"{name} {number}" for name, number in _versions(names)]

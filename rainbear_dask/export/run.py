@@ -48,6 +48,13 @@ class ExportReport:
         Tasks of the plan.
     skipped : int
         Tasks that an earlier call had finished.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> report = rd.write_parquet("sst.zarr", "rows")
+    >>> report.rows, report.files
+    (12240, 1)
     """
 
     folder: str

@@ -149,6 +149,13 @@ class TableKey(NamedTuple):
         Dimensions of the first of its variables, in array order.
     shape : tuple of int
         Length of each.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> for key in rd.tables("sst.zarr"):
+    ...     key.dims, key.shape[1:]
+    (('time', 'latitude', 'longitude'), (17, 12))
     """
 
     group: str

@@ -141,6 +141,12 @@ def test_a_docstring_says_what_it_has_to(name):
     assert [(code, text) for code, text in validate(name)["errors"] if code in checks] == []
 
 
+def test_each_name_has_an_example():
+    """The classes of errors and warnings share the example of their base class."""
+    assert [name for name in PUBLIC if name not in EXAMPLES and not name.startswith("rainbear_dask.exceptions.")] == []
+    assert "rainbear_dask.exceptions.RainbearError" in EXAMPLES
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -270,9 +270,9 @@ def test_head_behind_a_filter_on_values_reads_on_until_it_has_enough(url, whole)
     assert_frame_equal(found, whole[whole.t2m > 305].head(20).reset_index(drop=True))
 
 
-def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    example = readme.partition("\n## Dask DataFrames\n")[2].partition("```python\n")[2].partition("```")[0]
+def test_the_example_of_the_guide(tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "dataframes.md").read_text()
+    example = guide.partition("Install the extra")[2].partition("```python\n")[2].partition("```")[0]
     axes = {
         "time": pd.date_range("1999-12-01", "2001-02-01", freq="MS"),
         "latitude": np.linspace(-60, 60, 41),
