@@ -65,6 +65,14 @@ def test_a_question_is_called_in_a_cell(run, north):
     assert "<svg" in run("rd.plan(path, c.lat > 45)")["text/html"]
 
 
+def test_a_bar_in_a_notebook_without_widgets_is_text_and_no_warning(run, north):
+    run("import io, warnings; warnings.simplefilter('error'); file = io.StringIO()")
+    run("with rd.progress(): rows = rd.scan_zarr(path).filter(c.lat > 45).collect()")
+    run("with rd.progress(file): rows = rd.scan_zarr(path).filter(c.lat > 45).collect()")
+    run("warnings.simplefilter('default')")
+    assert f"{north:,} rows, " in run("file.getvalue()")["text/plain"]
+
+
 @pytest.mark.cluster
 def test_on_a_cluster(run, cluster, north):
     question = "rd.scan_zarr_async(path, c.lat > 45)"
