@@ -9,6 +9,7 @@ from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
+from rainbear_dask.engine.over import expand_over
 from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
@@ -97,6 +98,10 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
         plan = LogicalPlan(query)
     except Unsplit as reason:
         return Rewritten(query, (Part("the query", None, str(reason)),))
+    try:
+        expand_over(plan)
+    except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
+        return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))
     found = list(_parts(plan, plan.root))
     parts = tuple(part for part, _ in found)
     try:

@@ -138,9 +138,9 @@ class LogicalPlan:
         """The query as it is now."""
         return self._frame(self._document)[0]
 
-    def graft(self, node: Tree, scan: pl.LazyFrame) -> None:
-        """Put a scan, or a table in memory, in the place of a node."""
-        grafted = self._leaf_of(scan)
+    def graft(self, node: Tree, query: pl.LazyFrame) -> None:
+        """Put a query in the place of a node."""
+        grafted = self.adopt(query)
         node.clear()
         node.update(grafted)
 
@@ -160,7 +160,7 @@ class LogicalPlan:
         scan : LazyFrame
             The other scan.
         """
-        fields_of(node)[name] = self._copied_onto(fields_of(node)[name], self._leaf_of(scan))
+        fields_of(node)[name] = self._copied_onto(fields_of(node)[name], self.adopt(scan))
 
     def _copied_onto(self, reference: Tree, leaf: Tree) -> Tree:
         """Return a reference to copies of a node and of its first inputs, down to another leaf."""
@@ -174,20 +174,28 @@ class LogicalPlan:
         self._slots.append({"value": copy, "version": 1})
         return {"idx": len(self._slots) - 1, "version": 1}
 
-    def _leaf_of(self, scan: pl.LazyFrame) -> Tree:
-        """Return a scan, or a table in memory, as a node of this plan."""
-        data, self._sources = serialize_without_sources(scan, self._sources)
+    def adopt(self, query: pl.LazyFrame) -> Tree:
+        """Return the last node of another query, whose nodes become nodes of this plan."""
+        data, self._sources = serialize_without_sources(query, self._sources)
         document = msgpack.unpackb(data[_HEADER_BYTES:], strict_map_key=False)
-        node = document["dsl_plans"][document["root"]["idx"]]["value"]
-        if kind_of(node) == "DataFrameScan":
-            self._document["dataframes"].append(document["dataframes"][fields_of(node)["df"]["idx"]])
-            fields_of(node)["df"]["idx"] = len(self._document["dataframes"]) - 1
-        elif kind_of(node) != "PythonScan":
-            raise Unsplit("a scan serializes to another node than a scan")
-        return node
+        slots, frames = len(self._slots), self._document["dataframes"]
+        for slot in document["dsl_plans"]:
+            _renumber(slot["value"], slots, len(frames))
+            self._slots.append(slot)
+        frames += document["dataframes"]
+        return self._slots[slots + document["root"]["idx"]]["value"]
 
     def _frame(self, document: Tree) -> tuple[pl.LazyFrame, list[Any]]:
         return deserialize_with_sources(self._header + msgpack.packb(document), self._sources)
+
+
+def _renumber(tree: Tree, slots: int, frames: int) -> None:
+    """Shift the references of a node, and of nodes inside it."""
+    for name, part in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(part, dict) and set(part) == _REFERENCE:
+            part["idx"] += frames if name == "df" else slots
+        else:
+            _renumber(part, slots, frames)
 
 
 @cache

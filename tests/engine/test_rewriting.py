@@ -179,7 +179,7 @@ FORMS = {
     ),
     "groups beside each other": (WHOLE, lambda t: t.select(c("plain").sum().shift())),
     "filter by a mean": (WHOLE, lambda t: t.filter(c("plain") > c("plain").mean()).select(pl.len())),
-    "over": (WHOLE, lambda t: t.select((c("plain") - c("plain").mean().over("lat")).sum())),
+    "median over": (WHOLE, lambda t: t.select((c("plain") - c("plain").median().over("lat")).sum())),
     "head below": (WHOLE, lambda t: t.head(20).select(c("plain").sum())),
     "min of texts": (WHOLE, lambda t: t.select(c("kind").min())),
     "strict cast in a filter": (

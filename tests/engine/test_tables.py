@@ -84,12 +84,12 @@ def test_billions_of_rows_are_counted_from_positions(tmp_path):
     x = root.create_array("x", shape=(20_000, 400, 500), chunks=(10, 100, 100), dtype="f4", fill_value=0)
     t = root.create_array("t", shape=(20_000,), chunks=(20_000,), dtype="i4")
     x.attrs["_ARRAY_DIMENSIONS"], t.attrs["_ARRAY_DIMENSIONS"] = ["t", "y", "z"], ["t"]
-    t[:] = np.arange(20_000)
+    t[:] = np.arange(1, 20_001)  # 0 is the fill value
     table = rd.scan_zarr(tmp_path / "huge.zarr", variables=["x"])
     counted = {
         4_000_000_000: table.select(pl.len()),
         2_000_000_000: table.filter(c("t") % 2 == 1).select(pl.len()),
-        20_000_000: table.filter(c("t") < 100).group_by(c("t") > 0).len().select(pl.col("len").sum()),
+        20_000_000: table.filter(c("t") <= 100).group_by(c("t") > 50).len().select(pl.col("len").sum()),
     }
     for count, query in counted.items():
         (part,) = rewrite(query).parts
