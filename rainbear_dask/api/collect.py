@@ -86,6 +86,9 @@ def rewrite(lf: pl.LazyFrame, *, client: "Client | None" = None) -> pl.LazyFrame
     Of ``sort().head()``, ``sort().slice()`` from the first rows, ``top_k`` and ``bottom_k``, each task returns its first
     rows. Rows that are equal are in the order of the table.
 
+    ``x.mean().over(keys)`` and its like, with keys of coordinates, are joins with the groups: the table is read twice, and
+    its rows stream. Queries in SQL are planned by Polars, and then as any.
+
     Examples
     --------
     >>> import polars as pl

@@ -8,12 +8,14 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.having import expand_having
 from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
 from rainbear_dask.engine.over import expand_over
 from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
 from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
 from rainbear_dask.engine.source import AnswerReader
+from rainbear_dask.engine.sql import expand_sql
 from rainbear_dask.exceptions import RainbearError
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
     except Unsplit as reason:
         return Rewritten(query, (Part("the query", None, str(reason)),))
     try:
+        expand_sql(plan)
+        expand_having(plan)
         expand_over(plan)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))

@@ -122,10 +122,14 @@ class LogicalPlan:
         slots = [*self._slots, {"value": node, "version": 1}]
         return self._frame({**self._document, "dsl_plans": slots, "root": {"idx": len(slots) - 1, "version": 1}})[0]
 
+    def table_of(self, reference: Tree) -> pl.LazyFrame:
+        """Return a node as a LazyFrame, from a reference to it."""
+        return self.frame_of(self._node(reference))
+
     def check_join(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
         """Raise `Unsplit` if a join has other fields than one that Polars builds, apart from its inputs."""
         other = LogicalPlan(rebuilt).root
-        if kind_of(other) != kind_of(node) or _without_inputs(other) != _without_inputs(node):
+        if kind_of(other) != kind_of(node) or _with_suffix(other) != _with_suffix(node):
             raise Unsplit("Polars builds another node than this join")
 
     def check_scan(self, node: Tree, rebuilt: pl.LazyFrame) -> None:
@@ -222,6 +226,14 @@ def _as_list(value: Tree) -> list[Tree]:
 def _without_inputs(node: Tree) -> bytes:
     fields = fields_of(node)
     return bytes(msgpack.packb({name: value for name, value in fields.items() if name not in _INPUTS}))
+
+
+def _with_suffix(join: Tree) -> bytes:
+    """Return a join without its inputs, with the usual suffix if it has none, as in SQL."""
+    fields = fields_of(join)
+    options = fields["options"]
+    arguments = {**options["args"], "suffix": options["args"]["suffix"] or "_right"}
+    return _without_inputs({kind_of(join): {**fields, "options": {**options, "args": arguments}}})
 
 
 def _without_source(node: Tree) -> Tree:
