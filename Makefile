@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-queries bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -114,6 +114,9 @@ bench-floor: .venv-bench/.installed  ## Measure scans in units of the time to re
 
 bench-engine: .venv-bench/.installed  ## Measure aggregations in units of the floor, beside Parquet, xarray and rainbear (ten minutes)
 	.venv-bench/bin/python -m benchmarks.engine $(ARGS)
+
+bench-queries: .venv-bench/.installed  ## Measure joins, first rows and anomalies beside plain collect() (ten minutes; ARGS=--quick: two)
+	.venv-bench/bin/python -m benchmarks.queries $(ARGS)
 
 bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg

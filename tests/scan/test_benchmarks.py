@@ -38,6 +38,8 @@ from benchmarks.points import measure as measure_points
 from benchmarks.points import report as report_points
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
+from benchmarks.queries import HEADER as QUERIES_HEADER
+from benchmarks.queries import measure as measure_queries
 from benchmarks.regions import TILES, polygons
 from benchmarks.regions import measure as measure_regions
 from benchmarks.regions import readers as readers_of_regions
@@ -342,3 +344,15 @@ def test_writers_of_zarr_agree(tmp_path):
     assert all(0 < seconds < inf for _, best in found.values() for seconds in best.values())
     best = writing.best_times(writing.COPIES, str(tmp_path / "frames.zarr"), tmp_path, 1)
     assert list(best) == ["write_zarr", "xarray to_zarr"]
+
+
+def test_joins_and_orders(tmp_path):
+    layout = replace(LAYOUTS[1].sized("tiny"), variables=("t2m",))
+    layout.write(tmp_path / "era5.zarr")
+    chunks = {name: kept for name, *_, kept in measure_queries(rd.scan_zarr(tmp_path / "era5.zarr"), 1)}
+    assert len(QUERIES_HEADER) == 5
+    assert chunks["top 10"] == "9 / 9"
+    assert chunks["nearest of 3 steps"] == "1 / 1"
+    for kept in chunks.values():
+        ours, plain = map(int, kept.split(" / "))
+        assert ours <= plain <= 18
