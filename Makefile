@@ -30,7 +30,7 @@ CORE := tests/chunks tests/coding tests/execution tests/indexing tests/planning 
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo docs test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services test-lowest test-upstream package workflows lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-statistics bench-writing clean
+.PHONY: help demo docs test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services test-lowest test-upstream package workflows lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-queries bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-sql bench-statistics bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -157,6 +157,9 @@ bench-engine: .venv-bench/.installed  ## Measure aggregations in units of the fl
 
 bench-groups: .venv-bench/.installed  ## Measure 25 million groups, and row space on two workers (ten minutes; ARGS=--quick)
 	.venv-bench/bin/python -m benchmarks.groups $(ARGS)
+
+bench-queries: .venv-bench/.installed  ## Measure joins, first rows and anomalies beside plain collect() (ten minutes; ARGS=--quick: two)
+	.venv-bench/bin/python -m benchmarks.queries $(ARGS)
 
 bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg

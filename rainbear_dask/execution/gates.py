@@ -78,7 +78,7 @@ def with_fills(gate: Gate, column: Column) -> Gate:
         for fill in fills:
             mask |= stored == fill
         if checks_nan and stored.dtype.kind == "f":
-            mask |= np.isnan(stored)
+            mask |= stored != stored  # noqa: PLR0124  NaN
 
     return passing
 

@@ -47,6 +47,8 @@ from benchmarks.points import report as report_points
 from benchmarks.points import report_interpolars
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES
+from benchmarks.queries import HEADER as QUERIES_HEADER
+from benchmarks.queries import measure as measure_queries
 from benchmarks.regions import TILES, polygons
 from benchmarks.regions import measure as measure_regions
 from benchmarks.regions import readers as readers_of_regions
@@ -419,3 +421,15 @@ def test_jobs_in_sql_give_the_answers_of_lazy_frames(sql_stores, job):
     best = measure_sql(job, *sql_stores, rounds=0)
     assert set(best) >= {"LazyFrame", "SQL"}
     assert job.name in report_sql({job.name: best})
+
+
+def test_joins_and_orders(tmp_path):
+    layout = replace(LAYOUTS[1].sized("tiny"), variables=("t2m",))
+    layout.write(tmp_path / "era5.zarr")
+    chunks = {name: kept for name, *_, kept in measure_queries(rd.scan_zarr(tmp_path / "era5.zarr"), 1)}
+    assert len(QUERIES_HEADER) == 5
+    assert chunks["top 10"] == "9 / 9"
+    assert chunks["nearest of 3 steps"] == "1 / 1"
+    for kept in chunks.values():
+        ours, plain = map(int, kept.split(" / "))
+        assert ours <= plain <= 18

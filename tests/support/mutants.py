@@ -1193,6 +1193,67 @@ FAULTS = [
         "kept = np.flatnonzero(num_rows) if question.keys and not num_rows.all() else None",
         "kept = None",
     ),
+    # Joins, orders and windows of unmodified queries
+    Fault(
+        "a side whose rows all count is pruned",
+        "engine/pruning engine/test_pruning",
+        '"Anti": ("right",),',
+        '"Anti": ("left", "right"),',
+    ),
+    Fault(
+        "join_asof finds the nearest label on one side alone",
+        "engine/keys engine/test_pruning",
+        '["backward", "forward"] if options["strategy"] == "nearest"',
+        '["backward"] if options["strategy"] == "nearest"',
+    ),
+    Fault(
+        "an inner join follows the pruned side",
+        "engine/pruning engine/test_pruning",
+        'if how == "Inner" and options["maintain_order"] == "none" and self._is_longer:',
+        "if False:",
+    ),
+    Fault(
+        "chunks of a box of keys that has no key",
+        "indexing/cells indexing/test_cells",
+        "if len(first) <= Selection.MAX_BOXES:",
+        "if False:",
+    ),
+    Fault(
+        "tasks return the rows between keys",
+        "execution/worker engine/test_pruning",
+        "wanted &= cells.mask(shape)",
+        "pass",
+    ),
+    Fault(
+        "a scan below two joins is pruned for both",
+        "engine/serialized engine/test_pruning",
+        "copy = {kind_of(node): {**fields_of(node), name: below}}",
+        "copy = node\n            fields_of(node)[name] = below",
+    ),
+    Fault(
+        "equal rows of an order in any order",
+        "engine/ordered engine/test_ordered",
+        "held, height = [every[order.first(every).sort()]], order.count",
+        "held, height = [every[order.first(every)]], order.count",
+    ),
+    Fault(
+        "a bound drops null, which comes first",
+        "execution/best engine/test_ordered",
+        "gate = None if gate is None else with_fills(gate, self._column)",
+        "pass",
+    ),
+    Fault(
+        "labels of a bound that null precedes",
+        "engine/ordered engine/test_ordered",
+        "nulls_come_first = len(values) < len(labelled) and not order.nulls_last[0]",
+        "nulls_come_first = False",
+    ),
+    Fault(
+        "null finds no group over null",
+        "engine/over engine/test_over",
+        'how="left", nulls_equal=True,',
+        'how="left", nulls_equal=False,',
+    ),
     # Regions
     Fault(
         "a polygon wider than a turn tested once",
