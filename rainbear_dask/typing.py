@@ -53,7 +53,7 @@ DtypeBackend: TypeAlias = Literal["numpy", "pyarrow"]
 """Which types a pandas or Dask DataFrame has; see `read_zarr`."""
 
 
-StatisticsOption: TypeAlias = "Literal['auto', False] | str | PathLike[str]"
+StatisticsOption: TypeAlias = Literal["auto", False] | str | PathLike[str]
 """Where a scan looks for statistics of chunks; see `scan_zarr`."""
 
 

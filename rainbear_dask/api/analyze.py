@@ -13,7 +13,7 @@ from rainbear_dask.execution.clients import check_client
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.options import checks_options
 from rainbear_dask.resources.openings import new_opening
-from rainbear_dask.statistics.lookup import can_have_statistics
+from rainbear_dask.statistics.lookup import MAX_CHUNKS, can_have_statistics
 from rainbear_dask.table.model import Column, unknown_column
 from rainbear_dask.table.open import open_tables
 from rainbear_dask.typing import StoreLike
@@ -83,11 +83,10 @@ def analyze(
     --------
     >>> import polars as pl
     >>> import rainbear_dask as rd
-    >>> print(rd.analyze("sst.zarr", where="cache").frames["sst"].height)
-    45
-    >>> hot = rd.scan_zarr("sst.zarr").filter(pl.col("sst") > 32)
-    >>> rd.explain(hot).chunks_kept
-    2
+    >>> rd.analyze("sst.zarr").chunks
+    1
+    >>> rd.explain(rd.scan_zarr("sst.zarr").filter(pl.col("sst") > 30)).chunks_kept
+    0
     """
     check_client(client)
     if not isinstance(where, str | os.PathLike):
@@ -109,7 +108,7 @@ def _columns(tables: Any, variables: Collection[str] | None, label: str) -> list
             raise unknown_column(name, found, label)
         if not can_have_statistics(found[name]):
             raise QueryError(
-                f"The variable {name!r} of {label} can have no statistics: it is a scalar, is empty, or holds texts that "
-                "are stored letter by letter. Leave it out of `variables`."
+                f"The variable {name!r} of {label} can have no statistics: it is a scalar, is empty, has more than "
+                f"{MAX_CHUNKS:,} chunks, or holds texts that are stored letter by letter. Leave it out of `variables`."
             )
     return [found[name] for name in names]

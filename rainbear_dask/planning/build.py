@@ -86,6 +86,8 @@ def plan_scan(
     if table.statistics is False or not others:
         return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
     pruning = Pruning(table, reduce(and_, (conjunct.selection for conjunct in conjuncts)))
+    if not any(pruning.knows(name) for c in others for name in c.expr.meta.root_names() if name not in known):
+        return ReadPlan(table, leaves, tuple(conjuncts), n_rows, head, task_bytes)
     pruned = list[Conjunct]()
     for conjunct in conjuncts:
         again = conjunct in others

@@ -10,7 +10,7 @@ import polars as pl
 from rainbear_dask.indexing.selection import Selection
 from rainbear_dask.planning.intervals import Bounds, Mask, may_hold
 from rainbear_dask.statistics.lookup import Known, known_statistics
-from rainbear_dask.table.model import Column, Table
+from rainbear_dask.table.model import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,19 @@ class Pruning:
         Selection or None
             Whole chunks. None if the statistics of the variable tell nothing about the condition.
         """
+        found = self._column(name)
+        return None if found is None else found.select(expr, outcome=outcome)
+
+    def knows(self, name: str) -> bool:
+        """Whether a column has statistics."""
+        return self._column(name) is not None
+
+    def _column(self, name: str) -> "_PrunedColumn | None":
         if name not in self._columns:
             column = self._table.columns.get(name)
             known = known_statistics(self._table, column) if column is not None and column.role == "data" else None
-            self._columns[name] = (
-                None if column is None or known is None else _PrunedColumn(column, known, self._within)
-            )
-        found = self._columns[name]
-        return None if found is None else found.select(expr, outcome=outcome)
+            self._columns[name] = None if known is None else _PrunedColumn(known, self._within)
+        return self._columns[name]
 
     @property
     def uses(self) -> tuple[StatisticsUse, ...]:
@@ -84,8 +89,8 @@ class Pruning:
 
 
 class _PrunedColumn:
-    def __init__(self, column: Column, known: Known, within: Selection) -> None:
-        self.known, self._dtype, self.is_used = known, column.dtype, False
+    def __init__(self, known: Known, within: Selection) -> None:
+        self.known, self.is_used = known, False
         self._grid = known.array.grid
         boxes = [{dim: box[dim] for dim in self._grid.dims if dim in box} for box in within.boxes]
         self._within: Mask = self._grid.touched_by(boxes).reshape(-1)

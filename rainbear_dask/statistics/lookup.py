@@ -27,6 +27,9 @@ from rainbear_dask.table.model import Column, Table
 
 _LOG = logger("statistics")
 
+MAX_CHUNKS = 2**24
+"""Chunks of an array with statistics, at most: each takes about 100 bytes of memory."""
+
 MAX_CACHED_BYTES = 2**27
 """Bytes of statistics that a process keeps."""
 
@@ -145,7 +148,7 @@ def can_have_statistics(column: Column) -> bool:
     array = column.array
     if array is None or column.decoding is None or array.letters is not None:
         return False
-    return len(array.shape) > 0 and all(array.shape)
+    return len(array.shape) > 0 and 0 < array.num_chunks <= MAX_CHUNKS
 
 
 def forget_statistics() -> None:

@@ -100,3 +100,14 @@ def test_a_changed_chunk_is_read(path):
 def test_bounds_of_a_scan_allow_an_answer_that_reads_nothing(path, no_reads):
     rd.analyze(path)
     assert rd.collect(rd.scan_zarr(path, max_chunks_to_read=0).select(c.f.max())).item() == 6
+
+
+def test_an_unknown_chunk_is_read(tmp_path):
+    values = np.array(["a", "z" * 300, "b", "c"], dtype=object)
+    xr.Dataset({"a": ("x", values)}).to_zarr(
+        tmp_path / "a.zarr", encoding={"a": {"chunks": (2,)}}, zarr_format=3, consolidated=False
+    )
+    rd.analyze(tmp_path / "a.zarr")
+    query = rd.scan_zarr(tmp_path / "a.zarr").select(c.a.null_count())
+    assert "answer it" not in rd.explain(query)
+    assert rd.collect(query).item() == 0

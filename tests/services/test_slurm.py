@@ -290,3 +290,25 @@ def test_sample_zonal_and_export_as_a_batch_job(url, tmp_path, slurm):
     assert_frame_equal(pl.read_parquet(tmp_path / "zones-out.parquet"), means)
     found = pl.scan_parquet(tmp_path / "rows", hive_partitioning=True).collect()
     assert_frame_equal(found, expected_frame(url), check_row_order=False)
+
+
+def test_jobs_collect_statistics_that_prune_here(url):
+    """Each chunk is read once by the jobs; afterwards this process knows which chunks hold a rare value."""
+    with connect("slurm", workers=2, timeout="60s") as client:
+        found = rd.analyze(url, "t2m", client=client)
+        assert found.read == NUM_TASKS
+        assert rd.analyze(url, "t2m", client=client).read == 0
+    values = found.frames["t2m"]
+    rare = values["max"].sort(descending=True)[1]
+    query = rd.scan_zarr(url).filter(c.t2m > rare)
+    assert rd.explain(query.select("t2m")).chunks_kept == 1
+    check(query.collect(), url, c.t2m > rare)
+
+
+def test_the_command_collects_statistics_in_a_batch_script(url, tmp_path):
+    script = tmp_path / "job.sh"
+    script.write_text(
+        f"#!/bin/sh\nrainbear-dask analyze {shlex.quote(url)} --variables sst --place {tmp_path}/beside\n"
+    )
+    command("sbatch", "--wait", f"--output={tmp_path}/log", str(script))
+    assert f"{NUM_TASKS} chunks, {NUM_TASKS} of them read now" in (tmp_path / "log").read_text()

@@ -73,8 +73,8 @@ FAULTS = [
         "dropped = dropped[self.known.unchanged(dropped) >= 0]",
     ),
     Fault(
-        "statistics: an unknown chunk is dropped",
-        "statistics/lookup analysis/test_analyze",
+        "statistics: an unknown chunk counts as unchanged",
+        "statistics/lookup aggregation/test_known unknown",
         "(now[:, 1] != UNKNOWN[1]) & self.known[new]",
         "(now[:, 1] != UNKNOWN[1]) | ~self.known[new]",
     ),
