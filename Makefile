@@ -141,8 +141,8 @@ bench-regions: .venv-bench/.installed  ## Measure means over polygons beside exa
 bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr beside xarray and pandas (half an hour; ARGS=--quick: three minutes)
 	.venv-bench/bin/python -m benchmarks.writing $(ARGS)
 
-bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
-	$(BIN)/python -m benchmarks.remote
+bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes; ARGS="--cloud gcs" or azure)
+	$(BIN)/python -m benchmarks.remote $(ARGS)
 
 clean:  ## Remove environments, caches and builds
 	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
