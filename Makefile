@@ -203,8 +203,8 @@ bench-writing: .venv-bench/.installed  ## Measure output to Parquet and Zarr bes
 bench-sql: .venv-bench/.installed  ## Measure nine jobs as LazyFrames, as SQL and by xarray-sql (two minutes; ARGS=--quick)
 	.venv-bench/bin/python -m benchmarks.sql $(ARGS)
 
-bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes)
-	$(BIN)/python -m benchmarks.remote
+bench-remote: $(VENV)/.stores  ## Measure reads from an S3 server with added latency (three minutes; ARGS="--cloud gcs" or azure)
+	$(BIN)/python -m benchmarks.remote $(ARGS)
 
 clean:  ## Remove environments, caches and builds
 	rm -rf .cluster .venv .venv-3.* .venv-bench .venv-demo .venv-docs .venv-lowest .venv-package .venv-tools .venv-upstream .demo .docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

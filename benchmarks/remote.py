@@ -1,6 +1,6 @@
-"""An S3 server with added latency: seconds, requests, and share of the ideal: ``python -m benchmarks.remote``.
+"""Object stores with added latency: seconds, requests, and share of the ideal: ``python -m benchmarks.remote``.
 
-The server, and the proxy that adds the latency, are the ones of the tests (`cluster/stores`), on this machine. All
+``--cloud gcs`` or ``--cloud azure`` selects another server than that of S3; ``--quick`` measures one layout. The server, and the proxy that adds the latency, are the ones of the tests (`cluster/stores`), on this machine. All
 readers run in turns, and each opens the store anew. The ideal is a lower bound for any reader. It is the longer of two
 times: the fastest reader without delay, and the chunks with the maximum of requests in flight at every moment.
 """
@@ -13,16 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
-from obstore.store import S3Store
+from obstore.store import from_url
 from zarr.storage import ObjectStore
 
 import rainbear_dask as rd
 from benchmarks.run import conditions
-from tests.services.stores import servers
+from rainbear_dask.resources.settings import requests_in_flight
+from rainbear_dask.storage.services import SERVICES
+from tests.services.stores import clouds, servers
 
 DELAY = 50
 """Milliseconds that the proxy adds to each request."""
@@ -43,13 +44,13 @@ def write(folder: Path) -> None:
         data.to_zarr(folder / name, encoding={"v": encoding}, zarr_format=3, consolidated=True)
 
 
-def readers(services: servers.Services, url: str, layout: str, client: Client | None) -> dict[str, Reader]:
+def readers(cloud: clouds.Cloud, url: str, layout: str, client: Client | None) -> dict[str, Reader]:
     """Return functions that sum the field. A task of xarray is a stored object."""
     encoding = LAYOUTS[layout]
     stored = dict(zip(("time", "lat", "lon"), encoding.get("shards", encoding["chunks"]), strict=True))
 
     def ours(library: str) -> float:
-        options = services.options(library=library)
+        options = cloud.for_library(library)
         return rd.scan_zarr(url, storage_options=options, client=client).select("v").sum().collect().item()
 
     def xarray(source: Any, **options: Any) -> float:
@@ -57,22 +58,15 @@ def readers(services: servers.Services, url: str, layout: str, client: Client | 
             return float(data["v"].sum(dtype="f8").compute())
 
     def by_obstore() -> float:
-        store = S3Store(
-            "private",
-            prefix=url.rpartition("/")[2],
-            endpoint=services.s3,
-            region="us-east-1",
-            access_key_id=servers.ADMIN["key"],
-            secret_access_key=servers.ADMIN["secret"],
-            client_options={"allow_http": True},
-        )
+        store = from_url(url, client_options={"allow_http": True}, **cloud.obstore)
         return xarray(ObjectStore(store, read_only=True))
 
+    package = SERVICES[cloud.scheme].package
     return {
         "rainbear_dask, obstore": lambda: ours("obstore"),
-        "rainbear_dask, s3fs": lambda: ours("fsspec"),
+        f"rainbear_dask, {package}": lambda: ours("fsspec"),
         "xarray + dask, obstore": by_obstore,
-        "xarray + dask, s3fs": lambda: xarray(url, storage_options=services.options()),
+        f"xarray + dask, {package}": lambda: xarray(url, storage_options=cloud.fsspec),
     }
 
 
@@ -94,17 +88,17 @@ def measure(
     return found
 
 
-def report(services: servers.Services, folder: Path, rounds: int, client: Client | None) -> None:
+def report(cloud: clouds.Cloud, folder: Path, layouts: list[str], rounds: int, client: Client | None) -> None:
     """Print a table."""
-    most = int(dask.config.get("rainbear-dask.requests-in-flight")) * (2 if client else 1)
+    most = requests_in_flight() * (2 if client else 1)
     where = "two processes of Dask" if client else "one process"
-    print(f"\n{DELAY} ms added to each request, {where}:\n")
+    print(f"\n{cloud.scheme}://, {DELAY} ms added to each request, {where}:\n")
     print("| layout | reader | no delay | delayed | requests | at a time | share of ideal |")
     print("|---|---|---|---|---|---|---|")
-    for layout in LAYOUTS:
-        ways = readers(services, services.upload(folder / layout), layout, client)
-        clean = measure(services, ways, 0, rounds)
-        late = measure(services, ways, DELAY, rounds)
+    for layout in layouts:
+        ways = readers(cloud, cloud.upload(folder / layout), layout, client)
+        clean = measure(cloud.services, ways, 0, rounds)
+        late = measure(cloud.services, ways, DELAY, rounds)
         fewest = min(requests for _, requests, _ in late.values())
         ideal = max(min(seconds for seconds, *_ in clean.values()), -(-fewest // most) * DELAY / 1000)
         for name, (seconds, requests, busiest) in late.items():
@@ -119,20 +113,26 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cloud", choices=list(clouds.START), default="s3")
+    parser.add_argument("--quick", action="store_true", help="one layout, one round, one process")
     options = parser.parse_args()
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.environ |= clouds.FOR_GCSFS
+    layouts, rounds = (list(LAYOUTS)[1:2], 1) if options.quick else (list(LAYOUTS), options.rounds)
     print(conditions())
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as name:
         folder = Path(name)
         write(folder)
         try:
-            services = servers.start(folder / "services")
-            report(services, folder, options.rounds, None)
+            cloud = clouds.START[options.cloud](servers.start(folder / "services"))
+            report(cloud, folder, layouts, rounds, None)
+            if options.quick:
+                return
             with (
                 LocalCluster(2, threads_per_worker=1, dashboard_address=":0", memory_limit=None) as site,
                 Client(site) as client,
             ):
-                report(services, folder, options.rounds, client)
+                report(cloud, folder, layouts, rounds, client)
         finally:
             servers.stop(folder / "services")
 

@@ -117,7 +117,7 @@ def _from_connection_string(given: dict[str, Any]) -> dict[str, Any]:
         for name in _CREDENTIALS:
             given.pop(name, None)
         return _fields_of(text)
-    if any(name in given for name in (*_CREDENTIALS, "anon")):
+    if given.get("anon") or any(name in given for name in _CREDENTIALS):
         return {}
     found = _fields_of(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
     return found if named in (None, found.get("account_name")) else {}

@@ -440,7 +440,10 @@ def test_an_account_and_its_address(server, url, options, account, endpoint):
 def test_a_connection_string(server, monkeypatch, text, account, endpoint, credential, named):
     if named == "environment":
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
-        options = {}
+        assert (
+            azure.open_azure("az://box/f.zarr", {"account_name": "acc", "anon": True}).store.credential_provider is None
+        )
+        options = {"anon": False}
     else:
         options = {"connection_string": text, "account_name": "other", "account_key": "other", "sas_token": "other"}
     store = azure.open_azure("az://box/f.zarr", options).store

@@ -33,6 +33,9 @@ ACCOUNT_KEY, SECOND_KEY = (
     base64.b64encode(text).decode() for text in (b"first key of the tests", b"second key of the tests")
 )
 BUCKETS = ("private", "public")
+FOR_GCSFS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false", "FETCH_RAW_TOKEN_EXPIRY": "false"}
+"""Variables before gcsfs is imported: no gRPC, which no server here has, and no request to Google about a token."""
+
 PREFIXES = ("AWS_", "GOOGLE_", "GCE_", "AZURE_", "STORAGE_EMULATOR_HOST", "CLOUDSDK_")
 
 
@@ -54,8 +57,8 @@ class Cloud:
         Texts in the administrator's credentials that nobody may see.
     environment : dict
         Variables with the reader's credentials and the address.
-    fsspec : dict
-        Address and credentials of the administrator for fsspec.
+    fsspec, obstore : dict
+        Address and credentials of the administrator in the spelling of fsspec's package, and of obstore.
     """
 
     services: Services
@@ -69,6 +72,7 @@ class Cloud:
     secrets: tuple[str, ...]
     environment: dict
     fsspec: dict
+    obstore: dict
 
     def options(self, **more) -> dict:
         """Storage options of the administrator, by way of the proxy."""
@@ -115,6 +119,12 @@ def s3(services: Services) -> Cloud:
             "AWS_ENDPOINT_URL": services.s3,
         },
         fsspec={**ADMIN, "endpoint_url": services.s3},
+        obstore={
+            "endpoint": services.s3,
+            "region": "us-east-1",
+            "access_key_id": ADMIN["key"],
+            "secret_access_key": ADMIN["secret"],
+        },
     )
 
 
@@ -139,6 +149,7 @@ def start_gcs(services: Services) -> Cloud:
         secrets=("ADMINTOKEN",),
         environment={"GOOGLE_BEARER_TOKEN": "READERTOKEN", "GOOGLE_BASE_URL": services.gcs},
         fsspec={"token": "ADMINTOKEN", "endpoint_url": services.gcs},
+        obstore={"base_url": services.gcs, "bearer_token": "ADMINTOKEN"},
     )
 
 
@@ -173,6 +184,7 @@ def start_azure(services: Services) -> Cloud:
             "AZURE_STORAGE_ENDPOINT": proxied,
         },
         fsspec={"connection_string": connection_string(services.azure)},
+        obstore={"account_name": ACCOUNT, "account_key": ACCOUNT_KEY, "endpoint": proxied},
     )
 
 

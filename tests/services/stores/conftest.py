@@ -2,13 +2,11 @@
 
 import os
 
-# Before gcsfs is imported: without gRPC, which no server here has, and without a request to Google for each token.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-os.environ.setdefault("FETCH_RAW_TOKEN_EXPIRY", "false")
-
 import pytest
 
 from tests.services.stores import clouds, servers
+
+os.environ |= clouds.FOR_GCSFS
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -10,12 +10,13 @@ pytestmark = [
 ]
 
 
-def test_readers_of_a_late_store_agree(services, tmp_path):
+def test_readers_of_a_late_store_agree(cloud, tmp_path):
     remote.write(tmp_path)
     layout = "24 chunks of 1.7 MB"
-    ways = remote.readers(services, services.upload(tmp_path / layout), layout, None)
-    found = remote.measure(services, ways, 20, 1)
+    ways = remote.readers(cloud, cloud.upload(tmp_path / layout), layout, None)
+    found = remote.measure(cloud.services, ways, 20, 1)
     assert set(found) == set(ways)
     requests = {name: count for name, (_, count, _) in found.items()}
     assert requests["rainbear_dask, obstore"] == 25 == min(requests.values())
-    assert requests["rainbear_dask, s3fs"] == 25  # the reader requests ranges, so s3fs requests no sizes first
+    if cloud.scheme == "s3":
+        assert requests["rainbear_dask, s3fs"] == 25  # the reader requests ranges, so s3fs requests no sizes first
