@@ -58,7 +58,8 @@ def sql(
     A store without an alias has the name of its file: ``SELECT era5.time FROM 'data/era5.zarr'``. Its columns are as in
     `scan_zarr`.
 
-    Polars itself computes the aggregates of a statement. A table that `rewrite` returned keeps its own in the workers.
+    `collect` and `Engine` split aggregates of statements over one table as they split other queries. With joins and set
+    operations Polars computes the aggregates. `explain` tells which.
 
     In WHERE, ``ST_Within(ST_Point(lon, lat), ST_GeomFromText('POLYGON ...'))``, ``ST_Intersects`` and
     ``ST_DWithin(ST_Point(lon, lat), ST_Point(4.9, 52.4), metres)`` prune chunks, by the expressions of
