@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import getclosurevars
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -77,9 +77,8 @@ def _step(visitor: Any) -> Dump:
     kind = type(node).__name__
     if kind == "PythonScan":
         return ("PythonScan", (("name", getclosurevars(node.options[0]).nonlocals["io_source"].name),), ())
-    fields = tuple(
-        (name, _field(visitor, getattr(node, name))) for name in _names(node) if name not in ("input", "options")
-    )
+    left_out = {"input", "input_left", "input_right"} | ({"options"} if kind == "GroupBy" else set())
+    fields = tuple((name, _field(visitor, getattr(node, name))) for name in _names(node) if name not in left_out)
     below = []
     for each in inputs:
         visitor.set_node(each)
@@ -147,9 +146,20 @@ def _frame(step: Dump, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
     found = dict(fields)
     if kind == "PythonScan":
         return tables[found["name"]]
-    (below_this,) = below
-    frame = _frame(below_this, tables)
+    frame, *others = (_frame(each, tables) for each in below)
     match kind:
+        case "Join" if len(others) == 1 and found["options"][0] in _JOINS and found["left_on"]:
+            how, nulls_equal, _, suffix, coalesce, order = found["options"]
+            return frame.join(
+                others[0],
+                left_on=[_expr(tree) for _, _, tree in found["left_on"]],
+                right_on=[_expr(tree) for _, _, tree in found["right_on"]],
+                how=_JOINS[how],
+                suffix=suffix,
+                nulls_equal=nulls_equal,
+                coalesce=coalesce,
+                maintain_order=order,
+            )
         case "Select":
             return frame.select(_exprs(found["expr"]))
         case "HStack":
@@ -165,6 +175,16 @@ def _frame(step: Dump, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
             keys = [_expr(tree) for _, _, tree in found["by_column"]]
             return frame.sort(keys, descending=descending, nulls_last=nulls_last, maintain_order=stable)
     raise _NotKnownError(kind)
+
+
+_JOINS: Mapping[str, Literal["inner", "left", "right", "full", "semi", "anti"]] = {
+    "Inner": "inner",
+    "Left": "left",
+    "Right": "right",
+    "Full": "full",
+    "Semi": "semi",
+    "Anti": "anti",
+}
 
 
 def _exprs(named: Sequence[Any]) -> list[pl.Expr]:

@@ -40,10 +40,16 @@ PLAIN = [
     "SELECT * FROM era WHERE t > 290 AND time < TIMESTAMP '2020-01-05 00:00:00'",
     "SELECT time, t - 273.15e0 AS celsius FROM era WHERE t IS NOT NULL ORDER BY time, celsius DESC LIMIT 10 OFFSET 2",
     "SELECT CASE WHEN t > 280 THEN lat ELSE lon END AS x FROM era",
+    "SELECT e.lat, AVG(e.t) AS mean FROM era e JOIN places p USING (lat) GROUP BY e.lat",
+    "SELECT e.time, e.t, p.name FROM era e LEFT JOIN places p ON e.lat = p.lat WHERE e.lon = 36",
+    "SELECT e.lat AS a, p.lat AS b FROM places p FULL JOIN era e ON e.lat = p.lat WHERE e.lon = 36 OR e.lon IS NULL",
+    "SELECT lat, t FROM era WHERE lat IN (SELECT lat FROM places)",
+    "SELECT lat, t FROM era e ANTI JOIN places p USING (lat)",
+    "SELECT * FROM places p JOIN era e USING (lat) WHERE e.t > 290",
 ]
 WHOLE = [
-    "SELECT e.lat, AVG(e.t) AS mean FROM era e JOIN places p USING (lat) GROUP BY e.lat",
-    "SELECT lat FROM era WHERE lat IN (SELECT lat FROM places)",
+    "SELECT p.name, COUNT(e.t) AS n FROM places p LEFT JOIN era e ON e.lat = p.lat AND e.t > 285 GROUP BY p.name",
+    "SELECT e.lat FROM era e CROSS JOIN places p WHERE e.lat < p.lat",
     "SELECT lat FROM era UNION SELECT lat FROM places",
     "SELECT time, RANK() OVER (ORDER BY t) AS r FROM era",
     "SELECT COUNT(*) AS n FROM era WHERE time > '2020-01-05 00:00:00.000000001'",
