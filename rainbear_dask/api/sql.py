@@ -58,7 +58,8 @@ def sql(
     A store without an alias has the name of its file: ``SELECT era5.time FROM 'data/era5.zarr'``. Its columns are as in
     `scan_zarr`.
 
-    Polars itself computes the aggregates of a statement. A table that `rewrite` returned keeps its own in the workers.
+    `collect` and `Engine` split the aggregates of statements as they split other queries. Polars computes the ones of
+    set operations and of functions that this package does not know. `explain` tells which.
 
     In WHERE, ``ST_Within(ST_Point(lon, lat), ST_GeomFromText('POLYGON ...'))``, ``ST_Intersects`` and
     ``ST_DWithin(ST_Point(lon, lat), ST_Point(4.9, 52.4), metres)`` prune chunks, by the expressions of
