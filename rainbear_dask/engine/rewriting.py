@@ -8,6 +8,7 @@ from polars.exceptions import PolarsError
 from polars.io.plugins import register_io_source
 
 from rainbear_dask.aggregation.question import Unsplit
+from rainbear_dask.engine.distinct import sort_distinct
 from rainbear_dask.engine.having import expand_having
 from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
 from rainbear_dask.engine.over import expand_over
@@ -103,6 +104,7 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
     try:
         expand_sql(plan)
         expand_having(plan)
+        sort_distinct(plan)
         expand_over(plan)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))
