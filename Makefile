@@ -94,7 +94,8 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
 	    tests/planning/test_predicate.py tests/planning/test_plan.py \
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
-	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py $(ARGS)
+	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py \
+	    tests/engine/test_pruning.py tests/engine/test_ordered.py tests/engine/test_over.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)
 	$(BIN)/python -m tests.support.mutants $(ARGS)
