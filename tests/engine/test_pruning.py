@@ -73,6 +73,9 @@ FORMS = {
     "forward": lambda t: LATER.join_asof(
         t.filter(c("lon") == 10).sort("time"), left_on="when", right_on="time", strategy="forward", by="lat"
     ),
+    "nearest, which is later": lambda t: LATER.with_columns(
+        c("when") + pl.duration(hours=3).cast(pl.Duration("ns"))
+    ).join_asof(t.filter(c("lat") == 30).select("time", "short"), left_on="when", right_on="time", strategy="nearest"),
     "nearest": lambda t: LATER.join_asof(
         t.filter(c("lat") == 30).select("time", "short"),
         left_on="when",
