@@ -134,6 +134,7 @@ laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 
 	    tests/geo/test_expressions.py tests/regions/test_zonal.py tests/sampling/test_sample.py \
 	    tests/query/test_stencils.py tests/query/test_interpolation.py \
 	    tests/writing/test_round_trip.py tests/export tests/engine/test_differential.py \
+	    tests/engine/test_pruning.py tests/engine/test_ordered.py tests/engine/test_over.py \
 	    tests/dialect/test_differential.py tests/dialect/test_literals.py tests/coding/test_time_units.py $(ARGS)
 
 mutants: $(VENV)/.installed  ## Put faults into a copy of the planner, and report the test that detects each (minutes)

@@ -100,7 +100,7 @@ def _pruned(plan: LogicalPlan, node: Tree) -> Iterator[Pruned]:
             cells = join.nearest(how["AsOf"]) if is_asof else join.equal(how)
         except Unsplit as reason:
             yield Pruned((), 0, str(reason))
-            continue
+            return  # the other side is no scan, or has the same reason
         reader = rows.reader
         for each in cells:
             reader = reader.among(each)

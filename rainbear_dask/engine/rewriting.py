@@ -12,6 +12,7 @@ from rainbear_dask.aggregation.cohorts import group_sets
 from rainbear_dask.aggregation.known import known_answer
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.aggregation.rows import RowQuestion
+from rainbear_dask.engine.distinct import sort_distinct
 from rainbear_dask.engine.having import expand_having
 from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, takes_first_rows
 from rainbear_dask.engine.over import expand_over
@@ -119,6 +120,7 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
     try:
         expand_sql(plan)
         expand_having(plan)
+        sort_distinct(plan)
         expand_over(plan)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))

@@ -41,11 +41,14 @@ class SortedBy:
         Keys, as expressions of the scan's columns.
     descending, nulls_last : tuple of bool
         One for each key.
+    is_stable : bool
+        Whether equal rows are in the table's order.
     """
 
     by: tuple[Tree, ...]
     descending: tuple[bool, ...]
     nulls_last: tuple[bool, ...]
+    is_stable: bool
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,9 @@ def order_of(sort: Tree, rows: Rows) -> SortedBy:
     by, options = sort["by_column"], sort["sort_options"]
     if any(selectors(each) or elementwise(expr_of(each), rows.schema) is None for each in by):
         raise Unsplit("a sort key needs other rows")
-    flags = [tuple(options[name] * len(by))[: len(by)] for name in ("descending", "nulls_last")]
-    return SortedBy(tuple(substitute(each, rows.meanings) for each in by), *flags)
+    descending, nulls_last = (tuple(options[name] * len(by))[: len(by)] for name in ("descending", "nulls_last"))
+    keys = tuple(substitute(each, rows.meanings) for each in by)
+    return SortedBy(keys, descending, nulls_last, options["maintain_order"])
 
 
 _STEPS: dict[str, Callable[[LogicalPlan, Tree, Rows], Rows]] = {

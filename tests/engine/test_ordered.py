@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -179,6 +179,7 @@ KEYS = [
 ]
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_random_orders_equal_those_of_polars(url, table, data):
     by = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique_by=str), label="keys")

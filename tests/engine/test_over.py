@@ -3,7 +3,7 @@
 import dask
 import polars as pl
 import pytest
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -83,6 +83,7 @@ def test_the_same_rows_on_a_cluster(lf, table, client):
     assert_frame_equal(actual, FORMS["anomaly"](table.lazy()).collect(), rel_tol=1e-5, abs_tol=1e-4)
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_random_windows_equal_those_of_polars(url, table, data):
     keys = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique_by=str), label="keys")

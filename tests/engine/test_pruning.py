@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from hypothesis import event, given, note
+from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from polars.io.plugins import register_io_source
 from polars.testing import assert_frame_equal
@@ -73,6 +73,9 @@ FORMS = {
     "forward": lambda t: LATER.join_asof(
         t.filter(c("lon") == 10).sort("time"), left_on="when", right_on="time", strategy="forward", by="lat"
     ),
+    "nearest, which is later": lambda t: LATER.with_columns(
+        c("when") + pl.duration(hours=3).cast(pl.Duration("ns"))
+    ).join_asof(t.filter(c("lat") == 30).select("time", "short"), left_on="when", right_on="time", strategy="nearest"),
     "nearest": lambda t: LATER.join_asof(
         t.filter(c("lat") == 30).select("time", "short"),
         left_on="when",
@@ -311,6 +314,7 @@ def joins(draw, table):
     return ask, how
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_random_joins_equal_those_of_polars(url, table, data):
     ask, how = data.draw(joins(table), label="join")

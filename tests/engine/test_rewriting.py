@@ -161,7 +161,7 @@ FORMS = {
         lambda t: t.sort("turned").group_by_dynamic("turned", every="10i").agg(c("plain").mean()),
     ),
     "rolling": (WHOLE, lambda t: t.rolling("time", period="1d").agg(c("plain").sum())),
-    "first rows of a sort": (WHOLE, lambda t: t.sort("plain").head(3).select(c("plain").sum())),
+    "first rows of a sort": (SPLIT, lambda t: t.sort("plain").head(3).select(c("plain").sum())),
     "order after a sort": (
         WHOLE,
         lambda t: t.sort("plain", "lat", "lon").group_by("lat", maintain_order=True).agg(c("plain").max()),

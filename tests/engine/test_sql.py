@@ -32,6 +32,8 @@ TEXTS = [
     "SELECT count(*) AS n FROM era",
     "SELECT count(*) FROM era WHERE lat > 0 AND extract(hour FROM time) = 6",
     "SELECT DISTINCT lat FROM era",
+    "SELECT DISTINCT lat FROM era ORDER BY lat",
+    "SELECT DISTINCT kind, lat FROM era ORDER BY lat DESC, kind LIMIT 3",
     "WITH q AS (SELECT * FROM era WHERE lat > 0) SELECT max(plain) FROM q",
     "SELECT kind, avg(plain) AS a FROM era GROUP BY kind HAVING avg(plain) > 5 ORDER BY a",
     "SELECT lat, sum(short) AS s FROM era WHERE plain > 5 GROUP BY lat ORDER BY s DESC LIMIT 2",
@@ -93,3 +95,16 @@ def test_conditions_of_groups(lf, table, ordered):
     assert_frame_equal(rd.collect(ask(lf)), ask(table).collect(), check_row_order=ordered, rel_tol=1e-5)
     by_median = lf.group_by("lat").having(pl.col("plain").median() > 5).agg(pl.len())
     assert rewrite(by_median).query is by_median
+
+
+def test_distinct_rows_of_a_stable_sort(lf, table):
+    def by_all(t):
+        return t.select("kind", "lat").sort("lat", "kind", maintain_order=True).unique(maintain_order=True)
+
+    def by_one(t):
+        return t.select("kind", "lat").sort("lat", maintain_order=True).unique(maintain_order=True)
+
+    assert rewrite(by_all(lf)).parts[0].split
+    assert rewrite(by_one(lf)).parts[0].split is None
+    for ask in (by_all, by_one):
+        assert_frame_equal(rd.collect(ask(lf)), ask(table).collect())

@@ -1225,10 +1225,10 @@ FAULTS = [
         "if False:",
     ),
     Fault(
-        "chunks of a box of keys that has no key",
+        "cells of keys in the box of another chunk",
         "indexing/cells indexing/test_cells",
-        "if len(first) <= Selection.MAX_BOXES:",
-        "if False:",
+        "units, cells = units[order], cells[order]",
+        "units = units[order]",
     ),
     Fault(
         "tasks return the rows between keys",
