@@ -92,6 +92,7 @@ class _PrunedColumn:
     def __init__(self, known: Known, within: Selection) -> None:
         self.known, self.is_used = known, False
         self._grid = known.array.grid
+        self._compared = np.full(self._grid.num_chunks, -1, dtype=np.int8)  # 1 if unchanged, 0 if not, -1 if not asked
         boxes = [{dim: box[dim] for dim in self._grid.dims if dim in box} for box in within.boxes]
         self._within: Mask = self._grid.touched_by(boxes).reshape(-1)
 
@@ -101,7 +102,9 @@ class _PrunedColumn:
             return None
         self.is_used = True
         dropped = np.flatnonzero(self._within & self.known.known & ~held)
-        dropped = dropped[self.known.unchanged(dropped)]
+        new = dropped[self._compared[dropped] < 0]
+        self._compared[new] = self.known.unchanged(new)
+        dropped = dropped[self._compared[dropped] == 1]
         if not len(dropped):
             return Selection.everything()
         kept = self._within.copy()

@@ -1,8 +1,7 @@
 """Statistics of the arrays of a scan: found once for each opening of a store, and compared with the stored objects."""
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -41,9 +40,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(eq=False)
 class Known:
-    """Statistics of one array, with the identities that its stored objects have now.
-
-    An opening of a store counts as one state, so each object is looked at once.
+    """Statistics of one array, with the identities of its stored objects.
 
     Parameters
     ----------
@@ -64,17 +61,11 @@ class Known:
     spec: StoreSpec
     array: ArrayMeta
     identities: Identities
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
     def known(self) -> Mask:
         """The chunks that have statistics, shape (n,), in C order of the grid."""
         return self.found.known
-
-    @cached_property
-    def _compared(self) -> npt.NDArray[np.int8]:
-        """For each chunk 1 if its object is unchanged, 0 if it has changed, -1 if it was not compared yet."""
-        return np.full(self.array.num_chunks, -1, dtype=np.int8)
 
     def unchanged(self, chunks: npt.NDArray[np.int64]) -> Mask:
         """Whether the objects of some chunks are those that the statistics describe.
@@ -87,17 +78,12 @@ class Known:
         Returns
         -------
         ndarray of bool
-            One for each. A chunk without statistics has changed.
+            One for each. A chunk without statistics has changed. Files are looked at now; other objects are as the
+            opening of the store has found them.
         """
-        with self._lock:
-            compared = self._compared
-            new = chunks[compared[chunks] < 0]
-            if len(new):
-                now = stamps_of(self.spec, self.array, self.identities, new)
-                same = (now == self._stamps[new]).all(axis=1) & (now[:, 1] != UNKNOWN[1]) & self.known[new]
-                compared[new] = same
-            unchanged: Mask = compared[chunks] == 1
-            return unchanged
+        now = stamps_of(self.spec, self.array, self.identities, chunks)
+        same: Mask = (now == self._stamps[chunks]).all(axis=1) & (now[:, 1] != UNKNOWN[1]) & self.known[chunks]
+        return same
 
     @cached_property
     def _stamps(self) -> Stamps:

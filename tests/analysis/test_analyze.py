@@ -93,9 +93,12 @@ def test_nulls_and_nans_are_counted(tmp_path):
 def test_only_changed_chunks_are_read_again(field):
     rd.analyze(field)
     assert rd.analyze(field).read == 0
+    kept_scan = rd.scan_zarr(field).filter(c.t2m > 400).select("t2m")
+    assert rd.explain(kept_scan).chunks_kept == 1
     array = zarr.open_array(str(field / "t2m"), mode="r+")
     array[0, 0, 0] = 450
     assert kept(field) == 2  # the changed chunk is unknown
+    assert kept_scan.collect().height == 2  # also to an earlier scan
     assert rd.analyze(field).read == 1
     array[0, 0, 0] = 280
     assert rd.analyze(field, "t2m").read == 1

@@ -69,8 +69,8 @@ FAULTS = [
     Fault(
         "statistics: a changed chunk is dropped",
         "planning/pruning analysis/test_analyze changed",
-        "dropped = dropped[self.known.unchanged(dropped)]",
-        "dropped = dropped[self.known.unchanged(dropped) >= 0]",
+        "dropped = dropped[self._compared[dropped] == 1]",
+        "dropped = dropped[self._compared[dropped] >= 0]",
     ),
     Fault(
         "statistics: an unknown chunk counts as unchanged",
