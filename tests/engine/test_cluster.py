@@ -69,9 +69,11 @@ def tasks_of(query):
 
 @pytest.fixture(params=[64, 1], ids=["flat", "tree"])
 def tree(request, monkeypatch):
-    """Merge all results in the client, or all on the workers, in a tree of several levels."""
+    """Merge all results in the client, or all of a cohort on the workers, in a tree of several levels."""
     monkeypatch.setattr(trees, "MAX_UNMERGED", request.param)
     monkeypatch.setattr(trees, "ARITY", 3)
+    if request.param == 1:
+        monkeypatch.setattr(cohorts, "COHORT_BYTES", 300)
 
 
 @pytest.mark.usefixtures("tree")
