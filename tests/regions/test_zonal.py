@@ -545,6 +545,19 @@ def test_the_query_is_lazy_and_explained(tmp_path):
     assert monthly.collect().shape == (8, 3)
 
 
+def test_a_variable_without_time_is_read_once_for_all_bands(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "_MIN_TASK_BYTES", 1)
+    path = written(tmp_path / "a.zarr")
+    height = xr.Dataset({"m": (("lat", "lon"), np.arange(18.0 * 36).reshape(18, 36))})
+    height.to_zarr(path, mode="a", consolidated=False, encoding={"m": {"chunks": (6, 9)}})
+    store = CountingStore(zarr.storage.LocalStore(path, read_only=True))
+    query = rd.zonal(store, AREAS, stats=("sum",))
+    found, alone = query.collect(), rd.zonal(path, AREAS, "m", stats=("sum",)).collect()
+    assert {count for key, count in store.requests.items() if key.startswith("m/") and key[-1].isdigit()} == {1}
+    assert found["m_sum"].to_list() == alone["m_sum"].to_list() * 36
+    assert rd.explain(query).tasks > len({*found["time"]})
+
+
 ASKED = {
     "all": lambda lf: lf,
     "first": lambda lf: lf.filter(pl.col("time") < 5),

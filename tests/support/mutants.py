@@ -204,7 +204,7 @@ FAULTS = [
     ),
     Fault(
         "reports: variables without time are read for each band",
-        "regions/source regions/test_zonal",
+        "regions/source regions/test_zonal without_time",
         "if not number or not self._is_constant(group.scan.columns[0].name):",
         "if True:",
     ),
