@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
-.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
+.PHONY: help demo test test-second test-stores test-stores-second test-slurm test-hosts test-kubernetes test-services lint types layers check laws mutants bench bench-quick bench-targets bench-floor bench-engine bench-groups bench-growth bench-guard bench-many bench-memory bench-planning bench-cluster bench-dataframes bench-points bench-regions bench-remote bench-writing clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
@@ -88,7 +88,7 @@ else
 	@echo "==> skipped: the tests on SLURM and on several hosts need root on Debian or Ubuntu (make test-slurm test-hosts)"
 endif
 
-check: lint types layers test test-second test-stores test-stores-second test-services  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
+check: lint types layers test test-second test-stores test-stores-second test-services bench-guard  ## Run all checks and tests above but the demo and Kubernetes: CI runs this
 
 laws: $(VENV)/.installed  ## Run the laws on 5,000 examples, of output on 1,000 (many minutes)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(SPREAD) -o timeout=0 -o faulthandler_timeout=0 --durations=10 tests/indexing/test_selection.py \
@@ -120,6 +120,15 @@ bench-groups: .venv-bench/.installed  ## Measure 25 million groups, and row spac
 
 bench-growth: .venv-bench/.installed  ## Measure time against rows, chunks and variables (two minutes)
 	.venv-bench/bin/python -m benchmarks.growth --plot benchmarks/growth.svg
+
+bench-guard: $(VENV)/.installed  ## Compare a dozen small measures with the recorded ones, loudly (ARGS=--record before a release)
+	$(BIN)/python -m benchmarks.guard $(ARGS)
+
+bench-many: .venv-bench/.installed  ## Measure how busy tasks of a second keep 16 to 256 workers, beside plain Dask (two minutes)
+	.venv-bench/bin/python -m benchmarks.many_workers $(ARGS)
+
+bench-memory: .venv-bench/.installed  ## Measure the memory of value filters, for tasks of any size (two minutes)
+	.venv-bench/bin/python -m benchmarks.memory $(ARGS)
 
 bench-planning: $(VENV)/.installed  ## Measure planning on stores of up to 100 M chunks (half a minute)
 	$(BIN)/python -m benchmarks.planning

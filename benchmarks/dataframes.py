@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster
 
 import rainbear_dask as rd
 from benchmarks.problems import LAYOUTS
+from benchmarks.processes import status
 from benchmarks.run import conditions
 
 QUICK_HOURS = 96
@@ -81,13 +82,7 @@ def peak(path: str, question: str, reader: str) -> float:
     """Return the peak memory of a worker in MB."""
     with cluster() as workers, Client(workers) as client:
         ask(path, question, reader)
-        return max(client.run(peak_memory).values()) / 1e6
-
-
-def peak_memory() -> int:
-    """Return the peak memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return max(client.run(status, "VmHWM").values()) / 1e6
 
 
 def cluster(memory_limit: str | None = None) -> LocalCluster:
@@ -109,7 +104,7 @@ def to_parquet(source: Path, target: Path) -> tuple[float, float]:
         start = time.perf_counter()
         rd.read_zarr(str(source)).to_parquet(target)
         taken = time.perf_counter() - start
-        return taken, max(client.run(peak_memory).values()) / 1e6
+        return taken, max(client.run(status, "VmHWM").values()) / 1e6
 
 
 def main() -> None:

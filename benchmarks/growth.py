@@ -25,6 +25,7 @@ import zarr
 
 import rainbear_dask as rd
 from benchmarks.planning import PLAIN, Grid
+from benchmarks.processes import status
 from benchmarks.run import as_markdown, conditions
 
 DAY = 24
@@ -160,7 +161,7 @@ def ask_here(growth: Growth, reader: str, path: str) -> tuple[float, float]:
         answer = growth.ask(scan(path))
         times.append(perf_counter() - start)
         assert answer.height > 0
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    peak = status("VmHWM") / 1e6
     return min(times[1:]), peak
 
 

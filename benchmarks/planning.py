@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import zarr
 
+from benchmarks.processes import status
 from rainbear_dask.diagnostics.explain import as_text
 from rainbear_dask.metadata.opening import open_store
 from rainbear_dask.planning.build import plan_scan
@@ -162,7 +163,7 @@ class Result:
 
 def measure(case: Case, path: Path) -> Result:
     """Plan one query to an existing store."""
-    before = _memory("RSS")
+    before = status("VmRSS")
     predicate = case.ask(case.grid)
     start = perf_counter()
     table = open_table(open_store(str(path)))
@@ -179,7 +180,7 @@ def measure(case: Case, path: Path) -> Result:
         plan.counts.num_tasks,
         opened,
         *times,
-        _memory("HWM") - before,
+        (status("VmHWM") - before) / 1e6,
     )
 
 
@@ -199,11 +200,6 @@ def measured_alone(case: Case, path: Path) -> Result:
     root = Path(__file__).parents[1]
     found = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)  # noqa: S603  our own command
     return Result(*(field.type(text) for field, text in zip(fields(Result), found.stdout.split(), strict=True)))
-
-
-def _memory(kind: str) -> float:
-    """Return the memory of this process in MB, for Linux: RSS now, HWM at its peak."""
-    return int(Path("/proc/self/status").read_text().split(f"Vm{kind}:")[1].split()[0]) / 1000
 
 
 def report(measured: Iterator[tuple[Case, Result]]) -> Iterator[str]:

@@ -6,8 +6,6 @@ themselves.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from distributed import Client, LocalCluster
 import rainbear_dask as rd
 from benchmarks.latency import best_time
 from benchmarks.problems import LAYOUTS, Layout, Size
+from benchmarks.processes import added_peak
 from benchmarks.run import conditions
 from benchmarks.slow_store import SlowStore
 
@@ -118,17 +117,13 @@ def report(measures: Sequence[Measure]) -> str:
 
 def peak(reader: str, path: str, layout: Layout, count: int, method: str) -> int:
     """Return the bytes that a process of its own adds for the values of some points."""
-    code = (
-        "import resource\nfrom benchmarks import points\nfrom benchmarks.problems import LAYOUTS\n"
+    first = (
+        "from benchmarks import points\nfrom benchmarks.problems import LAYOUTS\n"
         f"layout = next(one for one in LAYOUTS if one.name == {layout.name!r}).shortened({layout.shape[0]})\n"
         f"points.{reader}({path!r}, points.points_of(layout, 10), {method!r})\n"
-        f"wanted = points.points_of(layout, {count})\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"points.{reader}({path!r}, wanted, {method!r})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        f"wanted = points.points_of(layout, {count})"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603  our own
-    return int(done.stdout) * 1024
+    return added_peak(first, f"points.{reader}({path!r}, wanted, {method!r})")
 
 
 def report_memory(path: str, layout: Layout, count: int) -> str:

@@ -32,6 +32,7 @@ import rainbear_dask as rd
 from benchmarks.geometries import GEOMETRIES, Geometry
 from benchmarks.predicate_forms import planned
 from benchmarks.problems import HOT, LAYOUTS, QUERIES, Layout, Query, Size, t2m
+from benchmarks.processes import status
 
 RESULTS = Path(__file__).parent / "results"
 PEAKS = ("full scan", "value filter")
@@ -226,19 +227,14 @@ def print_memory(reader: str, path: str, layout: str, name: str) -> None:
         q for suite in SUITES.values() for s, queries in suite for q in queries if (s.name, q.name) == (layout, name)
     )
     lazily(path, query)
-    opened = _status("VmRSS")
+    opened = status("VmRSS") / 1e6
     table = READERS[reader](path, query)
-    peak = _status("VmHWM")  # not ru_maxrss, which starts at the value of the parent process
+    peak = status("VmHWM") / 1e6
     size = table.estimated_size() if isinstance(table, pl.DataFrame) else int(table.memory_usage().sum())
     del table
     before = _bytes_read()
     READERS[reader](path, query)  # all imports are done
     print(opened, peak, size / 1e6, (_bytes_read() - before) / 1e6)
-
-
-def _status(kind: str) -> float:
-    """Return the memory of this process in MB, for Linux."""
-    return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) * 1024 / 1e6
 
 
 def _bytes_read() -> int:

@@ -20,8 +20,9 @@ import xarray as xr
 from distributed import Client
 
 import rainbear_dask as rd
-from benchmarks.dataframes import cluster, peak_memory, write_matrix
+from benchmarks.dataframes import cluster, write_matrix
 from benchmarks.problems import LAYOUTS, Layout
+from benchmarks.processes import status
 from benchmarks.run import conditions
 
 QUICK_HOURS = 48
@@ -99,7 +100,7 @@ def parquet(layout: Layout, folder: Path, rounds: int) -> tuple[int, dict[str, f
         (folder / f"{name}.manifest.jsonl").unlink(missing_ok=True)
         with cluster() as workers, Client(workers) as client:
             PARQUET[name](path, folder / name)
-            peaks[name] = max(client.run(peak_memory).values()) / 1e6
+            peaks[name] = max(client.run(status, "VmHWM").values()) / 1e6
     return counts["write_parquet"], best, peaks
 
 
@@ -150,7 +151,7 @@ def main() -> None:
         with cluster() as workers, Client(workers) as client:
             start = time.perf_counter()
             report = rd.write_parquet(folder / "matrix.zarr", folder / "matrix")
-            taken, most = time.perf_counter() - start, max(client.run(peak_memory).values()) / 1e6
+            taken, most = time.perf_counter() - start, max(client.run(status, "VmHWM").values()) / 1e6
         task = rd.plan(folder / "matrix.zarr").task_bytes_at_most / 1e6
         print(
             f"\n{report.rows:,} rows to Parquet: {taken:.0f} s, a worker's peak {most:,.0f} MB; a task at most {task:,.0f} MB"

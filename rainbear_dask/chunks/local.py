@@ -26,7 +26,10 @@ SMALL_CHUNK_BYTES = buffers.MIN_POOLED_BYTES
 """Decoded bytes below which chunks are read in one loop: decoding them takes less time than the steps around it."""
 
 THREAD_BYTES = 2**21
-"""Decoded bytes that are worth starting a thread."""
+"""Decoded bytes of a part of a region that a thread takes at a time."""
+
+MIN_SHARED_BYTES = 2**19
+"""Decoded bytes for each thread that are worth starting it."""
 
 _CODEC_BYTES = 2**10
 """Bytes beyond its values that a chunk may have in the loop of small chunks; a longer one is read as a large one."""
@@ -70,16 +73,17 @@ def _read(root: str, requests: Sequence[tuple[ChunkedArray, Region]]) -> list[np
     found = [
         buffers.borrow_array([stop - start for start, stop in region], array.meta.dtype) for array, region in requests
     ]
-    parts = [
-        part for (array, region), out in zip(requests, found, strict=True) for part in _parts(root, array, region, out)
-    ]
-    size = sum(_decoded_bytes(part.array.meta, part.inside) for part in parts)
+    parts, size = list[_SmallChunks | _FilePart](), 0
+    for (array, region), out in zip(requests, found, strict=True):
+        own = _decoded_bytes(array.meta, region)
+        parts += _parts(root, array, region, out, split=own > THREAD_BYTES)
+        size += own
 
     def start() -> Callable[[_SmallChunks | _FilePart], None]:
         scratch, shards = buffers.Scratch(), _LastShard()
         return lambda part: part.read(scratch, shards)
 
-    threads.share(parts, start, size // THREAD_BYTES)
+    threads.share(parts, start, size // MIN_SHARED_BYTES)
     return found
 
 
@@ -111,7 +115,7 @@ def _decoded_bytes(meta: ArrayMeta, region: Region) -> int:
 
 
 def _parts(
-    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any], *, split: bool = True
+    root: str, array: ChunkedArray, region: Region, out: npt.NDArray[Any], *, split: bool
 ) -> "Iterator[_SmallChunks | _FilePart]":
     """Divide a region by files, many small files together; ``split`` divides it further, for several threads."""
     meta = array.meta

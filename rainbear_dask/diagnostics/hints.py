@@ -35,7 +35,7 @@ def hints_of(plan: ReadPlan) -> list[str]:
 def _about(conjunct: Conjunct, table: Table) -> Iterator[str]:
     """Yield the ranges of the coordinates of a filter that keeps nothing, with the probable mistake."""
     compared: dict[str, Comparison] = {}
-    for comparison in comparisons_of(conjunct.expr):
+    for comparison in comparisons_of(conjunct.expr, conjunct.expr.meta.root_names()):
         compared.setdefault(comparison.column, comparison)
     for name in dict.fromkeys(conjunct.expr.meta.root_names()):
         extent = range_of(table, name)

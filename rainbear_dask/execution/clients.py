@@ -3,7 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +17,7 @@ from rainbear_dask.exceptions import ClusterError, QueryError
 from rainbear_dask.execution.distributed_internals import can_connect, direct_to_workers
 from rainbear_dask.logs import logger
 from rainbear_dask.planning.plan import ReadPlan
+from rainbear_dask.redaction import reason
 from rainbear_dask.resources.limits import readable_bytes
 from rainbear_dask.resources.settings import num_bytes
 from rainbear_dask.storage.credentials import secret_of
@@ -205,6 +208,32 @@ async def _bring_credentials(client: "Client", spec: StoreSpec) -> None:
         from rainbear_dask.execution.plugins import deliver  # noqa: PLC0415  distributed is slow to import
 
         await deliver(client, secret)
+
+
+@contextmanager
+def told_of_loss(client: "Client", *errors: type[Exception]) -> Iterator[None]:
+    """Raise a `ClusterError` that says how to go on if the scheduler is gone.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A client that is trying to connect again has lost its tasks.
+    *errors : type
+        Errors that mean the same here, beside that of a task which the cluster has dropped.
+    """
+    cause = "the client has lost its connection" if client.status == "connecting" else ""
+    if not cause:
+        try:
+            yield
+        except Exception as err:
+            if not isinstance(err, (CancelledError, *errors)) and client.status != "connecting":
+                raise
+            cause = reason(err)
+    if cause:
+        raise ClusterError(
+            f"The Dask scheduler is gone, or has dropped a task of this scan: {cause}. Connect again and repeat the "
+            "call; write_parquet() then continues where it stopped."
+        )
 
 
 def count_threads(client: "Client") -> Callable[[], int]:

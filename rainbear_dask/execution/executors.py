@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dask.base import annotate, get_annotations
 
-from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, is_direct
+from rainbear_dask.execution.clients import bring_credentials, check_reaches, count_threads, told_of_loss
+from rainbear_dask.execution.fetching import Fetcher
 from rainbear_dask.execution.graph import submit
 from rainbear_dask.execution.stream import Job
 from rainbear_dask.planning.task import Task
@@ -25,9 +26,6 @@ T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 8 * 2**20
 """Bytes of tasks that are submitted together, unless one task has more. Dask warns of messages of 10 MB."""
-
-_NUM_FETCH_THREADS = 4
-"""Threads per scan that fetch results from a cluster."""
 
 
 def _unchanged(result: Any) -> Any:
@@ -121,7 +119,7 @@ class ThreadExecutor(Generic[T]):
 
 
 class DaskExecutor(Generic[T]):
-    """Runs tasks on the workers of a Dask cluster, and fetches their results on a few threads of this process.
+    """Runs tasks on the workers of a Dask cluster.
 
     Parameters
     ----------
@@ -133,7 +131,7 @@ class DaskExecutor(Generic[T]):
 
     def __init__(self, client: "Client", work: Work[T]) -> None:
         self._client, self._work = client, work
-        self._pool = ThreadPoolExecutor(_NUM_FETCH_THREADS, thread_name_prefix="scan-zarr-fetch")
+        self._fetcher = Fetcher(client, work.receive, self._release)
         self._count_threads = count_threads(client)
         self._unfetched: set[distributed.Future[Any]] = set()
         self._is_closed = False
@@ -143,11 +141,11 @@ class DaskExecutor(Generic[T]):
         return [self._job(future) for future in self._start(tasks)]
 
     def _start(self, tasks: Sequence[Task]) -> "list[distributed.Future[Any]]":
-        for spec in {task.scan.spec for task in tasks}:
-            check_reaches(self._client, spec)
-            bring_credentials(self._client, spec)
         futures: list[distributed.Future[Any]] = []
-        with annotate(**self._work.annotations):
+        with told_of_loss(self._client, OSError), annotate(**self._work.annotations):
+            for spec in {task.scan.spec for task in tasks}:
+                check_reaches(self._client, spec)
+                bring_credentials(self._client, spec)
             for some in _messages(tasks):
                 futures += submit(self._client, some, self._work.run, *self._work.args)
         self._unfetched.update(futures)
@@ -156,16 +154,7 @@ class DaskExecutor(Generic[T]):
         return futures
 
     def _job(self, future: "distributed.Future[Any]") -> Job[T]:
-        return Job(
-            partial(self._pool.submit, self._fetch, future), lambda call: future.add_done_callback(lambda _: call())
-        )
-
-    def _fetch(self, future: "distributed.Future[Any]") -> T:
-        try:
-            result = self._client.gather(future, direct=is_direct(self._client))
-        finally:
-            self._release(future)
-        return self._work.receive(result)
+        return Job(partial(self._fetcher.fetch, future), lambda call: future.add_done_callback(lambda _: call()))
 
     def _release(self, future: "distributed.Future[Any]") -> None:
         # Not cancelled: another scan of this client may have submitted the same task and still wait for it.
@@ -174,13 +163,14 @@ class DaskExecutor(Generic[T]):
 
     def width(self) -> int:
         """Return the number of threads that the cluster's workers have now."""
-        return self._count_threads()
+        with told_of_loss(self._client, OSError):
+            return self._count_threads()
 
     def close(self) -> None:
         """Release all futures, so that workers drop their results and skip tasks that have not begun."""
         self._is_closed = True
         self._release_all()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._fetcher.close()
 
     def _release_all(self) -> None:
         for future in list(self._unfetched):

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-_MAX_FETCHED = 4
+_MAX_FETCHED = 64
 """Upper bound on results that are being fetched or wait here, beside the one that the caller holds."""
 
 _MAX_FETCHED_BYTES = 2**28

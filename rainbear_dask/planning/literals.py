@@ -1,7 +1,7 @@
 """Comparisons of columns with literals: type errors and suspicious comparisons, found before anything is read."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Literal, NamedTuple
 
@@ -33,22 +33,24 @@ class Comparison(NamedTuple):
     values: tuple[Any, ...]
 
 
-def comparisons_of(expr: pl.Expr) -> Iterator[Comparison]:
-    """Yield each comparison of a column with literals that an expression holds, at any depth."""
+def comparisons_of(expr: pl.Expr, columns: Container[str]) -> Iterator[Comparison]:
+    """Yield each comparison of some columns with literals that an expression holds, at any depth."""
     todo = [expr]
     while todo:
         node = todo.pop()
         parts = node.meta.pop()[::-1]  # Polars pops the last operand first
-        if (found := _comparison(node, parts)) is not None:
+        if (found := _comparison(node, parts, columns)) is not None:
             yield found
         else:
             todo += parts
 
 
-def _comparison(node: pl.Expr, parts: list[pl.Expr]) -> Comparison | None:
+def _comparison(node: pl.Expr, parts: list[pl.Expr], columns: Container[str]) -> Comparison | None:
     match parts:
         case [column, *literals] if literals and column.meta.is_column() and all(map(_is_literal, literals)):
             name = column.meta.output_name()
+            if name not in columns:
+                return None
             if len(literals) == 1:
                 for compare in _COMPARISONS:
                     if compare(column, literals[0]).meta.eq(node):
@@ -131,10 +133,10 @@ def suspicious(expr: pl.Expr, dtypes: Mapping[str, pl.DataType]) -> Iterator[str
     dtypes : mapping of str to polars.DataType
         Types of its columns.
     """
-    for found in comparisons_of(expr):
-        dtype = dtypes.get(found.column)
+    for found in comparisons_of(expr, {name for name, dtype in dtypes.items() if dtype.is_temporal()}):
+        dtype = dtypes[found.column]
         numbers = [value for value in found.values if isinstance(value, int | float) and not isinstance(value, bool)]
-        if dtype is None or not dtype.is_temporal() or not numbers:
+        if not numbers:
             continue
         unit = getattr(dtype, "time_unit", "day")
         since = " since 1970" if isinstance(dtype, pl.Datetime) else ""

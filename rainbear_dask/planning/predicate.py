@@ -101,9 +101,11 @@ class _Compiler:
 
     def select(self, expr: pl.Expr, *, outcome: bool) -> Selection:
         """Return the rows at which ``expr`` may be ``outcome``; a null is neither true nor false."""
-        kind, parts = connective(expr)
         dims = self._dims(expr)
-        if kind == "leaf" or (dims is not None and len(dims) <= 1):
+        if dims is not None and len(dims) <= 1:
+            return self.evaluate(expr, outcome=outcome)
+        kind, parts = connective(expr)
+        if kind == "leaf":
             return self.evaluate(expr, outcome=outcome)
         if kind == "not":
             return self.select(parts[0], outcome=not outcome)
@@ -157,9 +159,8 @@ class _Compiler:
             return self._unknown(
                 f"{' x '.join(dims)} has {cells:,} combinations, and planning evaluates at most {MAX_CELLS:,}"
             )
-        values = pl.DataFrame(
-            [spread(self._read(name), self._coordinates[name], box) for name in names] or None, height=cells
-        )
+        columns = [spread(self._read(name), self._coordinates[name], box) for name in names]
+        values = columns[0].to_frame() if len(columns) == 1 else pl.DataFrame(columns or None, height=cells)
         try:
             result = values.select(expr).to_series()
         except (Exception, PanicException) as error:  # noqa: BLE001  a cast or a user's function fails on a label

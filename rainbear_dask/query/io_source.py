@@ -1,6 +1,6 @@
 """The IO source that Polars calls to read a table: it plans, runs the tasks, and yields frames."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain
 from operator import and_
@@ -72,11 +72,12 @@ class ZarrReader:
     ) -> Iterator[pl.DataFrame]:
         todo = self.plan(with_columns, predicate, n_rows)
         names = list(self.table.schema) if with_columns is None else list(with_columns)
-        empty = pl.DataFrame(schema={name: self.table.schema[name] for name in names})
         check_limits(todo, self.limits)
         # Not with the first frame: Polars takes that on a thread without the caller's Dask annotations.
         frames = shown(iter_frames(todo.tasks(), client_for(todo, self.client), limit=todo.limit), todo)
-        return chain([empty], chain.from_iterable(map(_slices, frames)))
+        return _at_least_one(
+            chain.from_iterable(map(_slices, frames)), {name: self.table.schema[name] for name in names}
+        )
 
     def plan(self, columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None) -> ReadPlan:
         """Plan for one request of Polars."""
@@ -85,6 +86,16 @@ class ZarrReader:
         # if Polars pushes down both, the filter sees the first n_rows rows of the table
         first, limit = (None, n_rows) if predicate is None else (n_rows, None)
         return plan_scan(self.table, columns=columns, predicate=predicate, n_rows=limit, head=first)
+
+
+def _at_least_one(frames: Iterable[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> Iterator[pl.DataFrame]:
+    """Yield frames; if there is none, yield one without rows, because Polars needs its schema."""
+    found = False
+    for frame in frames:
+        found = True
+        yield frame
+    if not found:
+        yield pl.DataFrame(schema=schema)
 
 
 def _slices(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:

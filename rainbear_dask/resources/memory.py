@@ -2,12 +2,14 @@
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Files of Linux that bound the memory of a container or a job, of version 2 and 1."""
 
 
+@cache
 def machine_bytes() -> int | None:
     """Return the bytes of memory of this machine, or of its container; None if the system does not tell."""
     found = []

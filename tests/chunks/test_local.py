@@ -150,7 +150,8 @@ def test_a_missing_chunk_is_not_a_deleted_store(tmp_path, gone):
         assert (read(meta)[3] == -1).all()
 
 
-def test_memory_that_chunks_were_read_in_is_used_again(tmp_path):
+def test_memory_that_chunks_were_read_in_is_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(thread_counts, "num_threads", lambda: 1)  # a second thread has buffers of its own
     meta = written(tmp_path, chunks=(2, 40, 1000), compressors=None)
     read(meta)
     before = set(memory._idle)
@@ -191,7 +192,7 @@ def helpers(monkeypatch):
 
 @pytest.mark.parametrize(("per_thread", "threads"), [(NUM_BYTES, 6), (3 * NUM_BYTES, 2), (2**30, 1)])
 def test_threads_go_by_the_bytes(tmp_path, monkeypatch, helpers, per_thread, threads):
-    monkeypatch.setattr(files, "THREAD_BYTES", per_thread)
+    monkeypatch.setattr(files, "MIN_SHARED_BYTES", per_thread)
     monkeypatch.setattr(thread_counts, "num_threads", lambda: 8)
     np.testing.assert_array_equal(read(written(tmp_path)), VALUES)
     assert len(helpers) == threads - 1  # beside the calling thread

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+import dask
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -33,6 +34,10 @@ from benchmarks.growth import GROWTHS, Series, ask_alone, ask_here
 from benchmarks.growth import READERS as GROWN
 from benchmarks.growth import measure as measure_growth
 from benchmarks.growth import report as report_growth
+from benchmarks.guard import MAX_CALLS, count_calls
+from benchmarks.guard import QUESTIONS as GUARDED
+from benchmarks.guard import report as report_guard
+from benchmarks.memory import value_filter
 from benchmarks.planning import CASES, ERA5, MILLIONS, PROJECTED, measured_alone
 from benchmarks.planning import measure as measure_planning
 from benchmarks.planning import report as report_planning
@@ -351,3 +356,27 @@ def test_questions_with_many_groups_and_in_row_space_run(tmp_path, client):
     write_groups(str(tmp_path / "a.zarr"), SMALL, (24, 61, 120), filled=True)
     check_groups(str(tmp_path / "a.zarr"), client)
     assert climatology(str(tmp_path / "a.zarr")) == 61 * 120 * 24
+
+
+def test_calls_of_guarded_questions_repeat(tmp_path):
+    path = str(tmp_path / "tiles.zarr")
+    LAYOUTS[1].sized("tiny").write(path)
+    with dask.config.set({"rainbear-dask.threads": 1}):
+        lf = rd.scan_zarr(path)
+        for question, ask in GUARDED.items():
+            ask(path, lf)
+            counts = [count_calls(lambda ask=ask: ask(path, lf)) for _ in range(2)]
+            assert 100 < max(counts) < MAX_CALLS * min(counts), (question, counts)
+
+
+def test_the_guard_reports_a_question_that_has_become_slower():
+    known = {"figures": {"open": [1000, 1.0], "head": [1000, 1.0]}}
+    _, worse = report_guard({"open": (1200, 1.0), "head": (1050, 1.1), "new": (1, 1.0)}, known)
+    assert [line.partition(":")[0] for line in worse] == ["open"]
+    assert not report_guard({"open": (1200, 1.0)}, {})[1]  # nothing is recorded yet
+
+
+def test_memory_of_a_value_filter_is_that_of_a_process_of_its_own(tmp_path):
+    path = str(tmp_path / "tiles.zarr")
+    LAYOUTS[1].sized("tiny").write(path)
+    assert 0 <= value_filter(f"rd.scan_zarr({path!r})", "64MiB") < 2**27
