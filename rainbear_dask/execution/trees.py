@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.base import annotate, tokenize
 
+from rainbear_dask.execution.clients import told_of_loss
 from rainbear_dask.execution.executors import DaskExecutor, Work
 from rainbear_dask.execution.run import run_tasks
 from rainbear_dask.execution.stream import Job
@@ -129,7 +130,7 @@ class _TreeExecutor(DaskExecutor[T]):
         return [self._job(root) for root in roots]
 
     def _root(self, futures: list[Any]) -> Any:
-        with annotate(**self._work.annotations):
+        with told_of_loss(self._client, OSError), annotate(**self._work.annotations):
             return folded(futures, self._merged)
 
     def _merged(self, futures: Sequence[Any]) -> Any:

@@ -21,7 +21,8 @@ from rainbear_dask.aggregation.partial import run_partial
 from rainbear_dask.aggregation.rows import run_rows
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.exceptions import QueryError
-from rainbear_dask.execution import executors, trees
+from rainbear_dask.execution import trees
+from rainbear_dask.execution.fetching import Fetcher
 from rainbear_dask.execution.graph import build_graph
 from rainbear_dask.execution.worker import run_task
 from tests.execution.test_run import nothing_left
@@ -55,7 +56,7 @@ IN_ROWS = {
 }
 
 
-real_fetch = executors.DaskExecutor._fetch
+real_fetch = Fetcher.fetch
 
 
 def bits(frame):
@@ -160,7 +161,7 @@ def test_the_client_receives_few_results_of_many_tasks(lf, client, monkeypatch, 
     monkeypatch.setattr(trees, "ARITY", 3)
     query = rd.rewrite((QUERIES | IN_ROWS)[name](lf))
     received = []
-    with mock.patch.object(executors.DaskExecutor, "_fetch", autospec=True) as fetch:
+    with mock.patch.object(Fetcher, "fetch", autospec=True) as fetch:
         fetch.side_effect = lambda self, future: received.append(future.key) or real_fetch(self, future)
         query.collect()
     (part,) = rewrite((QUERIES | IN_ROWS)[name](lf)).parts
