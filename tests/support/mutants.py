@@ -911,6 +911,12 @@ FAULTS = [
         "kept = np.flatnonzero(num_rows) if question.keys and not num_rows.all() else None",
         "kept = None",
     ),
+    Fault(
+        "one chunk of a shorter variable is all of it",
+        "execution/columns execution/test_survivors",
+        "if len(taken) == 1 and taken[0][1].shape == shape:",
+        "if len(taken) == 1:",
+    ),
     # Joins, orders and windows of unmodified queries
     Fault(
         "a side whose rows all count is pruned",
