@@ -955,12 +955,6 @@ FAULTS = [
         "copy = node\n            fields_of(node)[name] = below",
     ),
     Fault(
-        "equal rows of an order in any order",
-        "engine/ordered engine/test_ordered",
-        "held, height = [every[order.first(every).sort()]], order.count",
-        "held, height = [every[order.first(every)]], order.count",
-    ),
-    Fault(
         "a bound drops null, which comes first",
         "execution/best engine/test_ordered",
         "gate = None if gate is None else with_fills(gate, self._column)",
