@@ -232,7 +232,7 @@ def _merged(
             height += frame.height
             if height > 4 * order.count + _MERGED_ROWS:
                 every = pl.concat(held)
-                held, height = [every[order.first(every).sort()]], order.count  # in the order of the table
+                held, height = [every[order.first(every)]], order.count  # equal rows stay in the table's order
     every = pl.concat(held)
     found = every[order.first(every)].slice(ordered.offset)
     found = found.select(_expr(expr).alias(name) for name, expr in ordered.outputs)

@@ -127,6 +127,7 @@ def _assemble(
 ) -> npt.NDArray[Any]:
     """Take the wanted positions from regions of an array; positions outside of all regions are undefined."""
     positions = [along.positions() for along in index]
+    shape = tuple(map(len, positions))
     taken = []
     for region, piece in zip(regions, pieces, strict=True):
         place, part = list[slice](), piece
@@ -136,10 +137,10 @@ def _assemble(
             if last - first < stop - start:
                 part = part.take(wanted[first:last] - start, axis=axis)
         taken.append((tuple(place), part))
-    if len(taken) == 1:
+    if len(taken) == 1 and taken[0][1].shape == shape:
         return taken[0][1]
     any_value = pieces[0].flat[0]  # a stored value, so that decoding it cannot fail
-    whole = np.full([len(wanted) for wanted in positions], any_value, dtype=pieces[0].dtype)
+    whole = np.full(shape, any_value, dtype=pieces[0].dtype)
     for where, part in taken:
         whole[where] = part
     return whole

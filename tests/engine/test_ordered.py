@@ -210,9 +210,12 @@ def wide(tmp_path_factory):
     url = tmp_path_factory.mktemp("wide") / "x.zarr"
     rng = np.random.default_rng(0)
     x = rng.standard_normal((20, 30, 40)).astype("f4")
+    rare = x.copy()
+    rare.reshape(-1)[[20_000, 21_000, 23_000]] = np.nan  # in the last groups
     x[rng.random(x.shape) < 0.1] = np.nan
     data = xr.Dataset(
         {
+            "rare": (("t", "y", "x"), rare, {}, {"_FillValue": np.float32(np.nan)}),
             "masked": (("t", "y", "x"), x, {}, {"_FillValue": np.float32(np.nan)}),
             "numbers": (("t", "y", "x"), x.astype("f8")),
             "packed": (("t", "y", "x"), np.nan_to_num(x).round(1), {}, {"dtype": "i2", "scale_factor": -0.1}),
@@ -228,7 +231,7 @@ def wide(tmp_path_factory):
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("nulls_last", [False, True])
-@pytest.mark.parametrize("by", ["masked", "numbers", "packed", "byte", "rising"])
+@pytest.mark.parametrize("by", ["masked", "rare", "numbers", "packed", "byte", "rising"])
 def test_bounds_of_all_types(wide, monkeypatch, by, descending, nulls_last):
     monkeypatch.setattr(groups, "GROUP_BYTES", 2000)
     monkeypatch.setattr(groups, "STRIP_BYTES", 10000)

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+import xarray as xr
 import zarr
 from polars.testing import assert_frame_equal
 
@@ -83,3 +84,14 @@ def test_a_filter_that_fails_on_a_row_that_another_filter_drops(store):
     lf = rd.scan_zarr(store)
     few = c.is_between(0.101, 0.126)
     assert_frame_equal(lf.filter(few).filter(strict).collect(), lf.collect().filter(few).filter(strict))
+
+
+def test_a_chunk_of_a_shorter_variable_beside_few_rows(tmp_path):
+    x, s = np.zeros((4, 40, 60), "f4"), np.arange(2400.0).reshape(40, 60)
+    x[2, 33, 50] = 9
+    data = xr.Dataset(
+        {"x": (("t", "y", "z"), x, {}, {"chunks": (4, 40, 60)}), "s": (("y", "z"), s, {}, {"chunks": (20, 30)})}
+    )
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    found = rd.scan_zarr(tmp_path / "a.zarr").filter(pl.col("x") > 5).select("y", "z", "s").collect()
+    assert found.rows() == [(33, 50, s[33, 50])]
