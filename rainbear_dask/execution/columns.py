@@ -137,7 +137,7 @@ def _assemble(
             if last - first < stop - start:
                 part = part.take(wanted[first:last] - start, axis=axis)
         taken.append((tuple(place), part))
-    if len(taken) == 1 and taken[0][1].shape == shape:
+    if len(taken) == 1 and taken[0][1].shape == shape:  # else chunks at an end were skipped
         return taken[0][1]
     any_value = pieces[0].flat[0]  # a stored value, so that decoding it cannot fail
     whole = np.full(shape, any_value, dtype=pieces[0].dtype)

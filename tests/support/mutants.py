@@ -75,8 +75,8 @@ FAULTS = [
     Fault(
         "statistics: an unknown chunk counts as unchanged",
         "statistics/lookup aggregation/test_known unknown",
-        "(now[:, 1] != UNKNOWN[1]) & self.known[new]",
-        "(now[:, 1] != UNKNOWN[1]) | ~self.known[new]",
+        "(now[:, 1] != UNKNOWN[1]) & self.known[chunks]",
+        "(now[:, 1] != UNKNOWN[1]) | ~self.known[chunks]",
     ),
     Fault(
         "statistics: those of another decoding are used",
