@@ -25,8 +25,8 @@ SPREAD ?= -n 2 --dist loadfile --max-worker-restart 0
 export HYPOTHESIS_PROFILE ?= $(if $(filter true,$(CI)),ci,dev)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# What depends on the versions of Polars, zarr, NumPy and Dask.
-CORE := tests/chunks tests/coding tests/execution tests/indexing tests/planning tests/query tests/scan/test_scan.py tests/table
+# What depends most on the versions of Polars, zarr and NumPy.
+CORE := tests/chunks tests/coding tests/indexing tests/planning tests/query tests/scan/test_scan.py tests/table
 
 say_interpreter = $(1) -c 'import sys; print("==> tests on Python", sys.version.split()[0], "with the", "$(HYPOTHESIS_PROFILE)", "profile")'
 
