@@ -16,7 +16,6 @@ from rainbear_dask.dialect.arguments import Arguments, check_params
 from rainbear_dask.dialect.edits import Edit, EditedText
 from rainbear_dask.dialect.frames import frame_of_file, frame_of_object, stores_near
 from rainbear_dask.dialect.geometry import geometry_tests, table_of
-from rainbear_dask.dialect.lowering import lowered
 from rainbear_dask.dialect.references import Reference, end_of_parentheses, outline_of
 from rainbear_dask.dialect.tokens import Token, error_at, tokens_of
 from rainbear_dask.exceptions import QueryError, RainbearError, SQLError, UnknownTableError
@@ -94,8 +93,7 @@ def answer(
         raise unknown_column(names["name"], _NAME.findall(names["valid"]), "the tables of the query") from None
     except PolarsError as err:
         raise type(err)(text.in_original(_first_line(err))) from None
-    plain = lowered(str(text), prepared.frames)  # which engines can split
-    return Answer(frame if plain is None else plain, prepared.is_explained)
+    return Answer(frame, prepared.is_explained)
 
 
 def addresses_in(statement: str) -> list[str]:

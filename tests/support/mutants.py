@@ -136,18 +136,6 @@ FAULTS = [
         "begins_query = True",
     ),
     Fault(
-        "sql: plain steps are used although they differ",
-        "dialect/lowering dialect/test_lowering differ",
-        "if _steps_of(rebuilt) == steps else None",
-        "if rebuilt is not None else None",
-    ),
-    Fault(
-        "sql: times with nanoseconds become plain steps",
-        "dialect/lowering dialect/test_lowering one_step",
-        'if re.search(r"\\.\\d{7}", statement):',
-        "if not statement:",
-    ),
-    Fault(
         "sql: a test of geometry filters beside OR",
         "dialect/geometry dialect/test_sql places",
         'word in ("OR", "XOR", "CASE")',

@@ -1,4 +1,4 @@
-"""Statements become plain steps, which the engine splits; the others stay one step, with the same rows."""
+"""Aggregates of statements are split, and statements of all kinds keep the rows that Polars gives."""
 
 import numpy as np
 import polars as pl
@@ -7,12 +7,11 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
-from rainbear_dask.dialect.lowering import lowered
 
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
-    path = tmp_path_factory.mktemp("lowering") / "era.zarr"
+    path = tmp_path_factory.mktemp("split") / "era.zarr"
     axes = {
         "time": np.datetime64("2020-01-01", "ns") + np.arange(24) * np.timedelta64(36, "h"),
         "lat": np.arange(-67.5, 90, 45),
@@ -59,48 +58,30 @@ WHOLE = [
 PLACES = pl.DataFrame({"lat": [22.5, 67.5], "name": ["a", "b"]})
 
 
-def rows_of(query):
-    frame = query.collect()
+def rows_of(frame):
     return frame.sort(frame.columns)
 
 
-@pytest.mark.parametrize("statement", [*SPLIT, *PLAIN])
-def test_plain_steps_have_the_rows_of_the_statement(scan, statement):
+@pytest.mark.parametrize("statement", [*SPLIT, *PLAIN, *WHOLE])
+def test_split_statements_have_the_rows_of_plain_ones(scan, statement):
     frames = {"era": scan, "places": PLACES.lazy()}
-    found = lowered(statement, frames)
-    assert found is not None
+    query = rd.sql(statement, **frames)
     expected = pl.SQLContext(frames=frames).execute(statement)
-    assert found.collect_schema() == expected.collect_schema()
-    assert_frame_equal(rows_of(found), rows_of(expected))
-    assert rd.explain(found).chunks_kept == rd.explain(expected).chunks_kept
+    assert query.collect_schema() == expected.collect_schema()
+    assert_frame_equal(rows_of(query.collect()), rows_of(expected.collect()))
+    assert_frame_equal(rows_of(rd.collect(query)), rows_of(expected.collect()), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("statement", SPLIT)
 def test_aggregates_of_statements_are_split(scan, statement):
-    found = rd.sql(statement, era=scan)
-    assert rd.explain(found).split == ("array",)
-    frame = rd.collect(found)
-    assert_frame_equal(frame.sort(frame.columns), rows_of(found), rel_tol=1e-5)
+    assert rd.explain(rd.sql(statement, era=scan)).split == ("array",)
 
 
 def test_a_limit_keeps_the_order(scan):
-    statement = PLAIN[1]
-    assert_frame_equal(
-        lowered(statement, {"era": scan}).collect(), pl.SQLContext(era=scan).execute(statement).collect()
-    )
+    query = rd.sql(PLAIN[1], era=scan)
+    assert_frame_equal(rd.collect(query), pl.SQLContext(era=scan).execute(PLAIN[1]).collect())
 
 
-@pytest.mark.parametrize("statement", WHOLE)
-def test_other_statements_stay_one_step(scan, statement):
-    frames = {"era": scan, "places": PLACES.lazy()}
-    assert lowered(statement, frames) is None
-    expected = pl.SQLContext(frames=frames).execute(statement)
-    assert_frame_equal(rows_of(rd.sql(statement, **frames)), rows_of(expected))
-
-
-def test_steps_that_differ_are_not_used(scan, monkeypatch):
-    """Polars resolves both, and every field has to be equal."""
-    monkeypatch.setitem(lowered.__globals__["_AGGREGATES"], "mean", pl.Expr.max)
-    assert lowered(SPLIT[0], {"era": scan}) is None
-    monkeypatch.setitem(lowered.__globals__["_OPERATORS"], "Gt", pl.Expr.ge)
-    assert lowered(SPLIT[1], {"era": scan}) is None
+def test_keys_of_joins_in_statements_prune(scan):
+    report = rd.explain(rd.sql(PLAIN[6], era=scan, places=PLACES))
+    assert report.chunks_kept == report.chunks_total // 2  # the northern half
