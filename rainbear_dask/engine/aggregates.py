@@ -18,17 +18,9 @@ from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.aggregation.row_states import KEEP_VALUES, NEED_ORDER, ROW_AGGREGATES, RowStates, merges_in_rows
 from rainbear_dask.aggregation.terms import Term, is_number_like
 from rainbear_dask.engine.rows import Rows
-from rainbear_dask.engine.serialized import (
-    Tree,
-    column,
-    column_name,
-    expr_of,
-    maybe_expr_of,
-    parts_of,
-    substitute,
-    tree_of,
-)
+from rainbear_dask.engine.serialized import column, column_name, maybe_expr_of, parts_of, substitute
 from rainbear_dask.query.pushdown import elementwise
+from rainbear_dask.query.trees import Tree, expr_of, tree_of
 
 _DEPTH = 4
 """Levels of a node at which its operand may stand."""

@@ -4,7 +4,8 @@ import polars as pl
 
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.rows import blank, rows_of
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
+from rainbear_dask.engine.serialized import LogicalPlan, kind_of
+from rainbear_dask.query.trees import Tree
 
 
 def sort_distinct(plan: LogicalPlan) -> None:

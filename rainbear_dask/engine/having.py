@@ -4,7 +4,8 @@ import polars as pl
 
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.rows import blank, rows_of
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, expr_of, fields_of, kind_of, selectors
+from rainbear_dask.engine.serialized import LogicalPlan, fields_of, kind_of, selectors
+from rainbear_dask.query.trees import Tree, expr_of
 
 
 def expand_having(plan: LogicalPlan) -> None:

@@ -3,7 +3,8 @@
 import polars as pl
 
 from rainbear_dask.aggregation.question import Unsplit
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, column_name, expr_of, fields_of, kind_of, tree_of
+from rainbear_dask.engine.serialized import LogicalPlan, column_name, fields_of, kind_of
+from rainbear_dask.query.trees import Tree, expr_of, tree_of
 
 _MAX_ROWS = 10_000
 """Rows of the small table, at most: workers get its columns as literals."""

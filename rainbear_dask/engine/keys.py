@@ -16,9 +16,10 @@ from polars.exceptions import PanicException, PolarsError
 
 from rainbear_dask.aggregation.question import MAX_BLOCK_CELLS, Unsplit, labels
 from rainbear_dask.engine.rows import Rows
-from rainbear_dask.engine.serialized import Tree, expr_of, substitute
+from rainbear_dask.engine.serialized import substitute
 from rainbear_dask.planning.keys import KeyCells
 from rainbear_dask.query.pushdown import elementwise
+from rainbear_dask.query.trees import Tree, expr_of
 from rainbear_dask.table.model import Table
 
 _MAX_PAIRS = 2**22

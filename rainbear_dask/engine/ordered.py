@@ -13,7 +13,7 @@ from polars.exceptions import PanicException, PolarsError
 from rainbear_dask.aggregation.question import MAX_BLOCK_CELLS, Unsplit, labels
 from rainbear_dask.diagnostics.progress import shown
 from rainbear_dask.engine.rows import Rows, SortedBy, blank, order_of, rows_of
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, expr_of, fields_of, kind_of, tree_of
+from rainbear_dask.engine.serialized import LogicalPlan, fields_of, kind_of
 from rainbear_dask.exceptions import PlanTooLargeError
 from rainbear_dask.execution.best import BestTask, Order, run_best
 from rainbear_dask.execution.clients import client_for
@@ -24,6 +24,7 @@ from rainbear_dask.planning.limits import Limits, check_limits
 from rainbear_dask.planning.plan import ReadPlan
 from rainbear_dask.query.io_source import ZarrReader
 from rainbear_dask.query.pushdown import recorder_of
+from rainbear_dask.query.trees import Tree, expr_of, tree_of
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -11,18 +11,8 @@ from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.aggregates import aggregate_of
 from rainbear_dask.engine.questions import split_of
 from rainbear_dask.engine.rows import blank, rows_of
-from rainbear_dask.engine.serialized import (
-    LogicalPlan,
-    Tree,
-    column,
-    expr_of,
-    fields_of,
-    kind_of,
-    parts_of,
-    replace_part,
-    selectors,
-    tree_of,
-)
+from rainbear_dask.engine.serialized import LogicalPlan, column, fields_of, kind_of, parts_of, replace_part, selectors
+from rainbear_dask.query.trees import Tree, expr_of, tree_of
 
 _STEPS: dict[str, tuple[str, Callable[[pl.LazyFrame, list[pl.Expr]], pl.LazyFrame]]] = {
     "HStack": ("exprs", pl.LazyFrame.with_columns),

@@ -14,9 +14,10 @@ from polars.exceptions import PanicException, PolarsError
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.keys import Key, cells_of_keys, keys_of, nearest_labels
 from rainbear_dask.engine.rows import Rows, blank, rows_of
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, column, expr_of, fields_of, kind_of
+from rainbear_dask.engine.serialized import LogicalPlan, column, fields_of, kind_of
 from rainbear_dask.planning.keys import KeyCells
 from rainbear_dask.query.scanned_frame import scan
+from rainbear_dask.query.trees import Tree, expr_of
 
 MAX_PARTNERS = 1_000_000
 """Rows of the small table, at most."""

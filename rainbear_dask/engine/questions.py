@@ -13,10 +13,11 @@ from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import Aggregates
 from rainbear_dask.engine.row_questions import Asked, is_coordinate_key, row_question
 from rainbear_dask.engine.rows import Rows, blank, rows_of, single_outputs
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, column, expr_of, fields_of, kind_of, substitute, tree_of
+from rainbear_dask.engine.serialized import LogicalPlan, column, fields_of, kind_of, substitute
 from rainbear_dask.engine.windows import windows_of
 from rainbear_dask.query.io_source import ZarrReader
 from rainbear_dask.query.pushdown import elementwise
+from rainbear_dask.query.trees import Tree, expr_of, tree_of
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -18,10 +18,11 @@ from rainbear_dask.engine.ordered import FirstRows, OrderedReader, ordered_of, t
 from rainbear_dask.engine.over import expand_over
 from rainbear_dask.engine.pruning import Pruned, prune
 from rainbear_dask.engine.questions import Split, aggregates, split_of, works_row_by_row
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, kind_of
+from rainbear_dask.engine.serialized import LogicalPlan, kind_of
 from rainbear_dask.engine.source import AnswerReader
 from rainbear_dask.engine.sql import expand_sql
 from rainbear_dask.exceptions import RainbearError
+from rainbear_dask.query.trees import Tree
 from rainbear_dask.resources.limits import readable_bytes
 
 if TYPE_CHECKING:

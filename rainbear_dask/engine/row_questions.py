@@ -12,8 +12,8 @@ from rainbear_dask.aggregation.rows import Grouping, RowQuestion
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.aggregates import RowAggregates
 from rainbear_dask.engine.rows import Rows, Schema
-from rainbear_dask.engine.serialized import Tree, expr_of
 from rainbear_dask.execution.clients import active_client, place_of
+from rainbear_dask.query.trees import Tree, expr_of
 
 if TYPE_CHECKING:
     from distributed import Client

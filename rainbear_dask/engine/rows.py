@@ -11,10 +11,8 @@ from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.joins import joined
 from rainbear_dask.engine.serialized import (
     LogicalPlan,
-    Tree,
     column,
     column_name,
-    expr_of,
     fields_of,
     kind_of,
     parts_of,
@@ -27,6 +25,7 @@ from rainbear_dask.query.expression import plan_filter
 from rainbear_dask.query.io_source import ZarrReader
 from rainbear_dask.query.pushdown import elementwise, fallible_parts
 from rainbear_dask.query.scanned_frame import scan
+from rainbear_dask.query.trees import Tree, expr_of
 
 Schema = dict[str, pl.DataType]
 

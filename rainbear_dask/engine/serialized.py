@@ -6,10 +6,9 @@ names of the fields that lead from a node to its inputs, and of the node that sc
 is never misread. It makes a plan `Unsplit`.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgpack
 import polars as pl
@@ -17,9 +16,7 @@ from polars.exceptions import PolarsError
 
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.query.pushdown import deserialize_with_sources, serialize_without_sources
-
-Tree: TypeAlias = Any
-"""An expression or a node of a plan as nested dicts, lists and scalars."""
+from rainbear_dask.query.trees import Tree, expr_of
 
 _HEADER_BYTES = len(b"DSL_VERSION") + 4 + 64
 """A word, the number of the layout, and a digest of its schema."""
@@ -243,16 +240,6 @@ def _without_source(node: Tree) -> Tree:
 
 
 # ---------------------------------------------------------------------- expressions
-
-
-def tree_of(expr: pl.Expr) -> Tree:
-    """Return an expression as a tree."""
-    return msgpack.unpackb(expr.meta.serialize(), strict_map_key=False)
-
-
-def expr_of(tree: Tree) -> pl.Expr:
-    """Return the expression of a tree."""
-    return pl.Expr.deserialize(io.BytesIO(msgpack.packb(tree)))
 
 
 def maybe_expr_of(tree: Tree) -> pl.Expr | None:

@@ -7,7 +7,8 @@ the same tables, and the new table is that plan.
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from rainbear_dask.engine.serialized import LogicalPlan, Tree, fields_of, kind_of
+from rainbear_dask.engine.serialized import LogicalPlan, fields_of, kind_of
+from rainbear_dask.query.trees import Tree
 
 _FIELDS = {"query", "relations", "catalog_tables"}
 _TABLE = "rainbear_dask_query"

@@ -10,7 +10,7 @@ from polars.exceptions import PolarsError
 from rainbear_dask.aggregation.question import Unsplit, labels
 from rainbear_dask.aggregation.terms import Term
 from rainbear_dask.engine.rows import Rows
-from rainbear_dask.engine.serialized import Tree, expr_of
+from rainbear_dask.query.trees import Tree, expr_of
 
 _PARTS = (("months", "mo"), ("weeks", "w"), ("days", "d"), ("nsecs", "ns"))
 

@@ -8,7 +8,7 @@ import msgpack
 import polars as pl
 
 Tree: TypeAlias = Any
-"""An expression as nested dicts, lists and scalars."""
+"""An expression, or a node of a plan, as nested dicts, lists and scalars."""
 
 
 def tree_of(expr: pl.Expr) -> Tree:
