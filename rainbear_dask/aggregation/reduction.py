@@ -55,7 +55,7 @@ def _reduce_unless_nan(reducer: Reducer, values: Array | None, kinds: Collection
     if values is None or not {"sum", "fsum", "min", "max"} & set(kinds):
         return None
     with np.errstate(invalid="ignore"):
-        first = _reduce_all(reducer, values, [kind for kind in kinds if kind != "m2"])
+        first = _reduce_all(reducer, values, [kind for kind in kinds if kind != "m2"], shows_nan=True)
     if any(np.isnan(first[kind]).any() for kind in ("sum", "fsum", "min", "max") if kind in first):
         return None
     if "m2" in kinds:
@@ -63,7 +63,10 @@ def _reduce_unless_nan(reducer: Reducer, values: Array | None, kinds: Collection
     return first
 
 
-def _reduce_all(reducer: Reducer, values: Array | None, kinds: Collection[str]) -> dict[str, Array]:
+def _reduce_all(
+    reducer: Reducer, values: Array | None, kinds: Collection[str], *, shows_nan: bool = False
+) -> dict[str, Array]:
+    """Reduce all values; ``shows_nan`` makes NaN the minimum and the maximum of a group that holds one."""
     found: dict[str, Array] = {"n": reducer.counts} if "n" in kinds else {}
     if values is None:
         return found
@@ -72,7 +75,7 @@ def _reduce_all(reducer: Reducer, values: Array | None, kinds: Collection[str]) 
         if kind in {"sum", "fsum"}:
             found[kind] = reducer.reduce(numbers, np.add, np.float64 if kind == "fsum" else wide_type(numbers.dtype))
         elif kind in {"min", "max"}:
-            found[kind] = _extreme(reducer, numbers, kind)
+            found[kind] = reducer.reduce(numbers, _EXTREMES[kind]) if shows_nan else _extreme(reducer, numbers, kind)
     if "m2" in kinds:
         found["m2"] = _squares(reducer, numbers, None, found)
     return found

@@ -56,6 +56,13 @@ class Statistics:
         Chunks of all variables.
     read : int
         Chunks that this call has read; it found the others described already.
+
+    Examples
+    --------
+    >>> import rainbear_dask as rd
+    >>> found = rd.analyze("sst.zarr", "sst", where="cache")
+    >>> found.frames["sst"].height == found.chunks
+    True
     """
 
     label: str

@@ -169,7 +169,7 @@ def _analyze(args: argparse.Namespace) -> None:
     reports: list[str] = []
     with _cluster(args) as client:
         on_thread(lambda: reports.append(str(analyze(args.url, **_source(args), where=args.place, client=client))))
-    _show(escaped(reports[0]))
+    _show(reports[0])
 
 
 def _bar(args: argparse.Namespace) -> AbstractContextManager[None]:

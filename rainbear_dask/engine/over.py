@@ -4,15 +4,20 @@ Polars builds both plans, so nothing of its semantics is written here: each row 
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rainbear_dask.aggregation.question import Unsplit
 from rainbear_dask.engine.aggregates import aggregate_of
 from rainbear_dask.engine.questions import split_of
+from rainbear_dask.engine.row_questions import is_small
 from rainbear_dask.engine.rows import blank, rows_of
 from rainbear_dask.engine.serialized import LogicalPlan, column, fields_of, kind_of, parts_of, replace_part, selectors
 from rainbear_dask.query.trees import Tree, expr_of, tree_of
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _STEPS: dict[str, tuple[str, Callable[[pl.LazyFrame, list[pl.Expr]], pl.LazyFrame]]] = {
     "HStack": ("exprs", pl.LazyFrame.with_columns),
@@ -22,15 +27,23 @@ _STEPS: dict[str, tuple[str, Callable[[pl.LazyFrame, list[pl.Expr]], pl.LazyFram
 """Steps that may hold such an aggregate: the field of their expressions, and the public call."""
 
 
-def expand_over(plan: LogicalPlan) -> None:
+def expand_over(plan: LogicalPlan, client: "Client | None") -> None:
     """Replace aggregates over groups by joins with these groups, if the groups can be split; the plan changes.
 
-    A table is then read twice: for the groups, and for its rows, which stream.
+    A table is then read twice: for the groups, and for its rows, which stream. On threads, Polars is faster with tables
+    that it holds in memory, so these stay as they are.
+
+    Parameters
+    ----------
+    plan : LogicalPlan
+        The plan.
+    client : distributed.Client, optional
+        The client that the caller asked for.
     """
     for node in list(plan.nodes(plan.root)):
         if kind_of(node) in _STEPS and _windows(_exprs(node)):
             try:
-                expanded = _expanded(plan, node)
+                expanded = _expanded(plan, node, client)
             except Unsplit:
                 continue
             plan.graft(node, expanded)
@@ -48,9 +61,11 @@ def _windows(tree: Tree) -> list[Tree]:
     return [found for part in parts_of(tree) for found in _windows(part)]
 
 
-def _expanded(plan: LogicalPlan, node: Tree) -> pl.LazyFrame:
+def _expanded(plan: LogicalPlan, node: Tree, client: "Client | None") -> pl.LazyFrame:
     exprs, (below,) = _exprs(node), plan.inputs(node)
     rows, call = rows_of(plan, below), _STEPS[kind_of(node)][1]
+    if is_small(rows, client):
+        raise Unsplit("Polars is faster")
     made = call(blank(rows.schema), [expr_of(each) for each in exprs])
     plan.input_below(node, made)
     if any(name.startswith(("__over", "__key")) for name in rows.schema):

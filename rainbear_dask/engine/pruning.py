@@ -18,9 +18,13 @@ from rainbear_dask.engine.serialized import LogicalPlan, column, fields_of, kind
 from rainbear_dask.planning.keys import KeyCells
 from rainbear_dask.query.scanned_frame import scan
 from rainbear_dask.query.trees import Tree, expr_of
+from rainbear_dask.storage.stores import is_remote
 
 MAX_PARTNERS = 1_000_000
 """Rows of the small table, at most."""
+
+ROWS_FOR_A_KEY = 256
+"""Rows of a local store that are read and joined in the time in which one key is looked up."""
 
 _PRUNED = {
     "Inner": ("left", "right"),
@@ -97,6 +101,7 @@ def _pruned(plan: LogicalPlan, node: Tree) -> Iterator[Pruned]:
             continue
         try:
             partners = _table_of(plan, inputs[other])
+            _check_pays(rows, partners)
             join = _Join(plan, node, side, rows, partners)
             cells = join.nearest(how["AsOf"]) if is_asof else join.equal(how)
         except Unsplit as reason:
@@ -109,6 +114,14 @@ def _pruned(plan: LogicalPlan, node: Tree) -> Iterator[Pruned]:
         if kind_of(inputs[other]) != "DataFrameScan":
             plan.graft(inputs[other], partners.lazy())
         yield Pruned(tuple(cells), partners.height)
+
+
+def _check_pays(rows: Rows, partners: pl.DataFrame) -> None:
+    table = rows.reader.table
+    if partners.height * ROWS_FOR_A_KEY > table.num_rows and not is_remote(table.spec):
+        raise Unsplit(
+            f"{partners.height:,} rows of keys are many for {table.num_rows:,} rows, which Polars joins faster"
+        )
 
 
 def _table_of(plan: LogicalPlan, node: Tree) -> pl.DataFrame:

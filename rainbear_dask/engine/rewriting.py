@@ -122,7 +122,7 @@ def rewrite(query: pl.LazyFrame, client: "Client | None" = None) -> Rewritten:
         expand_sql(plan)
         expand_having(plan)
         sort_distinct(plan)
-        expand_over(plan)
+        expand_over(plan, client)
     except Exception as error:  # noqa: BLE001  an unknown layout raises anything; Polars then runs the query as it is
         return Rewritten(query, (Part("the query", None, f"{type(error).__name__}: {error}"),))
     found = list(_parts(plan, plan.root, client))

@@ -55,6 +55,14 @@ class Asked:
     by_window: bool = False
 
 
+def is_small(rows: Rows, client: "Client | None") -> bool:
+    """Whether Polars holds all rows of a scan on threads of this process, which then is faster than a second pass."""
+    table = rows.reader.table
+    on_threads = (client or rows.reader.client or active_client(awaited=True)) is None
+    row_bytes = sum(column.width for column in table.columns.values())
+    return on_threads and table.num_rows * row_bytes <= MAX_BYTES_FOR_POLARS
+
+
 def row_question(asked: Asked, client: "Client | None") -> RowQuestion:
     """Return an aggregation as a question in row space.
 
@@ -71,9 +79,8 @@ def row_question(asked: Asked, client: "Client | None") -> RowQuestion:
         If an aggregate has no states that merge, or the order of the rows is unknown; on threads, also if that saves
         nothing.
     """
-    rows, table = asked.rows, asked.rows.reader.table
-    on_threads = (client or rows.reader.client or active_client(awaited=True)) is None
-    if on_threads and table.num_rows * sum(column.width for column in table.columns.values()) <= MAX_BYTES_FOR_POLARS:
+    rows = asked.rows
+    if is_small(rows, client):
         raise Unsplit(_FEW_ROWS)  # at once, because taking an expression apart takes milliseconds
     if rows.sorted_by is not None and (asked.ordered or asked.by_window):
         raise Unsplit("the order of groups depends on a sort or a join")

@@ -42,7 +42,7 @@ def no_reads(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a chunk is read")
 
-    monkeypatch.setattr("rainbear_dask.engine.source.run_tasks", fail)
+    monkeypatch.setattr("rainbear_dask.engine.source.run_bunches", fail)
     monkeypatch.setattr("rainbear_dask.query.io_source.iter_frames", fail)
 
 

@@ -278,7 +278,7 @@ def test_the_version_is_said_with_those_of_what_it_uses():
 
 def test_the_examples_of_the_help_are_commands():
     lines = [line.strip() for line in cli._parser().epilog.splitlines() if line.strip().startswith("rainbear-dask")]
-    assert len(lines) == 15
+    assert len(lines) == 17
     for line in lines:
         cli._parser().parse_args(shlex.split(line)[1:])
 

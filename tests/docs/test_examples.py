@@ -9,6 +9,7 @@ import inspect
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from distributed import Client
 
@@ -24,7 +25,7 @@ BLOCK = re.compile(r"^```python(?P<raises> raises)?\n(?P<code>.*?)^```$", re.MUL
 def run(page, folder):
     """Run a page, and return its names."""
     names = {"__name__": "__main__"}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pl.Config():  # a page may choose an engine
         patch.chdir(folder)
         patch.setattr(Client, "__init__", _small(Client.__init__))
         for block in BLOCK.finditer(page.read_text()):

@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.engine import over, row_questions
 from rainbear_dask.engine.rewriting import rewrite
 from tests.support.aggregations import BOOLEANS, FILTERS, KEYS, NUMERIC, OPERANDS
 
 c = pl.col
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_table_is_small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(over, "is_small", lambda *_: False)
+        yield
 
 
 @pytest.fixture
@@ -71,6 +79,12 @@ def test_forms_that_are_left_to_polars(lf, table, name):
     query = LEFT[name](lf)
     assert rewrite(query).query is query
     assert_frame_equal(rd.collect(query), LEFT[name](table.lazy()).collect(), rel_tol=1e-5, abs_tol=1e-4)
+
+
+def test_on_threads_small_tables_are_left_to_polars(lf, monkeypatch):
+    monkeypatch.setattr(over, "is_small", row_questions.is_small)
+    query = FORMS["anomaly"](lf)
+    assert rewrite(query).query is query
 
 
 def test_explain_names_the_groups(lf):

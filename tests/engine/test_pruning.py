@@ -30,6 +30,14 @@ POINTS = pl.LazyFrame(
 LATER = POINTS.with_columns(c("when") + pl.duration(hours=3).cast(pl.Duration("ns"))).sort("when")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_keys_are_few():
+    """The stores of these tests have few rows for each key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "ROWS_FOR_A_KEY", 0)
+        yield
+
+
 @pytest.fixture
 def lf(url):
     return rd.scan_zarr(url)
@@ -328,3 +336,11 @@ def test_random_joins_equal_those_of_polars(url, table, data):
         event(f"{how}: {'pruned' if any(join.keys for join in done.joins) else 'as it is'}")
         actual = done.query.collect(engine="in-memory")
     assert_frame_equal(actual, ask(table.lazy()).collect(engine="in-memory"))
+
+
+def test_as_many_keys_as_rows_are_left_to_polars(lf, table, monkeypatch):
+    monkeypatch.setattr(pruning, "ROWS_FOR_A_KEY", 256)
+    query = lf.join(table.lazy().select("time", "lat", "lon"), on=["time", "lat", "lon"], how="semi")
+    (join,) = rewrite(query).joins
+    assert "Polars joins faster" in str(join)
+    assert_frame_equal(rd.collect(query), table)

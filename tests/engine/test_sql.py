@@ -5,8 +5,19 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import rainbear_dask as rd
+from rainbear_dask.engine import over, pruning
 from rainbear_dask.engine.rewriting import rewrite
 from rainbear_dask.engine.sql import _TABLE
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_keys_are_few():
+    """The store of these tests has few rows for each key, and few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "ROWS_FOR_A_KEY", 0)
+        patch.setattr(over, "is_small", lambda *_: False)
+        yield
+
 
 S = pl.LazyFrame({"lat": [60.0, 60.0, 30.0, None], "lon": [10.0, 0.0, 350.0, 10.0], "w": [1, 2, 3, 4]})
 

@@ -96,3 +96,32 @@ def test_billions_of_rows_are_counted_from_positions(tmp_path):
         assert part.split.question.plan.arrays == ()
         assert len(list(part.split.question.tasks())) == 1
         assert rd.collect(query).item() == count
+
+
+AGGREGATES = {
+    "len": pl.len(),
+    **{name: getattr(c("x"), name)() for name in ["count", "null_count", "sum", "mean", "min", "max", "std", "var"]},
+    "warm": (c("x") > 2).sum(),
+    "filtered": c("x").filter(c("x") > 2).min(),
+    "any": (c("x") > 2).any(),
+}
+
+
+@pytest.mark.parametrize("fill", [np.nan, 7.0, None], ids=str)
+@pytest.mark.parametrize("one", AGGREGATES)
+def test_aggregates_do_not_disturb_each_other(tmp_path, one, fill):
+    """One state may tell that a chunk holds NaN, and the others have to learn it."""
+    values = np.arange(40.0).reshape(8, 5) % 11
+    values[1:3, 2] = values[5] = np.nan
+    attributes = {} if fill is None else {"_FillValue": fill}
+    xr.Dataset({"x": (("i", "j"), values, {}, {**attributes, "chunks": (3, 2)})}, {"i": np.arange(8) // 2}).to_zarr(
+        tmp_path / "a.zarr", zarr_format=3
+    )
+    table = rd.scan_zarr(tmp_path / "a.zarr")
+    frame = table.collect()
+    for other in AGGREGATES.values():
+        pair = {"a": AGGREGATES[one], "b": other}
+        for ask in (lambda t, p=pair: t.select(**p), lambda t, p=pair: t.group_by("i", maintain_order=True).agg(**p)):
+            done = rewrite(ask(table))
+            assert all(part.split for part in done.parts), done.parts
+            assert_frame_equal(done.query.collect(), ask(frame.lazy()).collect())

@@ -432,4 +432,4 @@ def test_joins_and_orders(tmp_path):
     assert chunks["nearest of 3 steps"] == "1 / 1"
     for kept in chunks.values():
         ours, plain = map(int, kept.split(" / "))
-        assert ours <= plain <= 18
+        assert ours <= plain <= 9
