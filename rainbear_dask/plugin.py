@@ -44,4 +44,4 @@ class WorkerSettings(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Apply the settings on one worker."""
         threads.allow(num_worker_threads(worker))
-        dask.config.set({SECTION: {**dask.config.get(SECTION), **self.settings}})
+        dask.config.set({SECTION: {**dask.config.get(SECTION, default={}), **self.settings}})

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.config
 import polars as pl
 from polars.exceptions import ColumnNotFoundError, PolarsError
 
@@ -37,6 +36,7 @@ from rainbear_dask.exceptions import (
 )
 from rainbear_dask.export.run import ExportReport
 from rainbear_dask.redaction import escaped, presentable, secrets_of
+from rainbear_dask.resources.settings import setting
 from rainbear_dask.storage.repositories import repository_at
 from rainbear_dask.storage.sources import is_url
 from rainbear_dask.table.model import unknown_column
@@ -295,7 +295,7 @@ def _filtered(lf: pl.LazyFrame, where: str, known: pl.Schema, label: str) -> pl.
 
 @contextmanager
 def _cluster(args: argparse.Namespace) -> "Iterator[Client | None]":
-    if args.cluster is None and dask.config.get("rainbear-dask.cluster.name") is None:
+    if args.cluster is None and setting("cluster")["name"] is None:
         if args.workers is not None:
             raise QueryError(
                 "--workers needs a cluster, and none is named. Add --cluster, for example --cluster local."

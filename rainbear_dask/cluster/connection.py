@@ -16,7 +16,7 @@ from rainbear_dask.exceptions import ClusterError
 from rainbear_dask.execution.plugins import register
 from rainbear_dask.plugin import WorkerSettings
 from rainbear_dask.redaction import safe_cause, secrets_of, without_secrets
-from rainbear_dask.resources.settings import DEFAULTS, SECTION
+from rainbear_dask.resources.settings import DEFAULTS, setting
 
 Workers = int | tuple[int, int]
 """A number of workers, or its lower and upper bound for clusters that adapt to the work."""
@@ -69,7 +69,7 @@ def connect(
     >>> with connect("slurm", workers=4):  # doctest: +SKIP
     ...     rd.scan_zarr("sst.zarr").filter(pl.col("sst") > 30).collect()
     """
-    defaults = dask.config.get(f"{SECTION}.cluster")
+    defaults = setting("cluster")
     name = cluster or defaults["name"] or "local"
     seconds = _seconds(defaults["timeout"] if timeout is None else timeout)
     wanted = None if _is_address(name) else _range(defaults["workers"] if workers is None else workers)
@@ -123,7 +123,7 @@ def _seconds(timeout: Any) -> float:
 def _own_settings() -> dict[str, Any]:
     """Return the settings of this process that differ from the defaults; workers may not read the same files."""
     # One by one, because settings from the environment have underscores in their names.
-    now = {name: dask.config.get(f"{SECTION}.{name}") for name in DEFAULTS if name != "cluster"}
+    now = {name: setting(name) for name in DEFAULTS if name != "cluster"}
     return {name.replace("-", "_"): value for name, value in now.items() if value != DEFAULTS[name]}
 
 

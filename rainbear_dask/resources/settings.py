@@ -29,7 +29,7 @@ def num_bytes(name: str) -> int:
     SettingError
         If its value is not a number of bytes.
     """
-    value = _setting(name)
+    value = setting(name)
     try:
         count = int(parse_bytes(value)) if isinstance(value, int | float | str) else -1
     except ValueError:
@@ -52,7 +52,7 @@ def num_threads(*, waiting: bool = False) -> int:
     SettingError
         If the setting is not a number of threads.
     """
-    value = _setting("threads")
+    value = setting("threads")
     if value is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(cpus, MIN_REMOTE_THREADS) if waiting else cpus
@@ -69,7 +69,7 @@ def requests_in_flight() -> int:
     SettingError
         If the setting is not a number of requests.
     """
-    value = _setting("requests-in-flight")
+    value = setting("requests-in-flight")
     if not isinstance(value, int) or value < 1:
         raise _error("requests-in-flight", value, "a number of requests")
     return value
@@ -83,7 +83,7 @@ def memory_share() -> float | None:
     SettingError
         If the setting is not a number above 0.
     """
-    value = _setting("memory-share")
+    value = setting("memory-share")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
         raise _error("memory-share", value, "a number above 0, such as 0.8, or null")
     return value
@@ -105,9 +105,12 @@ def _check_names(given: Any, known: dict[str, Any], section: str) -> None:
             _check_names(value, known[spelt], f"{section}.{spelt}")
 
 
-def _setting(name: str) -> Any:
+def setting(name: str) -> Any:
+    """Return the value of a setting; of a section, the values of all its settings."""
     # a `dask.config.set` that began before this module was imported removes the whole section when it ends
-    return dask.config.get(f"{SECTION}.{name}", default=DEFAULTS[name])
+    default = DEFAULTS[name]
+    value = dask.config.get(f"{SECTION}.{name}", default=default)
+    return {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
 
 
 def _error(name: str, value: Any, wanted: str) -> SettingError:

@@ -62,6 +62,15 @@ def test_settings_of_a_block_that_began_before_the_first_scan_leave_the_defaults
         "with dask.config.set({'rainbear-dask.task-bytes': 1}): assert rd.plan(sys.argv[1]).num_tasks == 24\n"
         "assert rd.plan(sys.argv[1]).num_tasks == 1\n"
         "assert rd.scan_zarr(sys.argv[1]).collect().height == 48 * 12 * 20\n"
+        "from rainbear_dask.cli.parser import main\n"
+        "assert main(['scan', sys.argv[1], '--head', '1']) == 0\n"
+        "from rainbear_dask.plugin import WorkerSettings\n"
+        "from rainbear_dask.cluster import connect\n"
+        "import distributed\n"
+        "with distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:\n"
+        "    with connect(cluster.scheduler_address) as client:\n"
+        "        client.register_plugin(WorkerSettings(cache_bytes=0))\n"
+        "        assert dask.config.get('rainbear-dask.cache-bytes') == 0\n"
     )
     subprocess.run([sys.executable, "-c", code, url], check=True)  # noqa: S603
 
