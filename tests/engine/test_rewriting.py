@@ -77,7 +77,7 @@ FORMS = {
     "time range": (SPLIT, lambda t: t.select(c("time").min(), end=c("time").max())),
     "group by all dimensions": (SPLIT, lambda t: t.group_by("time", "lat", "lon").agg(c("plain").mean())),
     "string of a coordinate": (SPLIT, lambda t: t.group_by("lat").agg(c("kind").count())),
-    "sort below": (SPLIT, lambda t: t.sort("plain").group_by("lat").agg(c("plain").mean())),
+    "arranged below": (SPLIT, lambda t: t.sort("plain").group_by("lat").agg(c("plain").mean())),
     "windows in order": (SPLIT, lambda t: t.group_by_dynamic("time", every="1d").agg(c("plain").mean(), pl.len())),
     "filtered windows in order": (
         SPLIT,
