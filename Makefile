@@ -42,6 +42,8 @@ test: $(VENV)/.installed  ## Run the tests (ARGS="-k name" narrows them)
 	@$(call say_interpreter,$(BIN)/python)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
+# The laws draw more examples on the first interpreter alone: they depend on the packages, not on Python.
+test-second: export HYPOTHESIS_PROFILE := dev
 test-second:  ## Run the tests on a second interpreter, if one exists
 ifneq ($(SECOND),)
 	@$(MAKE) --no-print-directory $(SECOND_VENV)/.installed
