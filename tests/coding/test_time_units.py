@@ -151,6 +151,7 @@ def test_aggregates_joins_and_samples(path, unit):
     assert found.schema["lead_grid"] == pl.Duration(unit)
 
 
+@pytest.mark.filterwarnings("ignore:In a future version, xarray will not decode timedelta:FutureWarning")
 @UNITS
 def test_exports(path, unit):
     plan = rd.plan(path, time_unit=unit, variables=["t"])
