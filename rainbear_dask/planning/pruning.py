@@ -103,7 +103,8 @@ class _PrunedColumn:
         self.is_used = True
         dropped = np.flatnonzero(self._within & self.known.known & ~held)
         new = dropped[self._compared[dropped] < 0]
-        self._compared[new] = self.known.unchanged(new)
+        if len(new):  # a bucket is listed for it
+            self._compared[new] = self.known.unchanged(new)
         dropped = dropped[self._compared[dropped] == 1]
         if not len(dropped):
             return Selection.everything()
