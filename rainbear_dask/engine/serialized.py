@@ -21,8 +21,8 @@ from rainbear_dask.query.trees import Tree, expr_of
 _HEADER_BYTES = len(b"DSL_VERSION") + 4 + 64
 """A word, the number of the layout, and a digest of its schema."""
 
-_MAX_BYTES = 2**26
-"""Plans that are longer hold large frames, and are left alone."""
+_MAX_BYTES = 2**22
+"""Plans that are longer hold large frames, and are left alone: a MiB takes a tenth of a second to take apart."""
 
 _REFERENCE = {"idx", "version"}
 _INPUTS = ("input", "input_left", "input_right", "inputs")
@@ -50,7 +50,7 @@ class LogicalPlan:
         except Exception as error:  # Python functions and sources of users raise anything
             raise Unsplit(f"the query does not serialize: {error}") from error
         if len(data) > _MAX_BYTES:
-            raise Unsplit("the query holds frames of more than 64 MiB")
+            raise Unsplit("the query holds frames of more than 4 MiB")
         self._header, body = data[:_HEADER_BYTES], data[_HEADER_BYTES:]
         if self._header != _own_header():
             raise Unsplit("the layout of the serialized plan is unknown")

@@ -295,7 +295,7 @@ class TestUnknownLayouts:
 
     def test_a_long_plan(self, query):
         with mock.patch.object(serialized, "_MAX_BYTES", 10):
-            assert "64 MiB" in self.is_left_alone(query)
+            assert "4 MiB" in self.is_left_alone(query)
 
     def test_a_query_that_does_not_serialize(self, lf):
         class Local:
